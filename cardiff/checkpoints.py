@@ -1,0 +1,131 @@
+"""Checkpoints of a training run: written aside and renamed, verified when read, thinned out by age.
+
+A checkpoint is a loadable pipeline (the averaged weights) with a folder `training/` beside it: raw weights, optimizer
+state and what cannot be derived from the step number. Tensors are safetensors and the rest is JSON, so nothing in a
+checkpoint is ever unpickled.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+CHECKSUMS = "checksums.json"
+
+
+def checkpoint_dir(root: Path, step: int) -> Path:
+    """Folder of the checkpoint made after `step` optimizer steps."""
+    return Path(root, f"step-{step:08d}")
+
+
+def list_checkpoints(root: Path) -> list[Path]:
+    """Finished checkpoints, oldest first."""
+    return sorted(p for p in Path(root).glob("step-*") if re.fullmatch(r"step-\d{8,}", p.name))
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step in a checkpoint's name."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def write_checkpoint(root: Path, step: int, fill: Callable[[Path], None]) -> Path:
+    """Let `fill` write the files into a folder aside, add their checksums, and rename it into place.
+
+    Raises:
+        OSError: The disk is full or not writable; what was written is removed and earlier checkpoints are untouched.
+    """
+    final = checkpoint_dir(root, step)
+    aside = Path(root, f".writing-{final.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        fill(aside)
+        files = sorted(p for p in aside.rglob("*") if p.is_file())
+        checksums = {p.relative_to(aside).as_posix(): file_hash(p) for p in files}
+        Path(aside, CHECKSUMS).write_text(json.dumps(checksums, indent=1))
+        for path in [*files, aside / CHECKSUMS]:
+            _flush(path)
+        if final.exists():  # a damaged one of the same step, passed over when the run was resumed
+            shutil.rmtree(final)
+        os.replace(aside, final)
+        _flush(Path(root))
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return final
+
+
+def prune(root: Path, newest: int, every: int) -> None:
+    """Remove all but the `newest` checkpoints and those whose step is a multiple of `every` (0 for none)."""
+    for path in list_checkpoints(root)[:-newest]:
+        if not (every and step_of(path) % every == 0):
+            # Renamed first: a removal cut short must not leave something that looks like a checkpoint.
+            trash = path.with_name(f".removing-{path.name}")
+            os.replace(path, trash)
+            shutil.rmtree(trash, ignore_errors=True)
+
+
+def remove_leftovers(root: Path) -> None:
+    """Remove what a killed process left half-written or half-removed."""
+    for pattern in (".writing-*", ".removing-*"):
+        for path in Path(root).glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def good_checkpoints(root: Path, report: Callable[[str], None]) -> Iterator[Path]:
+    """Checkpoints from the newest to the oldest, leaving out damaged ones, each with a sentence to `report`."""
+    for path in reversed(list_checkpoints(root)):
+        damage = find_damage(path)
+        if damage is None:
+            yield path
+        else:
+            report(f"Checkpoint {path} is damaged ({damage}); trying the one before it.")
+
+
+def find_damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, or None."""
+    try:
+        checksums = json.loads(Path(checkpoint, CHECKSUMS).read_text())
+        for name, expected in checksums.items():
+            if file_hash(Path(checkpoint, name)) != expected:
+                return f"{name} does not match its checksum"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).relative_to(checkpoint)} is missing"
+    except (OSError, ValueError, AttributeError) as error:
+        return str(error)
+    return None
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_tensors(tensors: dict, path: Path) -> None:
+    """Write tensors by name as safetensors."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:  # it wraps the operating system's error, a full disk for one
+        raise OSError(f"{path.name}: {error}") from error
+
+
+def load_tensors(path: Path) -> dict:
+    """Read tensors by name onto the CPU."""
+    return load_file(path)
+
+
+def _flush(path: Path) -> None:
+    """Have the operating system put a file or folder on the disk before the rename makes it count."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

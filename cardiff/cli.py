@@ -1,0 +1,83 @@
+"""What every script shares: a command line from a documented dataclass, and errors in one sentence."""
+
+import difflib
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TypeVar
+
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+Options = TypeVar("Options")
+
+
+def parse_options(options: type[Options], argv: Sequence[str] | None, description: str) -> Options:
+    """Parse the flat options of a documented dataclass; `--config FILE` reads them from YAML."""
+    parser = CommandLine(description=description, allow_abbrev=False)
+    parser.add_argument("--config", action="config", help="YAML file with the options below.")
+    parser.add_class_arguments(options, None)
+    parsed = parser.parse_args(sys.argv[1:] if argv is None else list(argv)).as_dict()
+    parsed.pop("config", None)
+    return options(**parsed)
+
+
+def one_sentence_errors(main: Callable) -> Callable:
+    """Turn a ValueError, which is the user's to mend, into one sentence and exit status 1.
+
+    CARDIFF_DEBUG=1 in the environment shows the traceback instead.
+    """
+
+    @functools.wraps(main)
+    def wrapped(argv: Sequence[str] | None = None):
+        try:
+            return main(argv)
+        except ValueError as error:
+            if os.environ.get("CARDIFF_DEBUG"):
+                raise
+            say_error(str(error))
+            sys.exit(1)
+
+    return wrapped
+
+
+def say_error(message: str) -> None:
+    """Print one sentence to stderr, from one process of a launch and not from all."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
+
+
+class CommandLine(ArgumentParser):
+    """An argument parser whose errors are one sentence that names the nearest valid option."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print one sentence (from one process of a launch, not from all) and exit with status 2."""
+        say_error(self._one_sentence(str(message)))
+        sys.exit(2)
+
+    def _one_sentence(self, message: str) -> str:
+        """jsonargparse's message without its line breaks and Python types, and with the nearest option."""
+        message = " ".join(message.split())
+        group = re.search(r"[Gg]roup '([\w.]+)' does not accept option '([\w.]+)'", message)
+        unknown = re.search(r"unrecognized arguments: -*([\w.]+)|[Oo]ption '([\w.]+)' is not accepted", message)
+        if group or unknown:
+            key = ".".join(part for part in (group or unknown).groups() if part)
+            options = [action.dest for action in self._actions if "." in action.dest or action.type is str]
+            same_field = [option for option in options if option.rsplit(".")[-1] == key.rsplit(".")[-1]]
+            near = same_field or difflib.get_close_matches(key, options, n=1, cutoff=0.4)
+            return f"there is no option '{key}'; " + (f"did you mean '{near[0]}'?" if near else "see --help.")
+        wrong = re.search(r'Parser key "([\w.]+)": (.*)', message)
+        if wrong is None:
+            return message
+        key, reason = wrong.groups()
+        value = re.split(r"Given value type.*Given value: |Got value: ", reason)
+        kinds = re.findall(r"Literal\[([^\]]*)\]|<class '(\w+)'>|\b(List\[\w+\])", value[0])
+        kinds = [next(filter(None, kind)).replace("NoneType", "null") for kind in kinds]
+        if len(value) == 1 or not kinds:
+            return f"{key}: {reason}"
+        if "Literal" in value[0]:
+            kinds[0] = f"one of {kinds[0]}"
+        return f"{key} is {value[1]!r}, but must be {' or '.join(dict.fromkeys(kinds))}."

@@ -1,0 +1,256 @@
+"""The typed configuration of a run and its command line.
+
+A run is four sections: `data` and `train` are the dataclasses below, `unet` holds arguments of diffusers'
+UNet2DModel, and `scheduler` the arguments of the schedule named by `scheduler.name`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from cardiff.cli import CommandLine
+from schedulers import SCHEDULES, NoiseSchedule
+
+
+@dataclass
+class DataConfig:
+    """Where the images come from and what is done to them once, before training."""
+
+    path: str = "parquet"
+    """Hub name, folder of images, Stanford Cars in its original layout, or a format: parquet, arrow, imagefolder."""
+    name: str | None = None
+    """Configuration (subset) of a Hub data set that has several."""
+    data_files: str | list[str] | None = None
+    """File, pattern or list of them to read when `path` is a format."""
+    revision: str | None = None
+    """Commit, tag or branch of a Hub data set."""
+    split: str = "train"
+    """Split to train on."""
+    image_column: str = "image"
+    """Column that holds the images."""
+    label_column: str = "label"
+    """Column that holds the class labels."""
+    resolution: int = 32
+    """Height and width in pixels; the UNet's sample_size follows."""
+    channels: Literal[1, 3] = 3
+    """1 for grey, 3 for RGB; the UNet's in_channels and out_channels follow."""
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    """How a picture becomes square: cut the middle out, pad with black, or distort."""
+    upscale: bool = False
+    """Enlarge images smaller than the resolution instead of refusing them."""
+    crop_to_box: bool = False
+    """Cut each image to its bounding box first."""
+    box_column: str = "bbox"
+    """Column of bounding boxes (x1, y1, x2, y2) in pixels, read when crop_to_box is set."""
+    box_margin: float = 0.1
+    """Margin kept around the box on each side, as a share of the box's width and height."""
+    horizontal_flip: bool = True
+    """Mirror each training image with probability one half."""
+    on_error: Literal["raise", "skip"] = "raise"
+    """What an unreadable image does: stop the run, or be left out, counted and listed."""
+    streaming: bool = False
+    """Read through `datasets` streaming and decode on the fly, for sets that do not fit on the disk."""
+    shuffle_buffer: int = 10000
+    """Images in each shuffled block of a stream."""
+    cache_dir: str | None = None
+    """Folder of the decoded image stores (default: $CARDIFF_CACHE, else ~/.cache/cardiff)."""
+    num_workers: int = 0
+    """Processes per GPU that fetch batches ahead; 0 fetches in the training process."""
+
+
+@dataclass
+class UNetConfig:
+    """Arguments of diffusers' UNet2DModel; size and channels follow from `data`, class embeddings from the labels."""
+
+    block_out_channels: list[int] = field(default_factory=lambda: [64, 128, 256, 256])
+    """Channels of each resolution, from the full size down; the length is the number of resolutions."""
+    layers_per_block: int = 2
+    """ResNet blocks per resolution on the way down (one more on the way up)."""
+    down_block_types: list[str] = field(
+        default_factory=lambda: ["DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"]
+    )
+    """One per resolution: DownBlock2D, or AttnDownBlock2D with self-attention."""
+    up_block_types: list[str] = field(
+        default_factory=lambda: ["AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"]
+    )
+    """The mirror image of down_block_types: UpBlock2D or AttnUpBlock2D."""
+    attention_head_dim: int | None = 64
+    """Channels per attention head; null for one head."""
+    dropout: float = 0.0
+    """Dropout in every ResNet block."""
+    norm_num_groups: int = 32
+    """Groups of each GroupNorm; divides every entry of block_out_channels."""
+    resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
+    """Add the timestep and class embedding to the features, or scale and shift them by it (AdaGN)."""
+    downsample_type: Literal["conv", "resnet"] = "conv"
+    """Strided convolution, or a ResNet block that downsamples."""
+    upsample_type: Literal["conv", "resnet"] = "conv"
+    """Convolution after nearest-neighbour upsampling, or a ResNet block that upsamples."""
+    add_attention: bool = True
+    """Self-attention in the middle block."""
+
+
+@dataclass
+class TrainConfig:
+    """Length, optimizer, precision and bookkeeping of the training run."""
+
+    epochs: float = 100
+    """Passes over the data; ignored when max_steps is given."""
+    max_steps: int | None = None
+    """Optimizer steps to train for, instead of epochs."""
+    batch_size: int = 128
+    """Images per optimizer step over all processes and accumulation steps together."""
+    gradient_accumulation_steps: int = 1
+    """Parts each process splits its share of the batch into, to fit the memory."""
+    learning_rate: float = 1e-4
+    """Peak learning rate of AdamW."""
+    lr_schedule: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant_with_warmup"
+    """Learning rate over the run, by diffusers' get_scheduler."""
+    lr_warmup_steps: int = 500
+    """Optimizer steps over which the learning rate rises from 0."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of AdamW."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    ema_decay: float = 0.9999
+    """Largest decay of the weight average; at step n it is at most (1+n)/(10+n), so short runs average less."""
+    loss_weighting: Literal["uniform", "min_snr"] = "uniform"
+    """Weights of the loss over timesteps: none, or min-SNR (arXiv 2303.09556)."""
+    min_snr_gamma: float = 5.0
+    """Where min-SNR caps the signal-to-noise ratio."""
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = None
+    """Precision of the forward pass; null leaves it to accelerate's own configuration."""
+    compile: bool = False
+    """Compile the UNet with torch.compile."""
+    channels_last: bool = False
+    """Keep images and weights in channels-last memory format."""
+    seed: int = 0
+    """Seed of the weights, the data order, noise, timesteps, flips, label dropout and the sample grids."""
+    log_every: int = 50
+    """Steps between entries in the log; also how often the loss is checked for NaN. 0 for never."""
+    checkpoint_every: int = 5000
+    """Steps between checkpoints, besides the one at the end. 0 for never."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints to keep."""
+    keep_checkpoints_every: int = 0
+    """Keep also every checkpoint whose step is a multiple of this. 0 for none."""
+    sample_every: int = 5000
+    """Steps between sample grids from the averaged weights, besides the one at the end. 0 for never."""
+    sample_images: int = 64
+    """Images in a sample grid."""
+    sample_steps: int = 25
+    """DPM-Solver++ steps of a sample grid."""
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    """Accelerate trackers: tensorboard, wandb, … logs/metrics.jsonl is always written."""
+
+
+@dataclass
+class ConditionalTrainConfig(TrainConfig):
+    """Length, optimizer, precision, conditioning and bookkeeping of the training run."""
+
+    label_dropout: float = 0.1
+    """Share of the labels replaced by the null class, drawn per image."""
+    sample_guidance_scale: float = 2.0
+    """Guidance scale of the sample grids."""
+
+
+@dataclass
+class RunConfig:
+    """A whole run, resolved: what `config.yaml` in the output folder holds."""
+
+    output_dir: str
+    data: DataConfig
+    unet: UNetConfig
+    scheduler: dict
+    """`name` of the schedule and the arguments of its class."""
+    train: TrainConfig
+    conditional: bool
+
+    def to_dict(self) -> dict:
+        """The four sections, as the YAML file has them."""
+        sections = asdict(self)
+        return {name: sections[name] for name in ("data", "unet", "scheduler", "train")}
+
+
+def make_schedule(scheduler: dict) -> NoiseSchedule:
+    """The schedule of a `scheduler` section: the class registered under its name, built from the other keys."""
+    arguments = dict(scheduler)
+    return SCHEDULES[arguments.pop("name")](**arguments)
+
+
+def parse_run(argv: Sequence[str] | None, *, conditional: bool, description: str) -> RunConfig:
+    """Parse the command line of a training script; prints help or one sentence and exits when there is no run to do.
+
+    The schedule is looked up first, since the arguments that `scheduler` takes depend on it.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    name = _schedule_name(argv)
+    parser = CommandLine(description=description, allow_abbrev=False)
+    parser.add_argument("--config", action="config", help="YAML file with the sections below; give it first.")
+    parser.add_argument("--output_dir", type=str, required=True, help="Folder of the run; a run found there goes on.")
+    parser.add_argument("--data", type=DataConfig, default=DataConfig())
+    parser.add_argument("--unet", type=UNetConfig, default=UNetConfig())
+    parser.add_argument(
+        "--scheduler.name", type=Literal[tuple(SCHEDULES)], default=name, help="Noise schedule; it brings the rest."
+    )
+    parser.add_class_arguments(SCHEDULES[name], "scheduler", skip={"trained_betas"})
+    section = ConditionalTrainConfig if conditional else TrainConfig
+    parser.add_argument("--train", type=section, default=section())
+    parsed = parser.parse_args(argv)
+    train = section(**parsed.train.as_dict())
+    try:
+        _check(train)
+        scheduler = parsed.scheduler.as_dict()
+        make_schedule(scheduler)  # its own checks of the parameters
+    except ValueError as error:
+        parser.error(str(error))
+    return RunConfig(
+        output_dir=parsed.output_dir,
+        data=DataConfig(**parsed.data.as_dict()),
+        unet=UNetConfig(**parsed.unet.as_dict()),
+        scheduler=scheduler,
+        train=train,
+        conditional=conditional,
+    )
+
+
+def _check(train: TrainConfig) -> None:
+    """Refuse numbers that have the right type and no meaning."""
+    positive = ("batch_size", "gradient_accumulation_steps", "learning_rate", "max_grad_norm", "sample_images")
+    for name in (*positive, "sample_steps", "keep_checkpoints", "epochs", "min_snr_gamma"):
+        if not getattr(train, name) > 0:
+            raise ValueError(f"train.{name} is {getattr(train, name)}, but must be above 0.")
+    for name in ("log_every", "checkpoint_every", "sample_every", "lr_warmup_steps", "keep_checkpoints_every", "seed"):
+        if getattr(train, name) < 0:
+            raise ValueError(f"train.{name} is {getattr(train, name)}, but must be 0 or more.")
+    if train.max_steps is not None and train.max_steps < 1:
+        raise ValueError(f"train.max_steps is {train.max_steps}, but must be 1 or more.")
+    for name in ("ema_decay", "label_dropout"):
+        if not 0 <= getattr(train, name, 0) <= 1:
+            raise ValueError(f"train.{name} is {getattr(train, name)}, but must lie between 0 and 1.")
+
+
+def _schedule_name(argv: Sequence[str]) -> str:
+    """`scheduler.name` as the configuration files and the command line will give it."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--config", action="append", default=[])
+    early.add_argument("--scheduler.name", dest="name")
+    given, _ = early.parse_known_args(argv)
+    name = given.name
+    for path in reversed(given.config if name is None else []):
+        try:
+            content = yaml.safe_load(Path(path).read_text())
+        except (OSError, yaml.YAMLError):
+            break  # the real parser reports it
+        section = content.get("scheduler") if isinstance(content, dict) else None
+        name = section.get("name") if isinstance(section, dict) else None
+        if name is not None:
+            break
+    return name if name in SCHEDULES else "cosine"  # an unknown name is reported by the real parser

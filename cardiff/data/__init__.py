@@ -1,0 +1,18 @@
+"""Images for training: sources, decoding, the decoded store shared by all processes, and streaming."""
+
+from cardiff.data.decode import UnreadableImage, decode_image
+from cardiff.data.sources import load_source, source_fingerprint
+from cardiff.data.stanford_cars import load_stanford_cars
+from cardiff.data.store import ImageStore, open_store
+from cardiff.data.stream import ImageStream
+
+__all__ = [
+    "ImageStore",
+    "ImageStream",
+    "UnreadableImage",
+    "decode_image",
+    "load_source",
+    "load_stanford_cars",
+    "open_store",
+    "source_fingerprint",
+]

@@ -1,0 +1,192 @@
+"""Finds the images: a `datasets` data set from the Hub, from files or from Stanford Cars, before any decoding."""
+
+import difflib
+import hashlib
+import os
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets.exceptions import DatasetsError
+from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
+
+from cardiff.config import DataConfig
+from cardiff.data.stanford_cars import load_stanford_cars
+
+
+def load_source(config: DataConfig, conditional: bool = False) -> datasets.Dataset | datasets.IterableDataset:
+    """Opens the data set that `config` names, with its images left undecoded.
+
+    Args:
+        config: The data section. With `config.streaming` the result is an `IterableDataset`.
+        conditional: Whether labels are needed.
+
+    Returns:
+        The image column as `Image(decode=False)`; the label column as a ClassLabel, if there is one that can be
+        (names come from the ClassLabel, the sorted strings, or "0" to the largest integer); the box column if
+        `config.crop_to_box`. No other column is kept.
+
+    Raises:
+        ValueError: in one sentence, if the data or a needed column cannot be found or used.
+    """
+    dataset = _load(config)
+    if isinstance(dataset, datasets.Dataset) and len(dataset) == 0:
+        raise empty_error(config)
+    features = dataset.features
+    if features is None:  # a stream of a format without a schema
+        features = dataset._resolve_features().features
+    columns = [config.image_column]
+    _require_column(config, "image_column", features)
+    if not _can_hold_images(features[config.image_column]):
+        raise ValueError(
+            f"data.image_column {config.image_column!r} of {config.path} holds {features[config.image_column]}: "
+            "name a column of images, image bytes or paths."
+        )
+
+    # Boxes are half-open pixel coordinates of the upright image.
+    if config.crop_to_box:
+        _require_column(config, "box_column", features)
+        columns.append(config.box_column)
+
+    if conditional:
+        _require_column(config, "label_column", features)
+    if config.label_column in features:
+        feature = features[config.label_column]
+        if not isinstance(feature, datasets.ClassLabel) and isinstance(dataset, datasets.Dataset):
+            dataset = _encode_labels(dataset, config.label_column)
+            feature = dataset.features[config.label_column]
+        if isinstance(feature, datasets.ClassLabel):
+            columns.append(config.label_column)
+        elif conditional:
+            needed = "a ClassLabel in a stream" if config.streaming else "integers, strings or a ClassLabel"
+            raise ValueError(
+                f"data.label_column {config.label_column!r} of {config.path} holds {feature}: it must hold {needed}."
+            )
+
+    dataset = dataset.select_columns(columns).cast_column(config.image_column, datasets.Image(decode=False))
+    if config.streaming and isinstance(dataset, datasets.Dataset):
+        dataset = dataset.to_iterable_dataset()
+    return dataset
+
+
+def source_fingerprint(config: DataConfig, dataset: datasets.Dataset) -> str:
+    """A digest of the data behind `dataset`, equal in every process and changed by a change of the files.
+
+    `datasets` digests the rows (and the times of the files it read). Pictures that rows only name by path are covered
+    by their size and modification time.
+
+    Args:
+        config: The data section that `dataset` was loaded with.
+        dataset: The result of `load_source`.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256(f"{dataset._fingerprint} {config.split}".encode())
+    images = dataset.select_columns([config.image_column]).with_format("arrow")[:][config.image_column]
+    without_bytes = images.filter(pc.is_null(pc.struct_field(images, "bytes")))
+    for path in pc.struct_field(without_bytes, "path").to_pylist():
+        # A missing picture is the decoder's business, where data.on_error applies.
+        if path is not None and os.path.exists(path):
+            stat = os.stat(path)
+            digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def empty_error(config: DataConfig) -> ValueError:
+    return ValueError(f"data.split {config.split!r} of {config.path} is empty: name a split that has images.")
+
+
+def _load(config: DataConfig) -> datasets.Dataset | datasets.IterableDataset:
+    path = Path(config.path)
+    is_format = config.path in _PACKAGED_DATASETS_MODULES
+    if is_format and not config.data_files:
+        raise ValueError(f"data.data_files must name the files to read when data.path is a format ({config.path}).")
+    if not is_format:
+        if path.is_file():
+            raise ValueError(
+                f"data.path {config.path} is a file: set data.path to its format, such as parquet, "
+                "and data.data_files to the file."
+            )
+        # "owner/name" and "name" are names on the Hub; anything else can only be a path.
+        if not path.exists() and (path.is_absolute() or config.path[0] in ".~" or len(path.parts) > 2):
+            raise ValueError(f"data.path {config.path} does not exist: correct the folder's name.")
+        if (path / "devkit").is_dir():
+            return load_stanford_cars(path, config.split)
+        if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+            return _load_saved(config)
+    try:
+        return datasets.load_dataset(
+            config.path,
+            name=config.name,
+            data_files=config.data_files,
+            revision=config.revision,
+            split=config.split,
+            streaming=config.streaming,
+        )
+    except datasets.data_files.EmptyDatasetError as error:
+        raise ValueError(f"data.path {config.path} has no images or data files: put some in or correct it.") from error
+    except ConnectionError as error:
+        raise ValueError(
+            f"data.path {config.path} is not a local folder and the Hub cannot be reached: "
+            "correct the path, or connect to download the data set."
+        ) from error
+    # Arrow's and the Hub's own errors derive from these; the first line says what is wrong.
+    except (ValueError, OSError, DatasetsError) as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        if reason.startswith(("Unknown split", "Bad split")):
+            choices = reason.partition(". ")[2].rstrip(".")
+            raise ValueError(f"data.split {config.split!r} is not a split of {config.path}: {choices}.") from error
+        if "corresponds to no data" in reason:
+            raise empty_error(config) from error
+        files = f" with data.data_files {config.data_files}" if config.data_files else ""
+        raise ValueError(f"data.path {config.path}{files} cannot be loaded: {reason}") from error
+
+
+def _load_saved(config: DataConfig) -> datasets.Dataset:
+    """A folder written by `save_to_disk`: one split, or a dictionary of them."""
+    saved = datasets.load_from_disk(config.path)
+    if isinstance(saved, datasets.DatasetDict):
+        splits = saved
+    else:
+        # A data set made by hand has no split name and is taken for whatever split is asked.
+        splits = {str(saved.split or config.split): saved}
+    if config.split not in splits:
+        raise ValueError(f"data.split {config.split!r} is not a split of {config.path}: it has {sorted(splits)}.")
+    return splits[config.split]
+
+
+def _encode_labels(dataset: datasets.Dataset, column: str) -> datasets.Dataset:
+    """Makes a ClassLabel of a string or integer column, or leaves a column of another type as it is.
+
+    Only the label column is replaced: `class_encode_column` and `cast_column` would copy every image on the disk.
+    """
+    labels = dataset.select_columns([column]).with_format("arrow")[:][column]  # (N,)
+    known = labels.unique().drop_null()
+    if pa.types.is_integer(labels.type):
+        names = [str(number) for number in range((pc.max(known).as_py() or 0) + 1)]
+        numbers = labels.cast(pa.int64())
+    elif pa.types.is_string(labels.type) or pa.types.is_large_string(labels.type):
+        names = sorted(known.to_pylist())
+        numbers = pc.index_in(labels, pa.array(names, labels.type)).cast(pa.int64())
+    else:
+        return dataset
+    without = dataset.remove_columns(column)
+    return without.add_column(column, numbers.to_pylist(), feature=datasets.ClassLabel(names=names))
+
+
+def _require_column(config: DataConfig, field: str, features: datasets.Features) -> None:
+    wanted = getattr(config, field)
+    if wanted not in features:
+        near = difflib.get_close_matches(wanted, features, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"set data.{field} to one of them."
+        raise ValueError(
+            f"data.{field} {wanted!r} is not a column of {config.path}, which has {list(features)}: {hint}"
+        )
+
+
+def _can_hold_images(feature) -> bool:
+    if isinstance(feature, datasets.Value):
+        return feature.dtype in ("string", "large_string", "binary", "large_binary")
+    return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})

@@ -1,0 +1,269 @@
+"""The decoded images of a data set as one uint8 array on the disk, built once and mapped by every process."""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow.compute as pc
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+
+from cardiff.config import DataConfig
+from cardiff.data.decode import UnreadableImage, decode_image
+from cardiff.data.sources import load_source, source_fingerprint
+
+logger = logging.getLogger(__name__)
+
+# Raise it when the same data and settings would decode to other pixels, or the files change.
+STORE_VERSION = 1
+CHUNK = 32  # rows per task
+
+
+@dataclass
+class ImageStore:
+    """A built store; see `open_store`."""
+
+    folder: Path
+    images: np.memmap
+    """uint8 (N, C, H, W), read-only."""
+    labels: np.ndarray | None
+    """int64 (N,), or None if the set has no labels. -1 stands for none, which a conditional store refuses."""
+    class_names: list[str]
+    """Empty without labels."""
+    skipped: list[dict]
+    """The images left out: row, name and reason of each."""
+
+    @property
+    def key(self) -> str:
+        return self.folder.name
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __reduce__(self):
+        # Pickling a memmap would copy every image into each worker process that is not forked.
+        return _read, (self.folder,)
+
+
+def open_store(config: DataConfig, conditional: bool) -> ImageStore:
+    """Opens the decoded images of `config`, decoding them first if no earlier run has.
+
+    The store is a folder of the cache named by a digest of the data and of the preprocessing. One process builds it
+    with all cores while the others wait; a build that is interrupted leaves nothing that is used later.
+
+    Args:
+        config: The data section. `config.streaming` must be off.
+        conditional: Whether every image needs a label and every class an image.
+
+    Returns:
+        The store: N images (N, C, H, W), their labels and the class names.
+
+    Raises:
+        ValueError: in one sentence, for data that cannot be used or a cache that cannot be written.
+        UnreadableImage: for the first bad image, if `config.on_error` is "raise".
+    """
+    assert not config.streaming, "a stream has no store"
+    dataset = load_source(config, conditional)
+    settings = _settings(config)
+    key = hashlib.sha256(
+        json.dumps([STORE_VERSION, source_fingerprint(config, dataset), settings]).encode()
+    ).hexdigest()[:32]
+
+    cache = Path(config.cache_dir or os.environ.get("CARDIFF_CACHE") or "~/.cache/cardiff").expanduser()
+    folder = cache / key
+    store = _read_if_sound(folder)
+    if store is None:
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(cache)
+            with FileLock(cache / f"{key}.lock"):
+                store = _read_if_sound(folder)  # another process may have built it in the meantime
+                if store is None:
+                    if conditional:  # before hours of decoding, not after
+                        _check_labels(_labels(dataset, config), _class_names(dataset, config), [], config)
+                    _build(dataset, config, settings, folder)
+                    store = _read(folder)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                size = len(dataset) * config.channels * config.resolution**2 / 2**30
+                problem = f"is full ({size:.2f} GiB are needed)"
+            elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
+                problem = "cannot be written"
+            else:
+                raise
+            raise ValueError(f"The cache {cache} {problem}: set data.cache_dir or CARDIFF_CACHE elsewhere.") from error
+
+    # The same store serves both values of on_error, so a lenient build is checked again by a strict run.
+    if store.skipped and config.on_error == "raise":
+        raise UnreadableImage(store.skipped[0]["name"], store.skipped[0]["reason"])
+    if conditional:
+        _check_labels(store.labels, store.class_names, [entry["row"] for entry in store.skipped], config)
+    return store
+
+
+def _settings(config: DataConfig) -> dict:
+    """The fields that decide what is in the store, beside the data."""
+    fields = ["image_column", "label_column", "resolution", "channels", "fit", "upscale", "crop_to_box"]
+    if config.crop_to_box:
+        fields += ["box_column", "box_margin"]
+    return {field: getattr(config, field) for field in fields}
+
+
+def _read(folder: Path) -> ImageStore:
+    """Maps the store in `folder`; raises OSError, ValueError or KeyError if a file is missing or of a wrong size."""
+    meta = json.loads((folder / "meta.json").read_text())
+    images = np.load(folder / "images.npy", mmap_mode="r")
+    labels = None if meta["class_names"] is None else np.load(folder / "labels.npy")
+    if list(images.shape) != meta["shape"] or (labels is not None and len(labels) != len(images)):
+        raise ValueError(f"{folder} holds other images than its meta.json says")
+    return ImageStore(folder, images, labels, meta["class_names"] or [], meta["skipped"])
+
+
+def _read_if_sound(folder: Path) -> ImageStore | None:
+    try:
+        return _read(folder)
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
+
+
+def _remove_leftovers(cache: Path) -> None:
+    """Removes the unfinished folders of builds that were killed: those whose lock is free."""
+    for unfinished in cache.glob("*.building"):
+        try:
+            with FileLock(unfinished.with_suffix(".lock"), timeout=0):
+                shutil.rmtree(unfinished, ignore_errors=True)
+        except Timeout:
+            pass  # a living process is at it
+
+
+def _build(dataset: datasets.Dataset, config: DataConfig, settings: dict, folder: Path) -> None:
+    """Decodes every row into `folder`, which appears complete or not at all. The caller holds the lock."""
+    if folder.exists():
+        logger.warning("The image store %s is damaged and is built again.", folder)
+        shutil.rmtree(folder)
+    unfinished = folder.with_suffix(".building")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    try:
+        kept, skipped = _write_images(dataset, config, unfinished / "images.npy")
+        if not kept:
+            reason = skipped[0]["reason"]
+            raise ValueError(
+                f"No image of {config.path} can be read, the first because of {reason!r}: check the files."
+            )
+        labels = _labels(dataset, config)
+        if labels is not None:
+            np.save(unfinished / "labels.npy", labels[kept])
+        meta = {
+            "version": STORE_VERSION,
+            "shape": [len(kept), config.channels, config.resolution, config.resolution],
+            "class_names": _class_names(dataset, config),
+            "skipped": skipped,
+            "settings": settings,
+        }
+        (unfinished / "meta.json").write_text(json.dumps(meta, indent=1))
+        unfinished.rename(folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    if skipped:
+        first = ", ".join(entry["name"] for entry in skipped[:3])
+        logger.warning(
+            "%d of %d images of %s cannot be read and are left out, first %s; all are listed in %s.",
+            *(len(skipped), len(dataset), config.path, first, folder / "meta.json"),
+        )
+
+
+def _write_images(dataset: datasets.Dataset, config: DataConfig, path: Path) -> tuple:
+    """Writes images.npy in row order; returns the rows kept and the entries of those skipped.
+
+    The file is appended to, because writing to a memmap on a full disk kills the process instead of raising.
+    """
+    kept, skipped = [], []
+    threads = os.cpu_count()
+    with open(path, "wb") as file, ThreadPoolExecutor(threads) as pool:
+        _write_header(file, len(dataset), config)
+        start_of_data = file.tell()
+        starts = iter(range(0, len(dataset), CHUNK))
+        # PIL decodes and resizes outside the GIL, so threads scale; few chunks are under way at a time.
+        pending = [pool.submit(_decode_chunk, dataset, config, start) for start in islice(starts, 4 * threads)]
+        with tqdm(total=len(dataset), desc="Decoding images", unit="image") as bar:
+            try:
+                while pending:
+                    images, rows, failed = pending.pop(0).result()
+                    pending += [pool.submit(_decode_chunk, dataset, config, start) for start in islice(starts, 1)]
+                    for image in images:
+                        file.write(image.data)
+                    kept += rows
+                    skipped += failed
+                    bar.update(len(rows) + len(failed))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        # numpy pads the header so that the number of rows can change in place.
+        file.seek(0)
+        _write_header(file, len(kept), config)
+        assert file.tell() == start_of_data
+    return kept, skipped
+
+
+def _write_header(file, rows: int, config: DataConfig) -> None:
+    shape = (rows, config.channels, config.resolution, config.resolution)
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+def _decode_chunk(dataset: datasets.Dataset, config: DataConfig, start: int) -> tuple:
+    """Decodes CHUNK rows from `start`: the images [(C, H, W)], their rows, and the entries of those skipped."""
+    rows = dataset[start : start + CHUNK]
+    images, kept, skipped = [], [], []
+    for row, raw in enumerate(rows[config.image_column], start):
+        name = f"row {row} of split {config.split!r}"
+        if raw and raw["path"]:
+            name = f"{raw['path']} ({name})"
+        box = rows[config.box_column][row - start] if config.crop_to_box else None
+        try:
+            images.append(decode_image(raw, config, box, name))
+            kept.append(row)
+        except UnreadableImage as error:
+            if config.on_error == "raise":
+                raise
+            skipped.append({"row": row, "name": name, "reason": error.reason})
+    return images, kept, skipped
+
+
+def _labels(dataset: datasets.Dataset, config: DataConfig) -> np.ndarray | None:
+    """int64 (N,) with -1 for none, or None without a label column."""
+    if config.label_column not in dataset.features:
+        return None
+    column = dataset.select_columns([config.label_column]).with_format("arrow")[:][config.label_column]
+    return pc.fill_null(column, -1).to_numpy().astype(np.int64)
+
+
+def _class_names(dataset: datasets.Dataset, config: DataConfig) -> list[str] | None:
+    return dataset.features[config.label_column].names if config.label_column in dataset.features else None
+
+
+def _check_labels(labels: np.ndarray, class_names: list[str], skipped_rows: list[int], config: DataConfig) -> None:
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
+    if len(wrong):
+        row = np.delete(np.arange(len(labels) + len(skipped_rows)), skipped_rows)[wrong[0]]
+        raise ValueError(
+            f"{len(wrong)} rows of split {config.split!r} of {config.path} have no valid label, first row {row} with "
+            f"{labels[wrong[0]]} outside 0 to {len(class_names) - 1}: correct or remove them."
+        )
+    empty = [class_names[i] for i in np.flatnonzero(np.bincount(labels, minlength=len(class_names)) == 0)]
+    if empty:
+        names = ", ".join(repr(name) for name in empty[:3]) + (", …" if len(empty) > 3 else "")
+        raise ValueError(
+            f"{len(empty)} of the {len(class_names)} classes of {config.path} have no image in split "
+            f"{config.split!r} ({names}): name a split with all classes or remove them from the labels."
+        )

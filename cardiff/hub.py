@@ -1,0 +1,107 @@
+"""Saving and loading pipelines: folders that anyone can load, and loading that executes nothing from a folder."""
+
+import inspect
+import json
+import shutil
+from pathlib import Path
+
+import diffusers
+import torch
+from diffusers import DiffusionPipeline, UNet2DModel
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
+from pipelines import ClassConditionalPipeline
+
+
+def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:
+    """Write a pipeline so that from_pretrained loads it where this project is not installed.
+
+    A DDPMPipeline needs nothing beyond diffusers. A ClassConditionalPipeline carries its own source file, which
+    `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)` runs.
+    """
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    if isinstance(pipeline, ClassConditionalPipeline):
+        source = Path(inspect.getfile(ClassConditionalPipeline))
+        index_file = Path(folder, "model_index.json")
+        index = json.loads(index_file.read_text())
+        index["_class_name"] = [source.stem, ClassConditionalPipeline.__name__]
+        index_file.write_text(json.dumps(index, indent=2) + "\n")
+        shutil.copyfile(source, Path(folder, source.name))
+
+
+def find_model(model: str, revision: str | None = None) -> Path:
+    """Folder of a model given as a folder or as a Hub repository, of which only configuration and weights are taken.
+
+    Raises:
+        ValueError: Neither a folder nor a readable repository.
+    """
+    return Path(model) if Path(model).is_dir() else _download(model, revision)
+
+
+def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> ClassConditionalPipeline:
+    """Load a pipeline of this project, conditional or not, without executing code from its folder.
+
+    Args:
+        folder: Output folder of a run, or one of its checkpoints.
+        dtype: Weights are converted to it.
+
+    Returns:
+        A ClassConditionalPipeline; around an unconditional UNet it samples without labels.
+
+    Raises:
+        ValueError: Nothing there, damaged, or not a pipeline of this project.
+    """
+    folder = Path(folder)
+    index_file = folder / "model_index.json"
+    if not index_file.is_file():
+        raise ValueError(
+            f"{folder} holds no model_index.json: name the output folder of a training run, one of its checkpoints, "
+            "or a Hub repository."
+        )
+    try:
+        index = json.loads(index_file.read_text())
+        name = index["_class_name"]
+        scheduler_library, scheduler_name = index["scheduler"]
+        unet_library, unet_name = index["unet"]
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{index_file} does not describe a pipeline of this project ({error!r}).") from error
+    name = name[-1] if isinstance(name, list) else name
+    scheduler_class = getattr(diffusers, str(scheduler_name), None)
+    known_scheduler = inspect.isclass(scheduler_class) and issubclass(scheduler_class, SchedulerMixin)
+    if (
+        name not in (ClassConditionalPipeline.__name__, "DDPMPipeline")
+        or (unet_library, unet_name) != ("diffusers", "UNet2DModel")
+        or scheduler_library != "diffusers"
+        or not known_scheduler
+    ):
+        raise ValueError(
+            f"{index_file} names a {name} of {unet_name} and {scheduler_name}; this project loads "
+            "ClassConditionalPipeline and DDPMPipeline with a UNet2DModel and a scheduler of diffusers."
+        )
+    try:
+        unet = UNet2DModel.from_pretrained(folder / "unet", use_safetensors=True, torch_dtype=dtype)
+        scheduler = scheduler_class.from_pretrained(folder / "scheduler")
+        return ClassConditionalPipeline(unet, scheduler, index.get("id2label"))
+    except Exception as error:  # whatever a damaged file raises, by way of safetensors, json or diffusers
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{folder} is damaged or incomplete: {reason} Copy or train it again.") from error
+
+
+def weights_file(folder: Path) -> Path:
+    """Where the UNet's weights lie in a pipeline folder."""
+    return Path(folder, "unet", "diffusion_pytorch_model.safetensors")
+
+
+def _download(model: str, revision: str | None) -> Path:
+    """The snapshot of a Hub repository: configuration and safetensors weights only, never code or pickles."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    if model.startswith((".", "/")) or model.count("/") > 1:
+        raise ValueError(f"There is no folder {model}.")
+    try:
+        patterns = ["model_index.json", "unet/*.json", "unet/*.safetensors", "scheduler/*.json"]
+        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{model} is neither a folder nor a Hub repository that can be read: {reason}") from error

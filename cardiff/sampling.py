@@ -1,0 +1,278 @@
+"""Drawing images from a trained pipeline: solvers, batches that do not matter, folders that can be continued."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import torch
+from accelerate import PartialState
+from diffusers import DDPMScheduler
+from PIL import Image
+from tqdm.auto import tqdm
+
+from cardiff.checkpoints import file_hash
+from cardiff.hub import find_model, load_pipeline, weights_file
+from cardiff.plots import save_labelled_grid
+from cardiff.randomness import image_generator, image_seed
+from pipelines import ClassConditionalPipeline
+
+# Clipping x̂₀ to [-1, 1]: the multistep solvers ignore clip_sample, but thresholding at most at 1 is the same.
+_CLIPPED = {"thresholding": True, "sample_max_value": 1.0}
+SOLVERS = {
+    "ddpm": (diffusers.DDPMScheduler, {}),
+    "ddim": (diffusers.DDIMScheduler, {"set_alpha_to_one": True}),
+    # lambda_min_clipped: the last cosine step has σ = 20291 after 6.4, a gap no multistep solver can cross.
+    "dpm": (diffusers.DPMSolverMultistepScheduler, {**_CLIPPED, "lambda_min_clipped": -5.1}),
+    "unipc": (diffusers.UniPCMultistepScheduler, _CLIPPED),
+    "euler": (diffusers.EulerDiscreteScheduler, {}),
+    "heun": (diffusers.HeunDiscreteScheduler, {}),
+}
+
+
+def make_solver(scheduler, name: str):
+    """The named diffusers scheduler with the noise levels of a trained one.
+
+    Raises:
+        ValueError: Unknown name, or a solver that diffusers does not offer for the model's prediction type.
+    """
+    if name not in SOLVERS:
+        raise ValueError(f"There is no solver {name!r}: choose one of {', '.join(SOLVERS)}.")
+    if name in ("euler", "heun") and scheduler.config.prediction_type == "sample":
+        raise ValueError(
+            f"The solver {name} cannot use a model that predicts the clean sample: choose dpm, ddim, ddpm or unipc."
+        )
+    solver, options = SOLVERS[name]
+    if not scheduler.config.get("clip_sample", True):
+        options = {key: value for key, value in options.items() if key not in _CLIPPED}
+    # Only what describes the trained noise levels is handed over, so that no solver warns of keys of another.
+    inherited = ("num_train_timesteps", "trained_betas", "prediction_type", "timestep_spacing", "clip_sample")
+    inherited += ("variance_type",) if issubclass(solver, DDPMScheduler) else ()
+    inherited += ("beta_start", "beta_end", "beta_schedule")
+    accepted = solver._get_init_keys(solver)
+    config = {key: scheduler.config[key] for key in inherited if key in accepted and key in scheduler.config}
+    return solver(**{**config, **options})
+
+
+@torch.no_grad()
+def draw_images(
+    pipeline: ClassConditionalPipeline,
+    indices: Sequence[int],
+    *,
+    seed: int,
+    labels: Sequence[int] | None,
+    guidance_scale: float,
+    steps: int,
+) -> np.ndarray:
+    """Images number `indices` of the series that `seed` starts, as uint8 (B, H, W, C).
+
+    Each image has its own generator, so it depends on (model, seed, index, label and options) and not on its batch.
+
+    Args:
+        labels: Class of each image, or None to sample without labels.
+    """
+    pipeline.set_progress_bar_config(disable=True)
+    images = pipeline(
+        class_labels=None if labels is None else list(labels),
+        batch_size=len(indices),
+        guidance_scale=guidance_scale,
+        num_inference_steps=steps,
+        generator=[image_generator(seed, index) for index in indices],
+        output_type="pt",
+    ).images
+    return to_uint8(images)
+
+
+def to_uint8(images: torch.Tensor) -> np.ndarray:
+    """Float (B, C, H, W) in [0, 1] to uint8 (B, H, W, C)."""
+    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+@dataclass
+class SampleOptions:
+    """Draw images from a trained model into a folder or a labelled grid."""
+
+    model: str
+    """Output folder of a run, one of its checkpoints, or a Hub repository."""
+    output: str | None = None
+    """Folder for the images and manifest.jsonl; an interrupted one goes on where it was."""
+    grid: str | None = None
+    """Draw a labelled grid into this PNG file instead: a row a class, a column block a guidance scale."""
+    labels: str | None = None
+    """Classes by index or name with commas between, taken in turn: 0,3,seven. All classes by default."""
+    num_images: int | None = None
+    """Number of images (default: 8 for each class); in a grid, for each guidance scale."""
+    guidance_scale: str = "1"
+    """Weight w of uncond + w·(cond − uncond); a grid takes several: 0,1,2,4."""
+    solver: str = "dpm"
+    """ddpm, ddim, dpm (DPM-Solver++), unipc, euler or heun."""
+    steps: int = 25
+    """Solver steps."""
+    seed: int = 0
+    """Image i depends on the seed and i, whatever the batch size and the number of processes."""
+    batch_size: int = 64
+    """Images per batch of each process."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub repository."""
+
+
+def run(options: SampleOptions) -> Path:
+    """Carry the options out and return the folder or file that was made.
+
+    Raises:
+        ValueError: An option that does not fit the model, or an output folder of other options.
+    """
+    state = PartialState()
+    if (options.output is None) == (options.grid is None):
+        raise ValueError("Give either --output DIR for single images or --grid FILE for a labelled grid.")
+    for name in ("num_images", "steps", "batch_size"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            raise ValueError(f"--{name} is {getattr(options, name)}, but must be 1 or more.")
+    scales = _numbers(options.guidance_scale)
+    with state.main_process_first():
+        folder = find_model(options.model, options.revision)
+    pipeline = load_pipeline(folder).to(state.device)
+    pipeline.scheduler = make_solver(pipeline.scheduler, options.solver)
+    labels = _labels(pipeline, options.labels)
+    if options.grid is not None:
+        return _draw_grid(pipeline, options, labels, scales, state)
+    if len(scales) > 1:
+        raise ValueError("--output takes one --guidance_scale; several are for --grid.")
+    return _fill_folder(pipeline, folder, options, labels, scales[0], state)
+
+
+def _draw_grid(pipeline, options, labels, scales, state) -> Path:
+    rows = labels if labels is not None else [None]
+    columns = max(1, (options.num_images or 8 * len(rows)) // len(rows))
+    rows_of = np.repeat(np.arange(len(rows)), columns)
+    blocks = []
+    for scale in tqdm(scales, desc="guidance scales", disable=not state.is_main_process):
+        mine = {}
+        for first in range(state.process_index * options.batch_size, len(rows_of), _stride(options, state)):
+            indices = range(first, min(first + options.batch_size, len(rows_of)))
+            chosen = None if labels is None else [rows[rows_of[i]] for i in indices]
+            images = draw_images(
+                pipeline, indices, seed=options.seed, labels=chosen, guidance_scale=scale, steps=options.steps
+            )
+            mine.update(zip(indices, images))
+        blocks.append([image for _, image in sorted(gather_dict(mine).items())])
+    path = Path(options.grid)
+    if state.is_main_process:
+        names = [""] if labels is None else [pipeline.id2label[label] for label in rows]
+        titles = [f"guidance {scale:g}" for scale in scales] if labels is not None else [""]
+        save_labelled_grid(np.stack(blocks), names, titles, path)
+    return path
+
+
+def _fill_folder(pipeline, folder, options, labels, scale, state) -> Path:
+    output = Path(options.output)
+    count = options.num_images or 8 * len(labels or [None])
+    identity = {
+        "weights_sha256": file_hash(weights_file(folder)),
+        "labels": labels,
+        "guidance_scale": scale,
+        "solver": options.solver,
+        "steps": options.steps,
+        "seed": options.seed,
+    }
+    if state.is_main_process:
+        _claim_folder(output, identity)
+    state.wait_for_everyone()
+
+    # Batches are fixed ranges of images, whoever draws them: equal batch sizes give equal bits.
+    batches = [range(first, min(first + options.batch_size, count)) for first in range(0, count, options.batch_size)]
+    mine = batches[state.process_index :: state.num_processes]
+    bar = tqdm(total=sum(map(len, mine)), desc="images", unit="img", disable=not state.is_main_process)
+    for batch in mine:
+        if not all(image_file(output, i).exists() for i in batch):
+            chosen = None if labels is None else [labels[i % len(labels)] for i in batch]
+            images = draw_images(
+                pipeline, batch, seed=options.seed, labels=chosen, guidance_scale=scale, steps=options.steps
+            )
+            for i, image in zip(batch, images):
+                _write_png(image, image_file(output, i))
+        bar.update(len(batch))
+    bar.close()
+    state.wait_for_everyone()
+    if state.is_main_process:
+        lines = []
+        for i in range(count):
+            label = None if labels is None else labels[i % len(labels)]
+            entry = {"file": image_file(output, i).name, "index": i, "seed": image_seed(options.seed, i)}
+            entry |= {"label": label, "name": pipeline.id2label.get(label)}
+            entry |= {key: identity[key] for key in ("guidance_scale", "solver", "steps", "weights_sha256")}
+            lines.append(json.dumps(entry))
+        _write_text(output / "manifest.jsonl", "\n".join(lines) + "\n")
+    return output
+
+
+def image_file(output: Path, index: int) -> Path:
+    """Where image number `index` of a sampled folder lies."""
+    return output / f"{index:06d}.png"
+
+
+def gather_dict(mine: dict) -> dict:
+    """The union of the processes' dictionaries, on every process."""
+    if PartialState().num_processes == 1:
+        return mine
+    everyone = [None] * PartialState().num_processes
+    torch.distributed.all_gather_object(everyone, mine)
+    return {key: value for part in everyone for key, value in part.items()}
+
+
+def _claim_folder(output: Path, identity: dict) -> None:
+    """Make the folder, or check that what it holds was drawn with the same options."""
+    record = output / "options.json"
+    if record.exists():
+        before = json.loads(record.read_text())
+        changed = [key for key, value in identity.items() if before.get(key) != value]
+        if changed:
+            raise ValueError(
+                f"{output} holds images drawn with other options ({', '.join(changed)} differ): "
+                "choose another --output or remove it."
+            )
+    elif output.exists() and any(output.iterdir()):
+        raise ValueError(f"{output} is not empty and was not made by this command: choose another --output.")
+    output.mkdir(parents=True, exist_ok=True)
+    _write_text(record, json.dumps(identity, indent=1))
+
+
+def _labels(pipeline, text: str | None) -> list[int] | None:
+    """Class indices from the command line's text; None for a model without classes."""
+    if pipeline.unet.config.num_class_embeds is None:
+        if text is not None:
+            raise ValueError("This model is unconditional: leave --labels out.")
+        return None
+    if text is None:
+        return list(pipeline.id2label)
+    if text in pipeline.id2label.values():  # a name may contain commas
+        return pipeline.label_ids(text)
+    parts = [part.strip() for part in text.split(",")]
+    return pipeline.label_ids([int(part) if part.isdigit() else part for part in parts])
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--guidance_scale is {text!r}, but must be a number, or several with commas.") from None
+
+
+def _stride(options, state) -> int:
+    return options.batch_size * state.num_processes
+
+
+def _write_png(image: np.ndarray, path: Path) -> None:
+    """Write aside and rename, so that a file that exists is whole."""
+    aside = path.with_suffix(f".{os.getpid()}.tmp")
+    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(aside, "PNG")
+    os.replace(aside, path)
+
+
+def _write_text(path: Path, text: str) -> None:
+    aside = path.with_suffix(f".{os.getpid()}.tmp")
+    aside.write_text(text)
+    os.replace(aside, path)

@@ -1,0 +1,454 @@
+"""The trainer: one optimizer step, and what goes on around it.
+
+A script's loop is `while trainer.maintain(): trainer.step()`. Nothing in `step` waits for the device; everything that
+reads a number back, writes a file or draws a picture is in `maintain`.
+"""
+
+import math
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import ProjectConfiguration, broadcast_object_list
+from diffusers import UNet2DModel
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError
+
+from cardiff import checkpoints
+from cardiff.config import RunConfig, make_schedule
+from cardiff.data import ImageStore
+from cardiff.data.batches import BatchPlan, batch_loader, open_data
+from cardiff.hub import save_pipeline
+from cardiff.logs import LossTotals, RunLog
+from cardiff.models import build_pipeline, build_unet, null_class
+from cardiff.objective import loss_weights, prediction_target, squared_error
+from cardiff.plots import save_labelled_grid
+from cardiff.randomness import DROPOUT, batch_noise, derive_seed
+from cardiff.sampling import draw_images, gather_dict, make_solver
+from cardiff.state import TrainingState, refuse_changes
+from pipelines import ClassConditionalPipeline
+
+
+class Trainer:
+    """A training run: everything it needs, from the data to the checkpoints.
+
+    Building it opens the data, builds the model and continues from the newest good checkpoint in `output_dir`.
+
+    Raises:
+        ValueError: Data, configuration or checkpoint that the run cannot use, in one sentence.
+    """
+
+    def __init__(self, config: RunConfig):
+        self.config, train = config, config.train
+        self.output_dir = Path(config.output_dir)
+        self.checkpoint_root = self.output_dir / "checkpoints"
+        self.accelerator = Accelerator(
+            mixed_precision=train.mixed_precision,
+            gradient_accumulation_steps=train.gradient_accumulation_steps,
+            log_with=_trackers(train.trackers),
+            project_config=ProjectConfiguration(self.output_dir, logging_dir=self.output_dir / "logs"),
+        )
+        self.device = self.accelerator.device
+
+        # Data: this process's part of every global batch.
+        self.data = open_data(config.data, conditional=config.conditional, seed=train.seed)
+        self.class_names = self.data.class_names if config.conditional else []
+        self.total_steps = self._total_steps()
+        self.positions = self._positions()
+
+        # Model: weights from the seed, so that every process starts with the same.
+        unet = build_unet(config, len(self.class_names) if config.conditional else None)
+        self.unet_config, self.null_class = unet.config, null_class(unet)
+        self.scheduler = make_schedule(config.scheduler).to_stock()
+        if train.channels_last:
+            unet.to(memory_format=torch.channels_last)
+        if train.compile:
+            unet.compile()
+        self.averaged_unet = UNet2DModel.from_config(unet.config)  # filled in when it is sampled or saved
+        optimizer = torch.optim.AdamW(
+            unet.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=_fused(self.device)
+        )
+        self.learning_rate_factor = get_scheduler(
+            train.lr_schedule,
+            optimizer,
+            num_warmup_steps=train.lr_warmup_steps,
+            num_training_steps=self.total_steps,
+        ).lr_lambdas[0]
+        self.unet, self.optimizer = self.accelerator.prepare(unet, optimizer)
+        self.unet.train()
+        self.ema = EMAModel(self.unet.parameters(), decay=train.ema_decay, foreach=True)
+        self.loss_weights = loss_weights(self.scheduler, train.loss_weighting, train.min_snr_gamma).to(self.device)
+
+        # Where the run stands: at the newest good checkpoint, or at the beginning.
+        self.global_step, self.stream_state, self.last_checkpoint = 0, None, None
+        self._resume()
+        self.start_step = self.logged_step = self.global_step
+        if self.accelerator.is_main_process:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            (self.output_dir / "config.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
+        self.accelerator.wait_for_everyone()
+        plan = BatchPlan(
+            seed=train.seed,
+            batch_size=train.batch_size,
+            positions=self.positions,
+            num_train_timesteps=self.scheduler.config.num_train_timesteps,
+            horizontal_flip=config.data.horizontal_flip,
+            label_dropout=getattr(train, "label_dropout", 0.0),
+        )
+        self.batches = iter(
+            batch_loader(
+                self.data,
+                plan,
+                range(self.start_step, self.total_steps),
+                num_workers=config.data.num_workers,
+                pin_memory=self.device.type == "cuda",
+                stream_state=self.stream_state,
+            )
+        )
+        self.totals = LossTotals(self.device)
+        self.log = RunLog(
+            self.accelerator, self.output_dir / "logs", self.start_step, self.total_steps, config.to_dict()
+        )
+        self.stop_requested = _StopRequest(self.accelerator.num_processes)
+
+    # The step: algorithm 1 of Ho et al. (arXiv 2006.11239), with the labels dropped as in arXiv 2207.12598.
+
+    def step(self) -> None:
+        """One optimizer step on one global batch."""
+        train = self.config.train
+        batch = next(self.batches)
+        self.stream_state = batch.pop("stream", None)
+        batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        batch["noise"] = batch_noise(
+            train.seed, self.global_step, self.positions, tuple(batch["images"].shape[1:]), self.device
+        )
+        # Dropout inside the UNet is the one draw that depends on the number of processes.
+        torch.manual_seed(derive_seed(train.seed, DROPOUT, self.global_step, self.accelerator.process_index))
+
+        # Gradients, from as many parts as fit the memory.
+        for part in _split(batch, train.gradient_accumulation_steps):
+            with self.accelerator.accumulate(self.unet):
+                loss = self.loss(**part)  # (b,)
+                self.accelerator.backward(loss.mean())
+            self.totals.watch(loss.detach(), self.global_step + 1)
+            self.totals.add(loss.detach(), part["timesteps"], self.scheduler.config.num_train_timesteps)
+        norm = self.accelerator.clip_grad_norm_(self.unet.parameters(), train.max_grad_norm)
+
+        # Optimizer step.
+        for group in self.optimizer.param_groups:
+            group["lr"] = train.learning_rate * self.learning_rate_factor(self.global_step)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+        # Weight average.
+        self.ema.step(self.unet.parameters())
+        self.totals.grad_norm = norm if isinstance(norm, torch.Tensor) else torch.tensor(norm)
+        self.global_step += 1
+        self.log.bar.update(1)
+
+    def loss(self, images, timesteps, noise, flip, labels=None, drop=None) -> torch.Tensor:
+        """Weighted squared error of each image, (b,), from uint8 images (b, C, H, W) and the draws made for them."""
+        images = images.float() / 127.5 - 1  # [0, 255] -> [-1, 1]
+        images = torch.where(flip[:, None, None, None], images.flip(-1), images)
+        noisy = self.scheduler.add_noise(images, noise, timesteps)  # x_t = √ᾱ_t·x₀ + √(1−ᾱ_t)·ε
+        if self.config.train.channels_last:
+            noisy = noisy.contiguous(memory_format=torch.channels_last)
+        class_labels = None
+        if self.config.conditional:
+            class_labels = torch.where(drop, self.null_class, labels)
+        output = self.unet(noisy, timesteps, class_labels).sample
+        target = prediction_target(self.scheduler, images, noise, timesteps)
+        return self.loss_weights[timesteps] * squared_error(output, target)
+
+    # Around the step.
+
+    def maintain(self) -> bool:
+        """Log, save and draw what is due at this step; False when the run is done or asked to stop."""
+        train, step = self.config.train, self.global_step
+        finished = step >= self.total_steps
+        stopping = self.stop_requested()
+        ending = finished or stopping
+        if step > self.start_step:
+            checkpoint_due = ending or _due(step, train.checkpoint_every)
+            if checkpoint_due or _due(step, train.log_every):
+                self.write_log()
+            if checkpoint_due:
+                with self.log.pause():
+                    self.save_checkpoint(must_succeed=ending)
+            if train.sample_every and (finished or _due(step, train.sample_every)):
+                with self.log.pause():
+                    self.draw_samples()
+        return not ending
+
+    def finish(self) -> None:
+        """Close the log and say what to do next."""
+        if self.global_step < self.total_steps:
+            self.log.say(f"Stopped after step {self.global_step}; run the same command to go on.")
+        elif self.global_step == self.start_step:
+            self.log.say(f"{self.output_dir} is already trained to step {self.global_step}; nothing to do.")
+        else:
+            self.log.say(f"Trained to step {self.global_step}; the pipeline is in {self.output_dir}.")
+        self.log.close()
+        self.stop_requested.restore()
+
+    def write_log(self) -> None:
+        """Read the totals since the last entry, the one place where training waits for the device.
+
+        Raises:
+            ValueError: The loss or the gradient was not finite at some step since.
+        """
+        values, first_bad = self.totals.read(self.accelerator)
+        if math.isfinite(first_bad):
+            good = self.last_checkpoint or "none"
+            raise ValueError(
+                f"The loss was not finite at step {int(first_bad)}; the last good checkpoint is {good}. "
+                "Try a lower train.learning_rate, or bf16 instead of fp16."
+            )
+        values["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        images = (self.global_step - self.logged_step) * self.config.train.batch_size
+        self.logged_step = self.global_step
+        self.log.write(self.global_step, values, images)
+
+    @torch.no_grad()
+    def averaged_pipeline(self):
+        """The pipeline with the averaged weights; a collective operation when the model is sharded."""
+        averages = zip(self._named_parameters(), self.ema.shadow_params, strict=True)
+        self.averaged_unet.load_state_dict({name: _whole(average) for (name, _), average in averages})
+        return build_pipeline(self.averaged_unet, self.scheduler, self.class_names)
+
+    def draw_samples(self) -> None:
+        """Draw the sample grid from the averaged weights: the same noise and classes every time."""
+        train = self.config.train
+        accelerator, count = self.accelerator, train.sample_images
+        if isinstance(self.averaged_pipeline(), ClassConditionalPipeline):
+            rows = min(8, len(self.class_names), count)
+            shown = np.linspace(0, len(self.class_names) - 1, rows).round().astype(int).tolist()
+            columns = count // rows
+            labels = [label for label in shown for _ in range(columns)]
+            names = [self.class_names[label] for label in shown]
+        else:
+            rows = math.isqrt(count)
+            columns, labels, names = count // rows, None, [""] * math.isqrt(count)
+        self.averaged_unet.to(self.device).eval()
+        pipeline = ClassConditionalPipeline(
+            self.averaged_unet, make_solver(self.scheduler, "dpm"), dict(enumerate(self.class_names))
+        )
+        mine = list(range(accelerator.process_index, rows * columns, accelerator.num_processes))
+        images = {}
+        per_pass = max(1, len(self.positions) // train.gradient_accumulation_steps)  # what training fits in memory
+        for first in range(0, len(mine), per_pass):
+            part = mine[first : first + per_pass]
+            drawn = draw_images(
+                pipeline,
+                part,
+                seed=train.seed,
+                labels=None if labels is None else [labels[i] for i in part],
+                guidance_scale=getattr(train, "sample_guidance_scale", 1.0),
+                steps=train.sample_steps,
+            )
+            images.update(zip(part, drawn))
+        images = gather_dict(images)
+        if accelerator.is_main_process:
+            path = self.output_dir / "samples" / f"step-{self.global_step:08d}.png"
+            save_labelled_grid(np.stack([images[i] for i in sorted(images)])[None], names, [""], path)
+
+    def save_checkpoint(self, must_succeed: bool) -> None:
+        """Write a checkpoint, put its pipeline at the root of the output folder, and thin out the older ones.
+
+        A checkpoint that cannot be written is reported and training goes on, unless it was the last chance.
+
+        Raises:
+            ValueError: It could not be written and must succeed.
+        """
+        # Collected by all processes, since each may hold a part; written by one.
+        pipeline = self.averaged_pipeline()
+        tensors = self._model_and_optimizer()
+        state = TrainingState(
+            step=self.global_step,
+            ema_step=self.ema.optimization_step,
+            stream=self.stream_state,
+            scaler=self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
+            class_names=self.class_names,
+            conditional=self.config.conditional,
+            config=self.config.to_dict(),
+        )
+
+        def fill(folder: Path) -> None:
+            save_pipeline(pipeline, folder)
+            for name, part in tensors.items():
+                checkpoints.save_tensors(part, folder / "training" / f"{name}.safetensors")
+            state.save(folder / "training")
+
+        outcome = [None, None]
+        if self.accelerator.is_main_process:
+            try:
+                path = checkpoints.write_checkpoint(self.checkpoint_root, self.global_step, fill)
+                publish_to_root(path, self.output_dir)
+                train = self.config.train
+                checkpoints.prune(self.checkpoint_root, train.keep_checkpoints, train.keep_checkpoints_every)
+                outcome[0] = str(path)
+            except (OSError, SafetensorError) as error:
+                outcome[1] = str(error)
+        path, problem = broadcast_object_list(outcome) if self.accelerator.num_processes > 1 else outcome
+        if problem is None:
+            self.last_checkpoint = path
+            return
+        message = (
+            f"The checkpoint of step {self.global_step} could not be written ({problem}); "
+            f"the last good checkpoint is {self.last_checkpoint or 'none'}."
+        )
+        if must_succeed:
+            raise ValueError(f"{message} Make room and run the same command again.")
+        self.log.say(f"Warning: {message} Training goes on; make room before the next one.")
+
+    def _named_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
+        return list(self.accelerator.unwrap_model(self.unet).named_parameters())
+
+    def _model_and_optimizer(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Whole tensors by name, also when the model is sharded; the averaged weights are in the pipeline."""
+        states = self.optimizer.optimizer.state
+        parameters = self._named_parameters()
+        return {
+            "unet": {name: _whole(p) for name, p in parameters},
+            "optimizer": {f"{name}/{key}": _whole(v) for name, p in parameters for key, v in states[p].items()},
+        }
+
+    def _resume(self) -> None:
+        """Continue from the newest good checkpoint, if there is one."""
+        found = [None]
+        if self.accelerator.is_main_process and self.checkpoint_root.is_dir():
+            checkpoints.remove_leftovers(self.checkpoint_root)
+            found = [next(checkpoints.good_checkpoints(self.checkpoint_root, print), None)]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(found)
+        path = found[0]
+        if path is None:
+            if self.accelerator.is_main_process and checkpoints.list_checkpoints(self.checkpoint_root):
+                print(f"No checkpoint in {self.checkpoint_root} is whole: starting from the beginning.")
+            return
+        if not path.is_dir():
+            raise ValueError(f"{path} cannot be seen by every machine: put output_dir on a disk that they share.")
+        state = TrainingState.load(path / "training")
+        for notice in refuse_changes(state, self.config, self.class_names):
+            self.accelerator.print(notice)
+
+        weights = checkpoints.load_tensors(path / "training/unet.safetensors")
+        averages = UNet2DModel.from_pretrained(path / "unet", use_safetensors=True).state_dict()
+        moments = {}
+        for name, value in checkpoints.load_tensors(path / "training/optimizer.safetensors").items():
+            parameter, key = name.split("/")
+            moments.setdefault(parameter, {})[key] = value
+        inner, parameters = self.optimizer.optimizer, self._named_parameters()
+        with torch.no_grad():
+            for (name, parameter), average in zip(parameters, self.ema.shadow_params, strict=True):
+                parameter.copy_(_like(weights[name], parameter))
+                average.copy_(_like(averages[name], average))
+                moments[name] = {k: _like(v, parameter) if v.dim() else v for k, v in moments[name].items()}
+        in_order = {i: moments[name] for i, (name, _) in enumerate(parameters)}
+        inner.load_state_dict({"state": in_order, "param_groups": inner.state_dict()["param_groups"]})
+        self.ema.optimization_step = state.ema_step
+        if state.scaler is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state.scaler)
+        self.global_step, self.stream_state, self.last_checkpoint = state.step, state.stream, str(path)
+        self.accelerator.print(f"Resuming from {path}.")
+
+    def _total_steps(self) -> int:
+        train = self.config.train
+        if train.max_steps is not None:
+            return train.max_steps
+        if not isinstance(self.data, ImageStore):
+            raise ValueError("The length of a stream is not known beforehand: give train.max_steps.")
+        return math.ceil(train.epochs * len(self.data) / train.batch_size)
+
+    def _positions(self) -> range:
+        """The positions of the global batch that this process works on."""
+        train, processes = self.config.train, self.accelerator.num_processes
+        parts = processes * train.gradient_accumulation_steps
+        if train.batch_size % parts:
+            raise ValueError(
+                f"train.batch_size is {train.batch_size}, but must be a multiple of {parts}: {processes} processes "
+                f"times train.gradient_accumulation_steps {train.gradient_accumulation_steps}."
+            )
+        share = train.batch_size // processes
+        return range(self.accelerator.process_index * share, (self.accelerator.process_index + 1) * share)
+
+
+def publish_to_root(checkpoint: Path, output_dir: Path) -> None:
+    """Copy a checkpoint's pipeline to the root of the output folder, file by file, each whole at any moment."""
+    for source in sorted(checkpoint.rglob("*")):
+        relative = source.relative_to(checkpoint)
+        if source.is_file() and relative.parts[0] != "training" and source.name != checkpoints.CHECKSUMS:
+            target = output_dir / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            aside = target.with_name(f".{target.name}.writing")
+            try:
+                shutil.copyfile(source, aside)
+                aside.replace(target)
+            finally:
+                aside.unlink(missing_ok=True)
+
+
+class _StopRequest:
+    """Whether SIGTERM or SIGINT came, agreed on by all processes. A second SIGINT interrupts at once."""
+
+    def __init__(self, num_processes: int):
+        self.received = False
+        # Agreed on the CPU, so that the device is not waited for.
+        self.group = torch.distributed.new_group(backend="gloo") if num_processes > 1 else None
+        self.before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def _receive(self, number, _frame) -> None:
+        self.received = True
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+
+    def __call__(self) -> bool:
+        if self.group is None:
+            return self.received
+        flag = torch.tensor([int(self.received)])
+        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, group=self.group)
+        return bool(flag.item())
+
+    def restore(self) -> None:
+        """Give the signals back to whoever had them."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+def _trackers(names: list[str]) -> list[str] | None:
+    available = [str(name) for name in get_available_trackers()]
+    for name in names:
+        if name not in available:
+            raise ValueError(f"train.trackers names {name!r}, which is not installed here; installed are {available}.")
+    return names or None
+
+
+def _split(batch: dict, parts: int) -> list[dict]:
+    chunks = {name: tensor.chunk(parts) for name, tensor in batch.items()}
+    return [{name: chunk[k] for name, chunk in chunks.items()} for k in range(parts)]
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _fused(device: torch.device) -> bool | None:
+    return True if device.type in ("cpu", "cuda") else None
+
+
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A sharded tensor gathered from all processes, or the tensor itself."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def _like(whole: torch.Tensor, sharded: torch.Tensor) -> torch.Tensor:
+    """A whole tensor cut up as the other one is."""
+    if not hasattr(sharded, "full_tensor"):
+        return whole
+    whole = whole.to(sharded.device)
+    return torch.distributed.tensor.distribute_tensor(whole, sharded.device_mesh, sharded.placements)

@@ -1,0 +1,199 @@
+"""Class-conditional sampling with classifier-free guidance, for any diffusers scheduler.
+
+Ho and Salimans, "Classifier-Free Diffusion Guidance" (arXiv 2207.12598). This file needs only torch and diffusers,
+so that a published checkpoint can carry it.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+
+import torch
+from diffusers import DiffusionPipeline, ImagePipelineOutput, UNet2DModel
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils.torch_utils import randn_tensor
+
+
+class ClassConditionalPipeline(DiffusionPipeline):
+    """Draws images of the classes asked for.
+
+    Args:
+        unet: Denoiser. With N classes its `num_class_embeds` is N + 1 and the last index is the null class, which
+            stands for "no label". A UNet without class embeddings is sampled unconditionally.
+        scheduler: Any diffusers scheduler; it brings the solver and the noise levels.
+        id2label: Class names by index, N of them. Left out, classes are called "0", "1", ….
+    """
+
+    model_cpu_offload_seq = "unet"
+    _callback_tensor_inputs = ["latents", "model_output"]
+
+    def __init__(self, unet: UNet2DModel, scheduler: SchedulerMixin, id2label: dict[int, str] | None = None):
+        super().__init__()
+        self.register_modules(unet=unet, scheduler=scheduler)
+        num_classes = (unet.config.num_class_embeds or 1) - 1
+        names = {int(i): str(name) for i, name in (id2label or {i: i for i in range(num_classes)}).items()}
+        if sorted(names) != list(range(num_classes)):
+            raise ValueError(
+                f"id2label names the classes {sorted(names)}, but the UNet has the classes 0 to {num_classes - 1}; "
+                "give every class one name."
+            )
+        self.register_to_config(id2label={str(i): names[i] for i in range(num_classes)})  # JSON keys are strings
+        self.id2label = names
+
+    @property
+    def null_class(self) -> int:
+        """Index that stands for "no label": the last of the class embeddings."""
+        return self.unet.config.num_class_embeds - 1
+
+    def label_ids(self, class_labels: int | str | Sequence[int | str] | torch.Tensor) -> list[int]:
+        """Class indices of labels given as indices or names.
+
+        Raises:
+            ValueError: A name is unknown or shared by several classes, or an index is out of range.
+        """
+        if isinstance(class_labels, torch.Tensor):
+            class_labels = class_labels.reshape(-1).tolist()
+        if isinstance(class_labels, (int, str)):
+            class_labels = [class_labels]
+        ids = []
+        for label in class_labels:
+            if isinstance(label, str):
+                matches = [i for i, name in self.id2label.items() if name == label]
+                if len(matches) != 1:
+                    many = (
+                        f"names the classes {matches}; give the index" if matches else "is not a class of this model"
+                    )
+                    raise ValueError(f"Class label {label!r} {many}. The classes are: {self._some_names()}.")
+                label = matches[0]
+            if label not in self.id2label:
+                raise ValueError(f"Class label {label} is out of range: {self._some_names()}.")
+            ids.append(int(label))
+        return ids
+
+    def _some_names(self, limit: int = 12) -> str:
+        if not self.id2label:
+            return "this model is unconditional and has no classes"
+        shown = ", ".join(f"{i} {name!r}" for i, name in list(self.id2label.items())[:limit])
+        return shown + (f", … {len(self.id2label)} in all" if len(self.id2label) > limit else "")
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        class_labels: int | str | Sequence[int | str] | torch.Tensor | None = None,
+        guidance_scale: float = 1.0,
+        num_inference_steps: int = 50,
+        batch_size: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[[DiffusionPipeline, int, int, dict], dict] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> ImagePipelineOutput | tuple:
+        """Draw one image per class label.
+
+        Args:
+            class_labels: Indices or names, B of them. None draws `batch_size` images without a label.
+            guidance_scale: w in uncond + w·(cond − uncond) (2207.12598, eq. 6, whose w is one less). 1 is the plain
+                conditional model and 0 the unconditional one, at one UNet evaluation a step; any other value takes
+                two, in one batched pass.
+            num_inference_steps: Number of solver steps.
+            batch_size: Number of images when there are no labels.
+            generator: One generator, or a list with one per image, which makes an image independent of its batch.
+            output_type: "pil" images, "np" float (B, H, W, C) in [0, 1], or "pt" float (B, C, H, W) in [0, 1].
+            return_dict: Return an ImagePipelineOutput instead of a tuple.
+            callback_on_step_end: Called as (pipeline, step, timestep, tensors) after each step; may return
+                {"latents": …} to replace x_t.
+            callback_on_step_end_tensor_inputs: Which of "latents" and "model_output" the callback is given.
+
+        Raises:
+            ValueError: Unknown label, or a number of steps that the scheduler cannot space correctly.
+        """
+        if output_type not in ("pil", "np", "pt"):
+            raise ValueError(f"output_type {output_type!r} is unknown: use 'pil', 'np' or 'pt'.")
+        unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
+        if unknown:
+            raise ValueError(f"The callback can be given {self._callback_tensor_inputs}, not {sorted(unknown)}.")
+        labels, w = self._labels_and_scale(class_labels, guidance_scale, batch_size)
+        count = batch_size if class_labels is None else len(labels) if w in (0, 1) else len(labels) // 2
+        device = self._execution_device
+
+        # 1. Start from pure noise, in at least float32 whatever the UNet runs in.
+        size = self.unet.config.sample_size
+        size = (size, size) if isinstance(size, int) else tuple(size)
+        shape = (count, self.unet.config.in_channels, *size)
+        if isinstance(generator, list) and len(generator) != count:
+            raise ValueError(f"{len(generator)} generators for {count} images: give one, or one per image.")
+        dtype = torch.promote_types(self.unet.dtype, torch.float32)
+        self._set_timesteps(num_inference_steps, device)
+        latents = (
+            randn_tensor(shape, generator=generator, device=device, dtype=dtype) * self.scheduler.init_noise_sigma
+        )
+        class_ids = None if labels is None else torch.tensor(labels, device=device)  # (B,) or (2B,)
+        step_kwargs = self._step_kwargs(generator)
+
+        for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
+            # 2. Predict, with and without the label in one pass.
+            model_input = self.scheduler.scale_model_input(latents, t).to(self.unet.dtype)  # (B, C, H, W)
+            if w in (0, 1):
+                model_output = self.unet(model_input, t, class_ids).sample.to(dtype)
+            else:
+                uncond, cond = self.unet(torch.cat([model_input] * 2), t, class_ids).sample.to(dtype).chunk(2)
+                model_output = uncond + w * (cond - uncond)
+
+            # 3. One solver step: x_t -> x_{t-1}.
+            latents = self.scheduler.step(model_output, t, latents, **step_kwargs).prev_sample
+
+            if callback_on_step_end is not None:
+                tensors = {"latents": latents, "model_output": model_output}
+                tensors = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
+                latents = (callback_on_step_end(self, i, t, tensors) or {}).get("latents", latents)
+
+        # 4. From [-1, 1] to pictures.
+        images = (latents / 2 + 0.5).clamp(0, 1)
+        if output_type != "pt":
+            images = images.cpu().permute(0, 2, 3, 1).float().numpy()  # (B, H, W, C)
+        if output_type == "pil":
+            images = self.numpy_to_pil(images)
+        self.maybe_free_model_hooks()
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _labels_and_scale(self, class_labels, guidance_scale, batch_size):
+        """Class indices as the UNet takes them (None for a UNet without classes), and the scale that is left to do."""
+        if self.unet.config.num_class_embeds is None:
+            if class_labels is not None:
+                raise ValueError("This model is unconditional: leave class_labels out and give batch_size instead.")
+            return None, 1
+        if class_labels is None:
+            return [self.null_class] * batch_size, 0
+        ids = self.label_ids(class_labels)
+        nulls = [self.null_class] * len(ids)
+        if guidance_scale == 1:
+            return ids, 1
+        return (nulls, 0) if guidance_scale == 0 else (nulls + ids, guidance_scale)
+
+    def _set_timesteps(self, num_inference_steps, device):
+        """Set the timesteps, and refuse the step counts for which diffusers' spacing is wrong."""
+        config = self.scheduler.config
+        spacing = config.get("timestep_spacing", "leading")
+        uneven = config.num_train_timesteps % num_inference_steps != 0
+        if type(self.scheduler).__name__ == "DDIMScheduler" and spacing != "leading" and uneven:
+            # DDIMScheduler.step takes t − T // n for the next timestep, whatever the spacing says.
+            raise ValueError(
+                f"num_inference_steps={num_inference_steps}: DDIM with {spacing} spacing needs a divisor of "
+                f"{config.num_train_timesteps}, for example 20, 25, 50 or 100."
+            )
+        self.scheduler.set_timesteps(num_inference_steps, device=device)
+        if (self.scheduler.timesteps < 0).any():
+            # np.arange(T, 0, −T/n) rounds to one step too many for some n, and that step would leave the schedule.
+            raise ValueError(
+                f"num_inference_steps={num_inference_steps}: the scheduler's {spacing} spacing runs past the last "
+                f"timestep for this number; use {num_inference_steps - 1} or {num_inference_steps + 1}."
+            )
+
+    def _step_kwargs(self, generator):
+        """What this scheduler's step takes besides the usual."""
+        accepted = inspect.signature(self.scheduler.step).parameters
+        kwargs = {"generator": generator} if "generator" in accepted else {}
+        if "use_clipped_model_output" in accepted:
+            # After clipping x̂₀ the noise must be derived anew, or the two no longer add up to x_t.
+            kwargs["use_clipped_model_output"] = True
+        return kwargs

@@ -1,0 +1,18 @@
+"""Draw images from a trained model: single files with a manifest, or a labelled grid.
+
+python sample.py --model runs/digits --labels 0,3,seven --guidance_scale 2 --grid grid.png
+accelerate launch sample.py --model runs/digits --num_images 5000 --output samples/
+"""
+
+from cardiff.cli import one_sentence_errors, parse_options
+from cardiff.sampling import SampleOptions, run
+
+
+@one_sentence_errors
+def main(argv=None):
+    options = parse_options(SampleOptions, argv, description=__doc__)
+    print(f"Wrote {run(options)}")
+
+
+if __name__ == "__main__":
+    main()

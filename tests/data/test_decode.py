@@ -1,0 +1,235 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cardiff.config import DataConfig
+from cardiff.data import UnreadableImage, decode_image
+
+
+def encode(picture, format="PNG", **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, format=format, **options)
+    return buffer.getvalue()
+
+
+def config(resolution=2, channels=3, **fields):
+    return DataConfig(resolution=resolution, channels=channels, **fields)
+
+
+def decode(picture, format="PNG", channels=3, **options):
+    """Decodes a 2 x 2 picture without resizing."""
+    return decode_image(encode(picture, format, **options), config(channels=channels))
+
+
+RGB = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [10, 20, 30]]], dtype=np.uint8)  # (2, 2, 3)
+GREY = np.array([[0, 80], [160, 255]], dtype=np.uint8)
+
+
+def test_rgb():
+    image = decode(Image.fromarray(RGB))
+    assert image.shape == (3, 2, 2) and image.dtype == np.uint8 and image.flags["C_CONTIGUOUS"]
+    np.testing.assert_array_equal(image, RGB.transpose(2, 0, 1))
+
+
+def test_grey():
+    np.testing.assert_array_equal(decode(Image.fromarray(GREY)), np.stack([GREY] * 3))
+    np.testing.assert_array_equal(decode(Image.fromarray(GREY), channels=1), GREY[None])
+
+
+def test_rgb_to_grey_is_luma():
+    # ITU-R 601: 0.299 R + 0.587 G + 0.114 B.
+    expected = [[[76, 150], [29, 18]]]
+    np.testing.assert_array_equal(decode(Image.fromarray(RGB), channels=1), expected)
+
+
+def test_bilevel():
+    picture = Image.fromarray(GREY > 100)
+    assert picture.mode == "1"
+    np.testing.assert_array_equal(decode(picture, channels=1), [[[0, 0], [255, 255]]])
+
+
+def palette_picture():
+    picture = Image.fromarray(np.array([[0, 1], [2, 3]], dtype=np.uint8)).convert("L")
+    picture.putpalette(RGB.tobytes())
+    assert picture.mode == "P"
+    return picture
+
+
+@pytest.mark.parametrize("format", ["PNG", "GIF", "BMP", "TIFF"])
+def test_palette(format):
+    np.testing.assert_array_equal(decode(palette_picture(), format), RGB.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("format", ["PNG", "GIF"])
+def test_palette_with_a_transparent_colour(format):
+    expected = RGB.copy()
+    expected[1, 0] = 255  # colour 2, laid on white
+    np.testing.assert_array_equal(decode(palette_picture(), format, transparency=2), expected.transpose(2, 0, 1))
+
+
+def test_palette_with_partial_transparency():
+    image = decode(palette_picture(), transparency=bytes([255, 51, 0, 255]))
+    np.testing.assert_array_equal(image[:, 0, 1], [204, 255, 204])  # a fifth of green on white
+    np.testing.assert_array_equal(image[:, 1, 0], [255, 255, 255])
+
+
+def test_rgba_on_white():
+    alpha = np.array([[255, 51], [0, 255]], dtype=np.uint8)
+    image = decode(Image.fromarray(np.dstack([RGB, alpha])))
+    expected = [[[255, 0, 0], [204, 255, 204]], [[255, 255, 255], [10, 20, 30]]]
+    np.testing.assert_array_equal(image.transpose(1, 2, 0), expected)
+
+
+def test_grey_with_alpha_on_white():
+    picture = Image.merge("LA", [Image.fromarray(a) for a in (GREY, np.array([[51, 255], [0, 255]], dtype=np.uint8))])
+    np.testing.assert_array_equal(decode(picture, channels=1), [[[204, 80], [255, 255]]])
+
+
+def test_grey_with_a_transparent_value():
+    np.testing.assert_array_equal(decode(Image.fromarray(GREY), channels=1, transparency=80), [[[0, 255], [160, 255]]])
+
+
+@pytest.mark.parametrize("format", ["TIFF", "JPEG"])
+def test_cmyk(format):
+    # (C, M, Y, K) -> (255 - C) (255 - K) / 255 and so on; one colour per picture, which JPEG keeps exactly.
+    for cmyk, rgb in (((0, 0, 0, 0), 255), ((255, 255, 255, 0), 0), ((0, 0, 0, 255), 0), ((0, 0, 0, 155), 100)):
+        image = decode(Image.new("CMYK", (2, 2), cmyk), format)
+        np.testing.assert_array_equal(image, np.full((3, 2, 2), rgb))
+
+
+@pytest.mark.parametrize("dtype, format", [("<u2", "PNG"), ("<u2", "TIFF"), (">u2", "TIFF"), ("<i4", "TIFF")])
+def test_16_bits_are_scaled(dtype, format):
+    picture = Image.fromarray(np.array([[0, 257], [32896, 65535]], dtype=dtype))
+    assert picture.mode in ("I;16", "I;16B", "I")
+    np.testing.assert_array_equal(decode(picture, format, channels=1), [[[0, 1], [128, 255]]])
+
+
+def test_float():
+    share = np.array([[0, 0.2], [0.6, 1]], dtype=np.float32)
+    np.testing.assert_array_equal(decode(Image.fromarray(share), "TIFF", channels=1), [[[0, 51], [153, 255]]])
+    np.testing.assert_array_equal(decode(Image.fromarray(share * 255), "TIFF", channels=1), [[[0, 51], [153, 255]]])
+    share[0, 0] = np.nan
+    with pytest.raises(UnreadableImage, match="infinite or undefined pixels"):
+        decode(Image.fromarray(share), "TIFF")
+
+
+@pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP"])
+def test_first_frame_of_an_animation(format):
+    frames = [Image.new("RGB", (2, 2), colour) for colour in ("red", "blue")]
+    options = {"lossless": True} if format == "WEBP" else {}
+    image = decode(frames[0], format, save_all=True, append_images=frames[1:], duration=100, **options)
+    np.testing.assert_array_equal(image.transpose(1, 2, 0), np.full((2, 2, 3), [255, 0, 0]))
+
+
+@pytest.mark.parametrize(
+    "orientation, expected",
+    [(1, [[0, 80], [160, 255]]), (2, [[80, 0], [255, 160]]), (3, [[255, 160], [80, 0]]), (6, [[160, 0], [255, 80]])],
+)
+@pytest.mark.parametrize("dtype, scale", [(np.uint8, 1), (np.uint16, 257)])
+def test_exif_orientation(orientation, expected, dtype, scale):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = Image.fromarray(GREY.astype(dtype) * dtype(scale))
+    np.testing.assert_array_equal(decode(picture, channels=1, exif=exif), [expected])
+
+
+def test_raw_forms(tmp_path):
+    data = encode(Image.fromarray(RGB))
+    path = tmp_path / "a b.png"
+    path.write_bytes(data)
+    for raw in (data, path, str(path), {"bytes": data, "path": "b.png"}, {"bytes": None, "path": str(path)}):
+        np.testing.assert_array_equal(decode_image(raw, config()), RGB.transpose(2, 0, 1))
+
+
+# A 4 x 6 (high x wide) picture whose columns and rows tell where a cut was made.
+WIDE = (np.arange(4)[:, None] * 10 + np.arange(6)).astype(np.uint8)
+
+
+def fitted(pixels, resolution, **fields):
+    return decode_image(encode(Image.fromarray(pixels)), config(resolution, channels=1, **fields))[0]
+
+
+def test_crop_cuts_the_middle():
+    np.testing.assert_array_equal(fitted(WIDE, 4, fit="crop"), WIDE[:, 1:5])
+    np.testing.assert_array_equal(fitted(WIDE.T.copy(), 4, fit="crop"), WIDE.T[1:5])
+
+
+def test_crop_resizes_the_short_side():
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 41), dtype=np.uint8)
+    expected = np.asarray(Image.fromarray(pixels).resize((14, 10), Image.BICUBIC))[:, 2:12]
+    np.testing.assert_array_equal(fitted(pixels, 10, fit="crop"), expected)
+
+
+def test_shrinking_averages():
+    # Without antialiasing a checkerboard would come out as one of its two colours.
+    board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    assert set(np.unique(fitted(board, 4))) <= {127, 128}
+
+
+def test_stretch():
+    expected = Image.fromarray(WIDE).resize((2, 2), Image.BICUBIC)
+    np.testing.assert_array_equal(fitted(WIDE, 2, fit="stretch"), expected)
+
+
+def test_pad_smaller_picture():
+    expected = np.zeros((8, 8), dtype=np.uint8)
+    expected[2:6, 1:7] = WIDE
+    np.testing.assert_array_equal(fitted(WIDE, 8, fit="pad"), expected)
+
+
+def test_pad_larger_picture():
+    expected = np.zeros((3, 3), dtype=np.uint8)
+    expected[0:2] = Image.fromarray(WIDE).resize((3, 2), Image.BICUBIC)
+    np.testing.assert_array_equal(fitted(WIDE, 3, fit="pad"), expected)
+
+
+def test_upscale():
+    small = np.full((2, 3), 7, np.uint8)
+    np.testing.assert_array_equal(fitted(small, 8, fit="crop", upscale=True), np.full((8, 8), 7))
+    padded = np.zeros((9, 9))
+    padded[1:7] = 7
+    np.testing.assert_array_equal(fitted(small, 9, fit="pad", upscale=True), padded)
+
+
+@pytest.mark.parametrize("fit", ["crop", "stretch"])
+def test_small_pictures_are_refused(fit):
+    with pytest.raises(ValueError, match="cat.png is 6x4 pixels .* data.resolution 5: set data.upscale") as info:
+        decode_image(encode(Image.fromarray(WIDE)), config(5, fit=fit), name="cat.png")
+    assert not isinstance(info.value, UnreadableImage)  # not to be skipped silently
+
+
+def test_box():
+    scan = np.arange(200, dtype=np.uint8).reshape(10, 20)
+
+    def cut(box, margin, resolution=4):
+        fields = config(resolution, channels=1, crop_to_box=True, box_margin=margin)
+        return decode_image(encode(Image.fromarray(scan)), fields, box=box)[0]
+
+    np.testing.assert_array_equal(cut((3, 2, 7, 6), 0.0), scan[2:6, 3:7])
+    np.testing.assert_array_equal(cut((3, 2, 7, 6), 0.25, 6), scan[1:7, 2:8])
+    # The margin ends at the edge of the picture.
+    np.testing.assert_array_equal(cut((0, 0, 4, 4), 0.5, 6), scan[0:6, 0:6])
+    np.testing.assert_array_equal(cut((16, 6, 20, 10), 0.5, 6), scan[4:10, 14:20])
+    with pytest.raises(ValueError, match="is 4x4 pixels where it is used, smaller than data.resolution 5"):
+        cut((3, 2, 7, 6), 0.0, 5)
+    for empty in ((5, 5, 5, 8), (30, 2, 34, 6)):
+        with pytest.raises(UnreadableImage, match="holds no pixel of the 20x10 picture"):
+            cut(empty, 0.0)
+
+
+def test_unreadable(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    jpeg, png = (encode(Image.fromarray(noise), format) for format in ("JPEG", "PNG"))
+    for raw, reason in (
+        (jpeg[: len(jpeg) // 2], "truncated"),
+        (png[: len(png) // 2], "truncated"),
+        (b"not a picture", "not an image of a known format"),
+        (b"", "not an image of a known format"),
+        (None, "the row has no image"),
+        ({"bytes": None, "path": None}, "the row has no image"),
+        (tmp_path / "absent.png", "no such file"),
+    ):
+        with pytest.raises(UnreadableImage, match=rf"^img 3 cannot be read \(.*{reason}.*\): repair or remove it"):
+            decode_image(raw, config(), name="img 3")

@@ -1,0 +1,23 @@
+"""Train a class-conditional diffusion model: labels are dropped per image, so that one UNet learns both the
+conditional and the unconditional distribution and can be sampled with classifier-free guidance.
+
+    accelerate launch train_conditional.py --config configs/digits_16_conditional.yaml --output_dir runs/digits
+
+Run the same command again to go on with an interrupted run. Any option can follow the config: --train.batch_size 256.
+"""
+
+from cardiff.cli import one_sentence_errors
+from cardiff.config import parse_run
+from cardiff.training import Trainer
+
+
+@one_sentence_errors
+def main(argv=None):
+    trainer = Trainer(parse_run(argv, conditional=True, description=__doc__))
+    while trainer.maintain():
+        trainer.step()
+    trainer.finish()
+
+
+if __name__ == "__main__":
+    main()

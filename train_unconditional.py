@@ -1,0 +1,22 @@
+"""Train an unconditional diffusion model, the twin that a class-conditional one is compared with.
+
+    accelerate launch train_unconditional.py --config configs/digits_16_unconditional.yaml --output_dir runs/digits_u
+
+Run the same command again to go on with an interrupted run. Any option can follow the config: --train.batch_size 256.
+"""
+
+from cardiff.cli import one_sentence_errors
+from cardiff.config import parse_run
+from cardiff.training import Trainer
+
+
+@one_sentence_errors
+def main(argv=None):
+    trainer = Trainer(parse_run(argv, conditional=False, description=__doc__))
+    while trainer.maintain():
+        trainer.step()
+    trainer.finish()
+
+
+if __name__ == "__main__":
+    main()
