@@ -146,7 +146,13 @@ def _load(config: DataConfig) -> datasets.Dataset | datasets.IterableDataset:
 
 def _load_saved(config: DataConfig) -> datasets.Dataset:
     """A folder written by `save_to_disk`: one split, or a dictionary of them."""
-    saved = datasets.load_from_disk(config.path)
+    try:
+        saved = datasets.load_from_disk(config.path)
+    except IndexError as error:  # what `datasets` makes of a set saved without rows
+        raise empty_error(config) from error
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"data.path {config.path} cannot be loaded ({reason}): save it to disk again.") from error
     if isinstance(saved, datasets.DatasetDict):
         splits = saved
     else:

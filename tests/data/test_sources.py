@@ -117,6 +117,9 @@ def test_saved_to_disk(tmp_path, streaming):
         assert [row["label"] for row in source] == [1, 0]
     with pytest.raises(ValueError, match=r"data.split 'train' is not a split of .*dict: it has \['valid'\]"):
         load_source(DataConfig(path=str(tmp_path / "dict")))
+    next((tmp_path / "one").glob("*.arrow")).unlink()
+    with pytest.raises(ValueError, match=r"data.path .*one cannot be loaded \(.*\): save it to disk again."):
+        load_source(DataConfig(path=str(tmp_path / "one")))
 
 
 def test_paths_in_a_table(tmp_path):

@@ -1,0 +1,38 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow quality style lock
+
+# The stamp is the installed lock file itself, so a changed lock installs again and an interrupted install too.
+.venv: .venv/requirements.lock
+
+.venv/requirements.lock: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: Cardiff needs Python 3.11 or newer (diffusers does): make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	cp requirements.lock .venv/requirements.lock
+
+demo: .venv
+	$(BIN)/python -m cardiff.demo
+
+test: .venv
+	$(BIN)/python -m pytest
+
+test-slow: .venv
+	$(BIN)/python -m pytest -m slow
+
+quality: .venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+style: .venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Needs uv (pip install uv): resolves setup.cfg's ranges for every Python and platform at once.
+lock:
+	uv pip compile setup.cfg --all-extras --universal --python-version 3.11 --no-emit-index-url --no-annotate \
+	  --custom-compile-command "make lock" --output-file requirements.lock

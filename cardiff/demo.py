@@ -1,0 +1,85 @@
+"""The demo: train on the digits, draw the classes that are asked for, and check them with a classifier.
+
+python -m cardiff.demo
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from cardiff.cli import one_sentence_errors
+from cardiff.config import parse_run
+from cardiff.data import open_store
+from cardiff.evaluation import fit_image_classifier
+from cardiff.hub import load_pipeline
+from cardiff.plots import save_labelled_grid
+from cardiff.sampling import draw_images, make_solver
+from cardiff.training import Trainer
+
+CONFIG = Path(__file__).parent.parent / "configs" / "digits_16_conditional.yaml"
+SCALES = (0.0, 1.0, 2.0, 4.0)
+SHOWN = 6  # images of each class and scale in the grid
+MEASURED = {1.0: 40, 2.0: 40}  # images of each class behind the shares that are printed
+
+
+@one_sentence_errors
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", default="runs/demo", help="folder of the run (default: runs/demo)")
+    output_dir = Path(parser.parse_args(argv).output_dir)
+    started = time.monotonic()
+
+    config = parse_run(
+        ["--config", str(CONFIG), "--output_dir", str(output_dir)], conditional=True, description=__doc__
+    )
+    trainer = Trainer(config)
+    while trainer.maintain():
+        trainer.step()
+    trainer.finish()
+
+    store = open_store(config.data, conditional=True)
+    classifier = fit_image_classifier(np.asarray(store.images), store.labels)
+    pipeline = load_pipeline(output_dir)
+    pipeline.scheduler = make_solver(pipeline.scheduler, "dpm")
+    labels = np.arange(len(store.class_names))
+    blocks, shares = [], {}
+    for scale in tqdm(SCALES, desc="sampling"):
+        per_class = MEASURED.get(scale, SHOWN)
+        wanted = np.tile(labels, per_class)
+        images = np.concatenate(
+            [
+                draw_images(
+                    pipeline,
+                    part,
+                    seed=0,
+                    labels=wanted[part].tolist(),
+                    guidance_scale=scale,
+                    steps=config.train.sample_steps,
+                )
+                for part in np.array_split(np.arange(len(wanted)), -(-len(wanted) // 100))
+            ]
+        )
+        if scale in MEASURED:
+            shares[scale] = classifier.accuracy(images, wanted)
+        by_class = images[: SHOWN * len(labels)].reshape(SHOWN, len(labels), *images.shape[1:]).swapaxes(0, 1)
+        blocks.append(by_class.reshape(-1, *images.shape[1:]))
+    grid = output_dir / "grid.png"
+    titles = ["no label (guidance 0)" if scale == 0 else f"guidance {scale:g}" for scale in SCALES]
+    save_labelled_grid(np.stack(blocks), store.class_names, titles, grid, zoom=3)
+
+    print(f"\nLook at {grid}")
+    print(f"A classifier that reads {classifier.held_out_accuracy:.1%} of held-out real digits correctly reads")
+    for scale, share in shares.items():
+        count = MEASURED[scale] * len(labels)
+        print(f"  {share:6.1%} of {count} samples at guidance {scale:g} as the class that was asked for")
+    print(f"Done in {time.monotonic() - started:.0f} s. Next:")
+    print(f"  .venv/bin/python sample.py --model {output_dir} --labels 3,seven --guidance_scale 2 --grid sevens.png")
+    print(f"  .venv/bin/tensorboard --logdir {output_dir}/logs")
+    print("  .venv/bin/accelerate launch train_conditional.py --help")
+
+
+if __name__ == "__main__":
+    main()

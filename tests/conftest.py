@@ -1,0 +1,77 @@
+"""Fixtures: everything offline, one process at a time, a small labelled set, and the real scripts as subprocesses."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+# One thread a process: tests launch several processes on few cores, and sums must not depend on the machine.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["ACCELERATE_USE_CPU"] = "true"
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+ROOT = Path(__file__).parent.parent
+TINY_UNET = [
+    *("--unet.block_out_channels", "[8,16]", "--unet.norm_num_groups", "4", "--unet.layers_per_block", "1"),
+    *("--unet.down_block_types", "[DownBlock2D,AttnDownBlock2D]"),
+    *("--unet.up_block_types", "[AttnUpBlock2D,UpBlock2D]", "--unet.attention_head_dim", "8"),
+]
+"""Options that make any configuration's UNet small enough for a test."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def image_cache(tmp_path_factory):
+    """Image stores go into a folder of the test session, shared by all tests."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["CARDIFF_CACHE"] = str(folder)
+    os.environ["HF_DATASETS_CACHE"] = str(folder / "datasets")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    """Accelerate keeps one state per process; each test starts without."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def digits_options():
+    """Options of a tiny run on the digits."""
+    return [
+        *("--config", str(ROOT / "configs/digits_16_conditional.yaml")),
+        *("--data.data_files", str(ROOT / "data/digits.parquet")),
+        *TINY_UNET,
+        *("--train.sample_images", "4", "--train.sample_steps", "2", "--train.trackers", "[]"),
+        *("--train.sample_every", "0", "--train.checkpoint_every", "0", "--train.log_every", "1"),
+    ]
+
+
+@pytest.fixture
+def launch():
+    """Run a root script as its user would; returns the finished process with its output as text."""
+
+    def run(script, *options, processes=1, check=True, wait=True, env=None):
+        command = [sys.executable, str(ROOT / script), *map(str, options)]
+        if processes > 1:
+            command[:1] = [
+                *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"),
+                *("--num_processes", str(processes), "--mixed_precision", "no", "--dynamo_backend", "no"),
+                *("--main_process_port", "0"),
+            ]
+        environment = {**os.environ, **(env or {})}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **pipes)
+        if not wait:
+            return process
+        process.out, process.err = process.communicate(timeout=300)
+        assert not check or process.returncode == 0, process.err[-3000:]
+        return process
+
+    return run

@@ -1,0 +1,149 @@
+"""The real scripts, launched as a user launches them: one process and two, killed and resumed, sampled and loaded."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from cardiff.checkpoints import file_hash, list_checkpoints
+from cardiff.hub import load_pipeline
+
+# Three accumulation parts, a batch that does not divide the 1,797 images, and an epoch that ends inside the run.
+OPTIONS = ["--train.max_steps", "42", "--train.batch_size", "48", "--train.gradient_accumulation_steps", "3"]
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "logs/metrics.jsonl").read_text().splitlines()]
+
+
+def weights(folder: Path) -> dict:
+    """Hashes of everything that training carries forward."""
+    last = list_checkpoints(folder / "checkpoints")[-1]
+    files = ["unet/diffusion_pytorch_model.safetensors", "training/unet.safetensors", "training/optimizer.safetensors"]
+    return {name: file_hash(last / name) for name in files}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return tmp_path_factory.mktemp("launch")
+
+
+@pytest.fixture
+def whole_run(shared, launch, digits_options):
+    """An uninterrupted run in one process, made once."""
+    folder = shared / "whole"
+    if not folder.exists():
+        options = [*OPTIONS, "--train.sample_every", 21, "--train.checkpoint_every", 20]
+        launch("train_conditional.py", *digits_options, *options, "--output_dir", folder)
+    return folder
+
+
+def test_a_run_leaves_what_it_promises(whole_run):
+    files = {path.relative_to(whole_run).as_posix() for path in whole_run.rglob("*") if path.is_file()}
+    assert {"model_index.json", "config.yaml", "unet/config.json", "pipeline_class_conditional.py"} <= files
+    assert {"samples/step-00000021.png", "samples/step-00000042.png", "logs/metrics.jsonl"} <= files
+    assert [p.name for p in list_checkpoints(whole_run / "checkpoints")] == ["step-00000040", "step-00000042"]
+    assert len(losses(whole_run)) == 42
+    assert not [name for name in files if name.endswith((".bin", ".pkl", ".pt", ".ckpt", ".writing"))]
+    assert file_hash(whole_run / "unet/diffusion_pytorch_model.safetensors") == next(iter(weights(whole_run).values()))
+    assert load_pipeline(whole_run).id2label[7] == "seven"
+
+
+def test_two_processes_follow_one(whole_run, shared, launch, digits_options):
+    folder = shared / "two"
+    launch("train_conditional.py", *digits_options, *OPTIONS, "--output_dir", folder, processes=2)
+    np.testing.assert_allclose(losses(folder), losses(whole_run), rtol=2e-5)
+    one, two = (load_file(run / "unet/diffusion_pytorch_model.safetensors") for run in (whole_run, folder))
+    # Adam divides by the root of tiny second moments, which blows up differences in the last bit.
+    torch.testing.assert_close(two, one, rtol=0, atol=2e-4)
+
+
+def test_killed_and_resumed_is_bit_identical(whole_run, shared, launch, digits_options):
+    folder = shared / "killed"
+    options = [*digits_options, *OPTIONS, "--output_dir", folder, "--train.checkpoint_every", 9]
+    process = launch("train_conditional.py", *options, wait=False)
+    wait_for(lambda: (folder / "checkpoints/step-00000018").exists(), process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (folder / "checkpoints/step-00000042").exists()
+    resumed = launch("train_conditional.py", *options)
+    assert "Resuming from" in resumed.out
+    assert weights(folder) == weights(whole_run)
+    assert losses(folder) == losses(whole_run)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_exits_cleanly(number, whole_run, shared, launch, digits_options):
+    folder = shared / number.name
+    options = [*digits_options, *OPTIONS, "--output_dir", folder]
+    process = launch("train_conditional.py", *options, wait=False)
+    wait_for(lambda: (folder / "logs/metrics.jsonl").exists() and len(losses(folder)) >= 5, process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err[-2000:]
+    assert "run the same command to go on" in out
+    stopped_at = list_checkpoints(folder / "checkpoints")[-1].name
+    assert "step-00000005" <= stopped_at < "step-00000042"
+    if number == signal.SIGTERM:
+        launch("train_conditional.py", *options)
+        assert weights(folder) == weights(whole_run)
+
+
+def test_sampling_does_not_depend_on_processes_or_batches(whole_run, shared, launch):
+    options = ["--model", whole_run, "--labels", "0,seven", "--num_images", 10, "--guidance_scale", 2, "--steps", 3]
+    runs = {"one": (1, 4), "two": (2, 4), "other_batch": (1, 10)}
+    images = {}
+    for name, (processes, batch_size) in runs.items():
+        output = shared / f"samples_{name}"
+        launch("sample.py", *options, "--batch_size", batch_size, "--output", output, processes=processes)
+        images[name] = np.stack([np.asarray(Image.open(output / f"{i:06d}.png")) for i in range(10)]).astype(int)
+    np.testing.assert_array_equal(images["two"], images["one"])
+    assert np.abs(images["other_batch"] - images["one"]).max() <= 1
+    assert images["one"].std() > 10
+    manifests = [(shared / f"samples_{name}/manifest.jsonl").read_text() for name in runs]
+    assert manifests[0] == manifests[1] == manifests[2]
+    assert [json.loads(line)["name"] for line in manifests[0].splitlines()][:2] == ["zero", "seven"]
+
+
+def test_an_unconditional_run_is_a_stock_pipeline(shared, launch, digits_options):
+    folder = shared / "unconditional"
+    launch("train_unconditional.py", *digits_options[2:], "--data.path", "parquet", "--data.resolution", 16,
+           "--data.channels", 1, "--data.upscale", "true", "--train.max_steps", 2, "--output_dir", folder)  # fmt: skip
+    assert json.loads((folder / "model_index.json").read_text())["_class_name"] == "DDPMPipeline"
+    result = launch("sample.py", "--model", folder, "--steps", 2, "--num_images", 4, "--grid", shared / "grid.png")
+    assert "grid.png" in result.out
+    assert Image.open(shared / "grid.png").size[0] > 4 * 16
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--train.batch_sise", 3], "there is no option 'train.batch_sise'; did you mean 'train.batch_size'?"),
+        (["--data.path", "/nowhere"], "/nowhere"),
+        (["--train.batch_size", 50, "--train.gradient_accumulation_steps", 3], "must be a multiple of 3"),
+        (["--train.trackers", "[wandb]"], "train.trackers names 'wandb', which is not installed"),
+    ],
+)
+def test_bad_input_is_one_sentence_without_traceback(options, sentence, tmp_path, launch, digits_options):
+    result = launch("train_conditional.py", *digits_options, "--output_dir", tmp_path / "run", *options, check=False)
+    assert result.returncode in (1, 2)
+    assert "Traceback" not in result.err
+    error = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1 and sentence in error[0]
+    assert not (tmp_path / "run").exists()
+
+
+def wait_for(condition, process, seconds=120):
+    """Wait until something has happened, and fail at once if the process ends before."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.02)
