@@ -20,6 +20,9 @@ from cardiff.sampling import draw_images, make_solver
 from cardiff.training import Trainer
 
 CONFIG = Path(__file__).parent.parent / "configs" / "digits_16_conditional.yaml"
+# DDPM draws fresh noise in every step, which corrects errors of the steps before: after a training this short, more of
+# its samples are read correctly than DPM-Solver++'s.
+SOLVER, STEPS = "ddpm", 20
 SCALES = (0.0, 1.0, 2.0, 4.0)
 SHOWN = 6  # images of each class and scale in the grid
 MEASURED = {1.0: 40, 2.0: 40}  # images of each class behind the shares that are printed
@@ -43,7 +46,7 @@ def main(argv=None):
     store = open_store(config.data, conditional=True)
     classifier = fit_image_classifier(np.asarray(store.images), store.labels)
     pipeline = load_pipeline(output_dir)
-    pipeline.scheduler = make_solver(pipeline.scheduler, "dpm")
+    pipeline.scheduler = make_solver(pipeline.scheduler, SOLVER)
     labels = np.arange(len(store.class_names))
     blocks, shares = [], {}
     for scale in tqdm(SCALES, desc="sampling"):
@@ -57,7 +60,7 @@ def main(argv=None):
                     seed=0,
                     labels=wanted[part].tolist(),
                     guidance_scale=scale,
-                    steps=config.train.sample_steps,
+                    steps=STEPS,
                 )
                 for part in np.array_split(np.arange(len(wanted)), -(-len(wanted) // 100))
             ]
@@ -74,7 +77,7 @@ def main(argv=None):
     print(f"A classifier that reads {classifier.held_out_accuracy:.1%} of held-out real digits correctly reads")
     for scale, share in shares.items():
         count = MEASURED[scale] * len(labels)
-        print(f"  {share:6.1%} of {count} samples at guidance {scale:g} as the class that was asked for")
+        print(f"  {share:6.1%} of {count} samples at guidance {scale:g} as the class asked for")
     print(f"Done in {time.monotonic() - started:.0f} s. Next:")
     print(f"  .venv/bin/python sample.py --model {output_dir} --labels 3,seven --guidance_scale 2 --grid sevens.png")
     print(f"  .venv/bin/tensorboard --logdir {output_dir}/logs")

@@ -1,0 +1,328 @@
+"""The documentation holds: quoted code is the code, links and configurations exist, formulas and numbers are right."""
+
+import re
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers.training_utils import EMAModel
+
+from cardiff.objective import loss_weights, prediction_target
+from schedulers import SCHEDULES
+
+ROOT = Path(__file__).parent.parent
+REVERSE_PROCESS = ROOT / "docs/reverse_process.md"
+QUOTING = [path for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))] if path.exists()]
+MARKDOWN = sorted(
+    path
+    for path in {*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("docs/**/*.md")}
+    if path.relative_to(ROOT).parts[0] != "runs" and not path.relative_to(ROOT).parts[0].startswith(".")
+)
+QUOTE = re.compile(r"<!-- quote: (\S+) -->\n```python\n(.*?)\n```$", re.DOTALL | re.MULTILINE)
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+# Quotes, links and paths.
+
+
+def quote_problem(quote: str, source: str) -> str | None:
+    """None if the quote is consecutive lines of the source, up to a uniform indent; else where it first differs."""
+    wanted, lines = textwrap.dedent(quote).split("\n"), source.split("\n")
+    best, problem = -1, None
+    for first in range(len(lines) - len(wanted) + 1):
+        found = textwrap.dedent("\n".join(lines[first : first + len(wanted)])).split("\n")
+        if found == wanted:
+            return None
+        same = sum(a == b and bool(a) for a, b in zip(wanted, found))
+        if same > best:
+            k = next(k for k, (a, b) in enumerate(zip(wanted, found)) if a != b)
+            best, problem = same, f"at line {first + k + 1} of it\n  quoted: {wanted[k]!r}\n  is now: {found[k]!r}"
+    return problem or "it is longer than the file"
+
+
+def all_quotes():
+    for document in QUOTING:
+        text = document.read_text()
+        for match in QUOTE.finditer(text):
+            line = text.count("\n", 0, match.start()) + 1
+            yield pytest.param(document, line, match[1], match[2], id=f"{document.name}:{line}")
+
+
+@pytest.mark.parametrize("document, line, name, quote", list(all_quotes()))
+def test_quotes_are_the_code(document, line, name, quote):
+    assert (ROOT / name).is_file(), f"{relative(document)}:{line} quotes {name}, which does not exist."
+    problem = quote_problem(quote, (ROOT / name).read_text())
+    assert problem is None, f"{relative(document)}:{line}: the quote is not in {name}; {problem}"
+
+
+@pytest.mark.parametrize("document", QUOTING, ids=relative)
+def test_every_quote_comment_is_read(document):
+    text = document.read_text()
+    assert text.count("<!-- quote:") == len(QUOTE.findall(text)), "a quote comment is not followed by a python block"
+
+
+def test_quotes_exist():
+    assert len(QUOTE.findall(REVERSE_PROCESS.read_text())) >= 12
+
+
+def test_a_changed_quote_is_noticed():
+    source = "def f():\n    if x:\n        y = 1\n\n    return y\n"
+    assert quote_problem("if x:\n    y = 1\n\nreturn y", source) is None
+    assert "is now: 'return y'" in quote_problem("if x:\n    y = 1\n\nreturn z", source)
+    assert quote_problem("if x:\ny = 1", source) is not None
+    assert quote_problem("if x:\n    return y", source) is not None
+
+
+@pytest.mark.parametrize("document", MARKDOWN, ids=relative)
+def test_links_and_images_exist(document):
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    targets = re.findall(r"\]\(\s*<?([^)\s>]+)", text) + re.findall(
+        r"<(?:img|a)[^>]*(?:src|href)=[\"']([^\"']+)", text
+    )
+    local = [target.split("#")[0] for target in targets if not re.match(r"[a-z]+:|#", target)]
+    missing = [target for target in local if not (document.parent / target).exists()]
+    assert not missing, f"{relative(document)} links to {missing}"
+
+
+@pytest.mark.parametrize("document", MARKDOWN, ids=relative)
+def test_configurations_exist(document):
+    mentioned = set(re.findall(r"\bconfigs/[\w./-]+\.ya?ml", document.read_text()))
+    missing = sorted(name for name in mentioned if not (ROOT / name).is_file())
+    assert not missing, f"{relative(document)} mentions {missing}"
+
+
+# The formulas of docs/reverse_process.md, in float64.
+
+
+def schedule(name, **options) -> DDPMScheduler:
+    """A stock scheduler in float64 with the ᾱ of one of our schedules, unclipped unless asked for."""
+    scheduler = SCHEDULES[name](**{"clip_sample": False, **options}).to_stock()
+    scheduler.alphas_cumprod, scheduler.one = scheduler.alphas_cumprod.double(), scheduler.one.double()
+    return scheduler
+
+
+def normal(*shape, seed=0) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def posterior(alpha_t, alpha_s):
+    """Coefficients of x₀ and x_t in the mean of q(x_s|x_t,x₀), and its variance, as printed (eq. 7)."""
+    alpha = alpha_t / alpha_s
+    beta = 1 - alpha
+    of_image = alpha_s**0.5 * beta / (1 - alpha_t)
+    of_sample = alpha**0.5 * (1 - alpha_s) / (1 - alpha_t)
+    return of_image, of_sample, (1 - alpha_s) / (1 - alpha_t) * beta, beta
+
+
+def levels(scheduler, count):
+    """The pairs (t, ᾱ_t, ᾱ_s) that a run of `count` steps visits, s the next less noisy level."""
+    scheduler.set_timesteps(count)
+    alphas = [float(scheduler.alphas_cumprod[t]) for t in scheduler.timesteps] + [1.0]
+    return list(zip(scheduler.timesteps.tolist(), alphas, alphas[1:]))
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("variance_type", ["fixed_small", "fixed_large"])
+@pytest.mark.parametrize("count", [50, 1000])
+def test_posterior_is_the_step(name, variance_type, count):
+    scheduler = schedule(name, variance_type=variance_type, prediction_type="sample")
+    image, sample = normal(1, 1, 4, 4), normal(1, 1, 4, 4, seed=1)
+    for t, alpha_t, alpha_s in levels(scheduler, count)[:: count // 10] + levels(scheduler, count)[-1:]:
+        of_image, of_sample, small, large = posterior(alpha_t, alpha_s)
+        # The same by conditioning the joint Gaussian of x_s and x_t given x₀.
+        covariance = (alpha_t / alpha_s) ** 0.5 * (1 - alpha_s)
+        gain = covariance / (1 - alpha_t)
+        np.testing.assert_allclose(of_image, alpha_s**0.5 - gain * alpha_t**0.5, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(of_sample, gain, rtol=1e-12)
+        np.testing.assert_allclose(small, (1 - alpha_s) - gain * covariance, rtol=1e-9, atol=1e-12)
+        # What the scheduler does, its noise included.
+        variance = small if variance_type == "fixed_small" else large
+        expected = of_image * image + of_sample * sample
+        expected = expected + (t > 0) * variance**0.5 * normal(1, 1, 4, 4, seed=2)
+        stepped = scheduler.step(image, t, sample, generator=torch.Generator().manual_seed(2)).prev_sample
+        torch.testing.assert_close(stepped, expected, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_predictions_convert(name):
+    image, noise = normal(8, 1, 4, 4), normal(8, 1, 4, 4, seed=1)
+    timesteps = torch.tensor([0, 1, 10, 100, 300, 500, 800, 980])
+    scheduler = schedule(name)
+    a = scheduler.alphas_cumprod[timesteps].sqrt()[:, None, None, None]
+    sigma = (1 - a**2).sqrt()
+    sample = scheduler.add_noise(image, noise, timesteps)
+    target = {
+        kind: prediction_target(schedule(name, prediction_type=kind), image, noise, timesteps)
+        for kind in ("sample", "epsilon", "v_prediction")
+    }
+    x0, eps, v = target["sample"], target["epsilon"], target["v_prediction"]
+    table = [
+        ((sample - a * x0) / sigma, eps),
+        ((a * sample - x0) / sigma, v),
+        ((sample - sigma * eps) / a, x0),
+        ((eps - sigma * sample) / a, v),
+        (a * sample - sigma * v, x0),
+        (sigma * sample + a * v, eps),
+    ]
+    for converted, expected in table:
+        torch.testing.assert_close(converted, expected, rtol=1e-9, atol=1e-9)
+
+    # Errors: of one prediction x̂₀, expressed as errors of ε̂ and v̂.
+    guess = x0 + normal(8, 1, 4, 4, seed=2)
+    snr = (a**2 / sigma**2).flatten()
+
+    def squared(difference):
+        return difference.square().sum(dim=(1, 2, 3))
+
+    of_x0 = squared(guess - x0)
+    of_eps, of_v = squared((sample - a * guess) / sigma - eps), squared((a * sample - guess) / sigma - v)
+    torch.testing.assert_close(of_eps, snr * of_x0, rtol=1e-7, atol=0)
+    torch.testing.assert_close(of_v, (snr + 1) * of_x0, rtol=1e-7, atol=0)
+    torch.testing.assert_close(of_v, (1 + 1 / snr) * of_eps, rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_min_snr_is_one_weight_on_the_image(name):
+    alphas = schedule(name).alphas_cumprod
+    snr = alphas / (1 - alphas)
+    for kind, factor in (("sample", 1), ("epsilon", snr), ("v_prediction", snr + 1)):
+        weights = loss_weights(schedule(name, prediction_type=kind), "min_snr", 5.0)
+        torch.testing.assert_close(weights.double() * factor, snr.clamp(max=5.0), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_bound_and_best_variance(name):
+    for _, alpha_t, alpha_s in levels(schedule(name), 100)[:-1]:
+        of_image, _, small, large = posterior(alpha_t, alpha_s)
+        snr_t, snr_s = alpha_t / (1 - alpha_t), alpha_s / (1 - alpha_s)
+        np.testing.assert_allclose(of_image**2 / (2 * small), (snr_s - snr_t) / 2, rtol=1e-9)
+        # Var[x₀|x_t] is 0 for a point and 1 − ᾱ_t for N(0, I).
+        np.testing.assert_allclose(small + of_image**2 * (1 - alpha_t), large, rtol=1e-9)
+
+
+def test_ddim_rotates_and_dpm_solver_extrapolates():
+    sample, velocity = normal(1, 1, 4, 4), normal(1, 1, 4, 4, seed=1)
+    options = {"prediction_type": "v_prediction", "timestep_spacing": "trailing"}
+    betas = schedule("cosine").config.trained_betas
+    ddim = DDIMScheduler(trained_betas=betas, clip_sample=False, **options)
+    ddim.alphas_cumprod = ddim.alphas_cumprod.double()
+    solver = DPMSolverMultistepScheduler(trained_betas=betas, **options)
+    ddim.set_timesteps(50)
+    solver.set_timesteps(50)
+    alphas = ddim.alphas_cumprod[ddim.timesteps]
+    a, sigma, angle = alphas.sqrt(), (1 - alphas).sqrt(), torch.arccos(alphas.sqrt())
+    ell = (a / sigma).log()
+    x, before = sample, None
+    for i, t in enumerate(ddim.timesteps[:10]):
+        turn = angle[i] - angle[i + 1]
+        rotated = sample * turn.cos() - velocity * turn.sin()
+        torch.testing.assert_close(ddim.step(velocity, t, sample).prev_sample, rotated, rtol=1e-7, atol=1e-7)
+        # DPM-Solver++ of order 2 (of order 1, which is DDIM, in its first step).
+        image = a[i] * x - sigma[i] * velocity
+        h = ell[i + 1] - ell[i]
+        middle = image if before is None else image + h / (2 * (ell[i] - ell[i - 1])) * (image - before)
+        expected = sigma[i + 1] / sigma[i] * x + sigma[i + 1] * (ell[i + 1].exp() - ell[i].exp()) * middle
+        x, before = solver.step(velocity, t, x).prev_sample, image
+        torch.testing.assert_close(x, expected, rtol=1e-4, atol=1e-4)
+
+
+# The numbers that docs/reverse_process.md prints.
+
+
+def printed(*pieces: str) -> None:
+    """The document contains each of these, whatever its line breaks."""
+    text = " ".join(REVERSE_PROCESS.read_text().split())
+    missing = [piece for piece in pieces if piece not in text]
+    assert not missing, f"docs/reverse_process.md should print {missing}"
+
+
+def gaussian_samples(name, count, kind, spacing="trailing", mean=0.5, variance=0.25):
+    """Mean and variance of what the ideal network for N(mean, variance) samples: each step is affine in x_t."""
+    m, v = 0.0, 1.0
+    for t, alpha_t, alpha_s in levels(schedule(name, timestep_spacing=spacing), count):
+        marginal = alpha_t * variance + 1 - alpha_t
+        shrink = alpha_t**0.5 * variance / marginal  # x̂₀ = mean + shrink·(x_t − a·mean)
+        of_image, of_sample, small, large = posterior(alpha_t, alpha_s)
+        best = small + of_image**2 * variance * (1 - alpha_t) / marginal
+        noise = {"small": small, "large": large, "best": best, "ddim": 0.0}[kind] * (t > 0)
+        if kind == "ddim":
+            of_sample = ((1 - alpha_s) / (1 - alpha_t)) ** 0.5
+            of_image = alpha_s**0.5 - of_sample * alpha_t**0.5
+        offset = m - alpha_t**0.5 * mean
+        m = of_image * (mean + shrink * offset) + of_sample * m
+        v = (of_image * shrink + of_sample) ** 2 * v + noise
+    return m, v
+
+
+def test_numbers_of_variances():
+    for count in (10, 50, 1000):
+        row = [gaussian_samples("cosine", count, kind)[1] for kind in ("small", "large", "best", "ddim")]
+        printed(f"| {count} | " + " | ".join(f"{value:.4f}" for value in row) + " |")
+    leftover = [levels(schedule("cosine"), count)[-1][1] for count in (50, 25)]
+    printed(f"{(1 - leftover[0]) ** 0.5:.3f} at 50 steps and {(1 - leftover[1]) ** 0.5:.3f} at 25 on the cosine")
+
+
+def test_numbers_of_spacing():
+    alphas = schedule("cosine").alphas_cumprod
+    for count in (10, 50, 700):
+        trailing, leading = (
+            [t for t, _, _ in levels(schedule("cosine", timestep_spacing=spacing), count)]
+            for spacing in ("trailing", "leading")
+        )
+        ends = [f"{steps[0]}, {steps[1]}, …, {steps[-1]}" for steps in (trailing, leading)]
+        printed(f"| {count} | {ends[0]} | {ends[1]} | {alphas[leading[0]]:.4f} |")
+    wrong = [gaussian_samples("cosine", 700, kind, "leading")[0] for kind in ("small", "ddim")]
+    right = [gaussian_samples("cosine", 700, kind)[0] for kind in ("small", "ddim")]
+    printed(f"{wrong[0]:.4f} with DDPM and {wrong[1]:.4f} with DDIM; trailing gives 0.5000 with both")
+    assert [f"{value:.4f}" for value in right] == ["0.5000", "0.5000"]
+    mild = [gaussian_samples("cosine", 50, kind, "leading")[0] for kind in ("small", "ddim")]
+    assert mild[0] > wrong[0] and mild[1] > wrong[1]
+    too_long = []
+    for count in range(1, 1001):
+        scheduler = DDPMScheduler(timestep_spacing="trailing")
+        scheduler.set_timesteps(count)
+        assert len(scheduler.timesteps) == count + int(scheduler.timesteps[-1] < 0)
+        too_long += [count] if scheduler.timesteps[-1] < 0 else []
+    printed(f"for {len(too_long)} step counts up to 1000 ({', '.join(map(str, too_long[:4]))}, …)")
+
+
+def test_numbers_of_schedules():
+    alphas = {name: schedule(name).alphas_cumprod for name in SCHEDULES}
+    printed(f"{alphas['linear'][-1]:.1e}".replace("e-0", "e-"), f"{alphas['cosine'][-1]:.1e}".replace("e-0", "e-"))
+    snr = alphas["linear"] / (1 - alphas["linear"])
+    weight = (snr[:-1] / snr[1:] - 1) / 2
+    printed(f"{weight[0]:.3f} at `t = 1`, {weight[99]:.3f} at `t = 100` and {weight[499]:.3f} at `t = 500`")
+    printed(f"on {(alphas['cosine'] > 5 / 6).double().mean():.0%} of the levels of the cosine schedule")
+    clean = [int((1 - alphas[name].bfloat16() == 0).sum()) for name in ("linear", "cosine", "sigmoid")]
+    printed(
+        f"first {clean[0]} levels of the linear schedule, {clean[1]} of the cosine and {clean[2]} of the sigmoid one"
+    )
+    gain = float((1 / alphas["cosine"][-1] - 1).sqrt())
+    printed(f"{gain:,.0f} at the last level of the cosine schedule", rf"\sigma/a={gain:.0f}$ at the last cosine level")
+
+
+def test_numbers_of_the_average():
+    steps = 600
+    ema = EMAModel([torch.nn.Parameter(torch.zeros(1))], decay=1.0)
+    weights = np.zeros(steps)
+    for k in range(steps):
+        decay = ema.get_decay(k + 1)  # diffusers counts from 1
+        assert decay == ((1 + k) / (10 + k) if k else 0)
+        weights *= decay
+        weights[k] = 1 - decay
+    np.testing.assert_allclose(weights.sum(), 1)  # so the initial weights have none
+    k = np.arange(1, steps, dtype=np.float64)
+    shape = np.prod([k + j for j in range(2, 10)], axis=0)
+    np.testing.assert_allclose(weights[1:] / weights[-1], shape / shape[-1], rtol=1e-9)
+    np.testing.assert_allclose((weights * np.arange(steps)[::-1]).sum(), steps / 10, rtol=1e-9)
+    printed(
+        f"{weights[-steps // 5 :].sum():.0%} of its weight lies in the last fifth", f"0.9999^{{600}}={0.9999**600:.3f}"
+    )
+    caps = {d: next(n for n in range(10**5) if ema.get_decay(n + 1) >= d) for d in (0.99, 0.999, 0.9999)}
+    printed(", ".join(f"{n:,} for {d}" for d, n in caps.items()).replace(", 89", " and 89"))
