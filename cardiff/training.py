@@ -148,7 +148,7 @@ class Trainer:
 
         # Weight average.
         self.ema.step(self.unet.parameters())
-        self.totals.grad_norm = norm if isinstance(norm, torch.Tensor) else torch.tensor(norm)
+        self.totals.grad_norm = _whole(norm)
         self.global_step += 1
         self.log.bar.update(1)
 
@@ -201,7 +201,7 @@ class Trainer:
         """Read the totals since the last entry, the one place where training waits for the device.
 
         Raises:
-            ValueError: The loss or the gradient was not finite at some step since.
+            ValueError: The loss was not finite at some step since.
         """
         values, first_bad = self.totals.read(self.accelerator)
         if math.isfinite(first_bad):

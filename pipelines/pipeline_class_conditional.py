@@ -1,14 +1,15 @@
 """Class-conditional sampling with classifier-free guidance, for any diffusers scheduler.
 
-Ho and Salimans, "Classifier-Free Diffusion Guidance" (arXiv 2207.12598). This file needs only torch and diffusers,
+Ho and Salimans, "Classifier-Free Diffusion Guidance" (arXiv 2207.12598). This file needs only torch, numpy and diffusers,
 so that a published checkpoint can carry it.
 """
 
 import inspect
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput, UNet2DModel
+from diffusers import DDIMScheduler, DDPMScheduler, DiffusionPipeline, ImagePipelineOutput, UNet2DModel
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 
@@ -140,7 +141,11 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 model_output = uncond + w * (cond - uncond)
 
             # 3. One solver step: x_t -> x_{t-1}.
-            latents = self.scheduler.step(model_output, t, latents, **step_kwargs).prev_sample
+            step = self.scheduler.step(model_output, t, latents, **step_kwargs)
+            latents = step.prev_sample
+            if isinstance(self.scheduler, DDPMScheduler) and i + 1 == len(self.scheduler.timesteps):
+                # diffusers adds noise whenever t > 0; after the last of fewer than T steps it would stay in the image.
+                latents = step.pred_original_sample
 
             if callback_on_step_end is not None:
                 tensors = {"latents": latents, "model_output": model_output}
@@ -174,19 +179,22 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """Set the timesteps, and refuse the step counts for which diffusers' spacing is wrong."""
         config = self.scheduler.config
         spacing = config.get("timestep_spacing", "leading")
-        uneven = config.num_train_timesteps % num_inference_steps != 0
-        if type(self.scheduler).__name__ == "DDIMScheduler" and spacing != "leading" and uneven:
+        n, total = num_inference_steps, config.num_train_timesteps
+        if not 1 <= n <= total:
+            raise ValueError(f"num_inference_steps={n}, but must lie between 1 and {total}.")
+        if isinstance(self.scheduler, DDIMScheduler):
             # DDIMScheduler.step takes t − T // n for the next timestep, whatever the spacing says.
-            raise ValueError(
-                f"num_inference_steps={num_inference_steps}: DDIM with {spacing} spacing needs a divisor of "
-                f"{config.num_train_timesteps}, for example 20, 25, 50 or 100."
-            )
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
+            if spacing == "trailing" and total % n:
+                raise ValueError(f"num_inference_steps={n}: DDIM with trailing spacing needs a divisor of {total}.")
+            if spacing == "linspace" and n != total:
+                raise ValueError(f"DDIM does not step by linspace spacing: use trailing, or all {total} steps.")
+        self.scheduler.set_timesteps(n, device=device)
         if (self.scheduler.timesteps < 0).any():
             # np.arange(T, 0, −T/n) rounds to one step too many for some n, and that step would leave the schedule.
+            fewer = next(k for k in range(n, 0, -1) if len(np.arange(total, 0, -total / k)) == k)
             raise ValueError(
-                f"num_inference_steps={num_inference_steps}: the scheduler's {spacing} spacing runs past the last "
-                f"timestep for this number; use {num_inference_steps - 1} or {num_inference_steps + 1}."
+                f"num_inference_steps={n}: the scheduler's {spacing} spacing runs past the last timestep for this "
+                f"number; use {fewer}."
             )
 
     def _step_kwargs(self, generator):

@@ -250,6 +250,7 @@ def gaussian_samples(name, count, kind, spacing="trailing", mean=0.5, variance=0
         shrink = alpha_t**0.5 * variance / marginal  # x̂₀ = mean + shrink·(x_t − a·mean)
         of_image, of_sample, small, large = posterior(alpha_t, alpha_s)
         best = small + of_image**2 * variance * (1 - alpha_t) / marginal
+        large = large * (alpha_s < 1)  # our loop ends with the mean of the last step
         noise = {"small": small, "large": large, "best": best, "ddim": 0.0}[kind] * (t > 0)
         if kind == "ddim":
             of_sample = ((1 - alpha_s) / (1 - alpha_t)) ** 0.5

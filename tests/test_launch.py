@@ -65,6 +65,25 @@ def test_two_processes_follow_one(whole_run, shared, launch, digits_options):
     torch.testing.assert_close(two, one, rtol=0, atol=2e-4)
 
 
+def test_a_sharded_model_trains_saves_and_resumes_as_a_whole_one(whole_run, shared, launch, digits_options):
+    folder = shared / "sharded"
+    options = [*digits_options, *OPTIONS, "--output_dir", folder, "--train.sample_every", 20]
+    options[options.index("--train.max_steps") + 1] = "20"
+    options += ["--train.lr_schedule", "constant_with_warmup"]  # the same with another max_steps
+    launch("tests/sharded_training.py", *options, processes=2)
+    assert (folder / "samples/step-00000020.png").exists()
+    # Goes on in one process without sharding, and sharded again; both end where a run that was never sharded does.
+    options[options.index("--train.max_steps") + 1] = "30"
+    launch("train_conditional.py", *options)
+    options[options.index("--train.max_steps") + 1] = "42"
+    launch("tests/sharded_training.py", *options, processes=2)
+    plain = [*options, "--output_dir", shared / "plain"]
+    launch("train_conditional.py", *plain)
+    np.testing.assert_allclose(losses(folder), losses(shared / "plain"), rtol=1e-4)
+    one, two = (load_file(run / "unet/diffusion_pytorch_model.safetensors") for run in (shared / "plain", folder))
+    torch.testing.assert_close(two, one, rtol=0, atol=1e-3)
+
+
 def test_killed_and_resumed_is_bit_identical(whole_run, shared, launch, digits_options):
     folder = shared / "killed"
     options = [*digits_options, *OPTIONS, "--output_dir", folder, "--train.checkpoint_every", 9]

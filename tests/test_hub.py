@@ -1,0 +1,189 @@
+"""Folders that load elsewhere and give the same images, and loading that runs nothing and explains what is wrong."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMPipeline, UNet2DModel
+from tiny_models import NAMES, tiny_pipeline, tiny_unet
+from without_project import run_without_project
+
+from cardiff.hub import find_model, load_pipeline, save_pipeline, weights_file
+from pipelines import ClassConditionalPipeline
+from schedulers import CosineScheduler, LinearScheduler, SigmoidScheduler
+
+ARGUMENTS = {"class_labels": ["bee", "cat, black"], "guidance_scale": 2.0, "num_inference_steps": 4}
+
+
+def images_of(pipeline):
+    pipeline.set_progress_bar_config(disable=True)
+    generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+    return pipeline(**ARGUMENTS, generator=generators, output_type="np").images
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_pipeline(tiny_pipeline(), tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("schedule", [CosineScheduler, LinearScheduler, SigmoidScheduler])
+def test_save_load_same_images(schedule, tmp_path):
+    pipeline = tiny_pipeline(schedule(prediction_type="v_prediction").to_stock())
+    save_pipeline(pipeline, tmp_path)
+    loaded = load_pipeline(tmp_path)
+    assert loaded.id2label == NAMES
+    np.testing.assert_array_equal(images_of(loaded), images_of(pipeline))
+
+
+def test_loads_without_the_project(folder, tmp_path):
+    """The conditional pipeline by its own source file, the unconditional one by diffusers alone."""
+    stock = DDPMPipeline(tiny_unet(None), CosineScheduler().to_stock())
+    save_pipeline(stock, tmp_path / "unconditional")
+    assert not list((tmp_path / "unconditional").rglob("*.py"))
+    code = f"""
+import numpy, torch
+from diffusers import DiffusionPipeline
+ours = DiffusionPipeline.from_pretrained("model", trust_remote_code=True)
+generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+numpy.save("ours.npy", ours(**{ARGUMENTS!r}, generator=generators, output_type="np").images)
+stock = DiffusionPipeline.from_pretrained("unconditional")
+assert type(stock).__name__ == "DDPMPipeline"
+generator = torch.Generator().manual_seed(3)
+numpy.save("stock.npy", stock(generator=generator, num_inference_steps=4, output_type="np").images)
+"""
+    run_without_project(code, tmp_path)
+    np.testing.assert_array_equal(np.load(tmp_path / "ours.npy"), images_of(load_pipeline(folder)))
+    stock.set_progress_bar_config(disable=True)
+    expected = stock(generator=torch.Generator().manual_seed(3), num_inference_steps=4, output_type="np").images
+    np.testing.assert_array_equal(np.load(tmp_path / "stock.npy"), expected)
+
+
+def test_saved_files(folder):
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert files == {
+        *("model_index.json", "pipeline_class_conditional.py", "scheduler/scheduler_config.json"),
+        *("unet/config.json", "unet/diffusion_pytorch_model.safetensors"),
+    }
+    assert weights_file(folder).is_file()
+
+
+def test_saving_leaves_the_pipeline_usable_and_saves_again(tmp_path):
+    pipeline = tiny_pipeline()
+    before = images_of(pipeline)
+    for name in ("one", "two"):
+        save_pipeline(pipeline, tmp_path / name)
+    np.testing.assert_array_equal(images_of(pipeline), before)
+    save_pipeline(load_pipeline(tmp_path / "one"), tmp_path / "three")
+    indices = [json.loads((tmp_path / name / "model_index.json").read_text()) for name in ("one", "two", "three")]
+    for index in indices:
+        index.pop("_name_or_path", None)
+    assert indices[0] == indices[1] == indices[2]
+
+
+def test_an_unconditional_folder_samples_without_labels(tmp_path):
+    save_pipeline(DDPMPipeline(tiny_unet(None), CosineScheduler().to_stock()), tmp_path)
+    pipeline = load_pipeline(tmp_path)
+    assert isinstance(pipeline, ClassConditionalPipeline) and pipeline.id2label == {}
+    assert pipeline(batch_size=3, num_inference_steps=2, output_type="pt").images.shape == (3, 1, 8, 8)
+
+
+def test_dtype(folder):
+    assert load_pipeline(folder, dtype=torch.bfloat16).unet.dtype == torch.bfloat16
+    assert load_pipeline(folder).unet.dtype == torch.float32
+
+
+def test_loading_executes_nothing(folder, tmp_path):
+    marker = tmp_path / "executed"
+    bomb = f"open({str(marker)!r}, 'w').close()\nraise SystemExit(9)\n"
+    for name in ("pipeline_class_conditional.py", "unet/unet_2d.py", "scheduler/scheduling_ddpm.py"):
+        (folder / name).write_text(bomb)
+    expected = images_of(tiny_pipeline())
+    np.testing.assert_array_equal(images_of(load_pipeline(folder)), expected)
+    assert not marker.exists()
+
+
+def test_pickled_weights_are_not_read(folder):
+    state = UNet2DModel.from_pretrained(folder / "unet").state_dict()
+    weights_file(folder).unlink()
+    torch.save(state, folder / "unet/diffusion_pytorch_model.bin")
+    with pytest.raises(ValueError, match="damaged or incomplete"):
+        load_pipeline(folder)
+
+
+def rewrite_index(folder, **changes):
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, **changes}))
+
+
+def truncate(path, size):
+    path.write_bytes(path.read_bytes()[:size])
+
+
+DAMAGES = {
+    "no index": (lambda f: (f / "model_index.json").unlink(), "holds no model_index.json"),
+    "empty index": (lambda f: truncate(f / "model_index.json", 0), "does not describe a pipeline of this project"),
+    "index is a list": (lambda f: (f / "model_index.json").write_text("[1]"), "does not describe a pipeline"),
+    "other pipeline": (lambda f: rewrite_index(f, _class_name="StableDiffusionPipeline"), "StableDiffusionPipeline"),
+    "other UNet": (lambda f: rewrite_index(f, unet=["diffusers", "UNet2DConditionModel"]), "UNet2DConditionModel"),
+    "foreign UNet": (lambda f: rewrite_index(f, unet=["evil", "UNet2DModel"]), "this project loads"),
+    "foreign scheduler": (lambda f: rewrite_index(f, scheduler=["os", "system"]), "this project loads"),
+    "no scheduler": (lambda f: rewrite_index(f, scheduler=["diffusers", "UNet2DModel"]), "this project loads"),
+    "null scheduler": (lambda f: rewrite_index(f, scheduler=[None, None]), "this project loads"),
+    "wrong names": (lambda f: rewrite_index(f, id2label={"0": "ant"}), "give every class one name"),
+    "names by letters": (lambda f: rewrite_index(f, id2label={"a": "ant"}), "damaged or incomplete"),
+    "missing weights": (lambda f: weights_file(f).unlink(), "damaged or incomplete"),
+    "missing unet": (lambda f: shutil.rmtree(f / "unet"), "damaged or incomplete"),
+    "missing scheduler": (lambda f: shutil.rmtree(f / "scheduler"), "damaged or incomplete"),
+    "truncated weights": (lambda f: truncate(weights_file(f), 5000), "damaged or incomplete"),
+    "empty weights": (lambda f: truncate(weights_file(f), 0), "damaged or incomplete"),
+    "truncated config": (lambda f: truncate(f / "unet/config.json", 40), "damaged or incomplete"),
+    "binary index": (lambda f: (f / "model_index.json").write_bytes(b"\xff\xfe\x00"), "does not describe a pipeline"),
+}
+
+
+@pytest.mark.parametrize(("damage", "sentence"), DAMAGES.values(), ids=DAMAGES)
+def test_damaged_folders(damage, sentence, folder):
+    damage(folder)
+    with pytest.raises(ValueError, match=sentence) as error:
+        load_pipeline(folder)
+    assert str(folder) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_weights_of_another_architecture(folder, tmp_path):
+    """A config of more channels than the weights have."""
+    config = json.loads((folder / "unet/config.json").read_text())
+    (folder / "unet/config.json").write_text(json.dumps({**config, "block_out_channels": [8, 32]}))
+    with pytest.raises(ValueError, match="damaged or incomplete"):
+        load_pipeline(folder)
+
+
+def test_weights_that_lack_a_tensor(folder):
+    """Diffusers would fill the gap with random numbers and a warning."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(weights_file(folder))
+    tensors.pop("conv_out.weight")
+    save_file(tensors, weights_file(folder), metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="damaged or incomplete"):
+        load_pipeline(folder)
+
+
+@pytest.mark.parametrize("name", ["/nowhere/at/all", "./nowhere", "a/b/c"])
+def test_no_such_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"There is no folder {name}."):
+        find_model(name)
+
+
+def test_a_folder_is_taken_as_it_is(folder):
+    assert find_model(str(folder)) == folder
+
+
+@pytest.mark.parametrize("name", ["cardiff/no-such-model", "bad name!"])
+def test_an_unreadable_repository_is_one_sentence(name):
+    """Offline, as all tests are."""
+    with pytest.raises(ValueError, match="is neither a folder nor a Hub repository that can be read"):
+        find_model(name)
