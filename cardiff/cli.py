@@ -5,10 +5,11 @@ import functools
 import os
 import re
 import sys
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeVar
 
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -17,7 +18,7 @@ Options = TypeVar("Options")
 
 def parse_options(options: type[Options], argv: Sequence[str] | None, description: str) -> Options:
     """Parse the flat options of a documented dataclass; `--config FILE` reads them from YAML."""
-    parser = CommandLine(description=description, allow_abbrev=False)
+    parser = CommandLine(description)
     parser.add_argument("--config", action="config", help="YAML file with the options below.")
     parser.add_class_arguments(options, None)
     parsed = parser.parse_args(sys.argv[1:] if argv is None else list(argv)).as_dict()
@@ -50,8 +51,15 @@ def say_error(message: str) -> None:
         print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
 
 
+class _Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Keeps the line breaks of a script's description, which ends with examples."""
+
+
 class CommandLine(ArgumentParser):
     """An argument parser whose errors are one sentence that names the nearest valid option."""
+
+    def __init__(self, description: str):
+        super().__init__(description=description, formatter_class=_Formatter, allow_abbrev=False)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one sentence (from one process of a launch, not from all) and exit with status 2."""
@@ -65,7 +73,8 @@ class CommandLine(ArgumentParser):
         unknown = re.search(r"unrecognized arguments: -*([\w.]+)|[Oo]ption '([\w.]+)' is not accepted", message)
         if group or unknown:
             key = ".".join(part for part in (group or unknown).groups() if part)
-            options = [action.dest for action in self._actions if "." in action.dest or action.type is str]
+            names = [action.dest for action in self._actions if action.dest not in ("help", "print_config")]
+            options = [name for name in names if not any(other.startswith(f"{name}.") for other in names)]
             same_field = [option for option in options if option.rsplit(".")[-1] == key.rsplit(".")[-1]]
             near = same_field or difflib.get_close_matches(key, options, n=1, cutoff=0.4)
             return f"there is no option '{key}'; " + (f"did you mean '{near[0]}'?" if near else "see --help.")

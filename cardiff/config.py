@@ -192,7 +192,7 @@ def parse_run(argv: Sequence[str] | None, *, conditional: bool, description: str
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     name = _schedule_name(argv)
-    parser = CommandLine(description=description, allow_abbrev=False)
+    parser = CommandLine(description)
     parser.add_argument("--config", action="config", help="YAML file with the sections below; give it first.")
     parser.add_argument("--output_dir", type=str, required=True, help="Folder of the run; a run found there goes on.")
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
@@ -204,24 +204,42 @@ def parse_run(argv: Sequence[str] | None, *, conditional: bool, description: str
     section = ConditionalTrainConfig if conditional else TrainConfig
     parser.add_argument("--train", type=section, default=section())
     parsed = parser.parse_args(argv)
+    data, unet = DataConfig(**parsed.data.as_dict()), UNetConfig(**parsed.unet.as_dict())
     train = section(**parsed.train.as_dict())
     try:
-        _check(train)
+        _check_train(train)
+        _check_unet(unet, data.resolution)
         scheduler = parsed.scheduler.as_dict()
         make_schedule(scheduler)  # its own checks of the parameters
     except ValueError as error:
         parser.error(str(error))
     return RunConfig(
         output_dir=parsed.output_dir,
-        data=DataConfig(**parsed.data.as_dict()),
-        unet=UNetConfig(**parsed.unet.as_dict()),
+        data=data,
+        unet=unet,
         scheduler=scheduler,
         train=train,
         conditional=conditional,
     )
 
 
-def _check(train: TrainConfig) -> None:
+def _check_unet(unet: UNetConfig, resolution: int) -> None:
+    """Refuse blocks that do not fit together or do not fit the images, before any image is decoded."""
+    levels = len(unet.block_out_channels)
+    for name in ("down_block_types", "up_block_types"):
+        if len(getattr(unet, name)) != levels:
+            raise ValueError(
+                f"unet.{name} lists {len(getattr(unet, name))} blocks and unet.block_out_channels {levels}: "
+                "give one for each resolution."
+            )
+    if resolution < 1 or resolution % 2 ** (levels - 1):
+        raise ValueError(
+            f"data.resolution is {resolution}, but a UNet of {levels} resolutions halves it {levels - 1} times: "
+            f"make it a multiple of {2 ** (levels - 1)} or shorten unet.block_out_channels."
+        )
+
+
+def _check_train(train: TrainConfig) -> None:
     """Refuse numbers that have the right type and no meaning."""
     positive = ("batch_size", "gradient_accumulation_steps", "learning_rate", "max_grad_norm", "sample_images")
     for name in (*positive, "sample_steps", "keep_checkpoints", "epochs", "min_snr_gamma"):

@@ -19,29 +19,16 @@ def build_unet(config: RunConfig, num_classes: int | None) -> UNet2DModel:
     `num_classes=None` builds the unconditional one.
 
     Raises:
-        ValueError: The `unet` section does not fit together or does not fit the resolution.
+        ValueError: The `unet` section does not describe a UNet2DModel.
     """
-    unet, resolution = config.unet, config.data.resolution
-    levels = len(unet.block_out_channels)
-    for name in ("down_block_types", "up_block_types"):
-        if len(getattr(unet, name)) != levels:
-            raise ValueError(
-                f"unet.{name} lists {len(getattr(unet, name))} blocks and unet.block_out_channels {levels}: "
-                "give one for each resolution."
-            )
-    if resolution % 2 ** (levels - 1):
-        raise ValueError(
-            f"data.resolution is {resolution}, but a UNet of {levels} resolutions halves it {levels - 1} times: "
-            f"make it a multiple of {2 ** (levels - 1)} or shorten unet.block_out_channels."
-        )
     torch.manual_seed(derive_seed(config.train.seed, WEIGHTS))
     try:
         return UNet2DModel(
-            sample_size=resolution,
+            sample_size=config.data.resolution,
             in_channels=config.data.channels,
             out_channels=config.data.channels,
             num_class_embeds=None if num_classes is None else num_classes + 1,
-            **asdict(unet),
+            **asdict(config.unet),
         )
     except (ValueError, AttributeError) as error:
         raise ValueError(f"The section unet does not describe a UNet2DModel: {error}") from error

@@ -4,7 +4,9 @@ A script's loop is `while trainer.maintain(): trainer.step()`. Nothing in `step`
 reads a number back, writes a file or draws a picture is in `maintain`.
 """
 
+import ctypes
 import math
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -57,10 +59,10 @@ class Trainer:
         self.device = self.accelerator.device
 
         # Data: this process's part of every global batch.
+        self.positions = self._positions()
         self.data = open_data(config.data, conditional=config.conditional, seed=train.seed)
         self.class_names = self.data.class_names if config.conditional else []
         self.total_steps = self._total_steps()
-        self.positions = self._positions()
 
         # Model: weights from the seed, so that every process starts with the same.
         unet = build_unet(config, len(self.class_names) if config.conditional else None)
@@ -402,6 +404,7 @@ class _StopRequest:
         # Agreed on the CPU, so that the device is not waited for.
         self.group = torch.distributed.new_group(backend="gloo") if num_processes > 1 else None
         self.before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
+        _end_with_launcher()
 
     def _receive(self, number, _frame) -> None:
         self.received = True
@@ -418,6 +421,17 @@ class _StopRequest:
         """Give the signals back to whoever had them."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
+
+
+def _end_with_launcher() -> None:
+    """Have the kernel send SIGTERM when `accelerate launch` is killed.
+
+    With one process it passes no signal on and would leave the training running unseen. Linux only.
+    """
+    parent = Path(f"/proc/{os.getppid()}/cmdline")
+    if parent.exists() and b"accelerate" in parent.read_bytes():
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 def _trackers(names: list[str]) -> list[str] | None:

@@ -1,9 +1,10 @@
 """Class-conditional sampling with classifier-free guidance, for any diffusers scheduler.
 
-Ho and Salimans, "Classifier-Free Diffusion Guidance" (arXiv 2207.12598). This file needs only torch, numpy and diffusers,
-so that a published checkpoint can carry it.
+Ho and Salimans, "Classifier-Free Diffusion Guidance" (arXiv 2207.12598). This file needs only torch, numpy and
+diffusers, so that a published checkpoint can carry it.
 """
 
+import difflib
 import inspect
 from collections.abc import Callable, Sequence
 
@@ -59,11 +60,12 @@ class ClassConditionalPipeline(DiffusionPipeline):
         for label in class_labels:
             if isinstance(label, str):
                 matches = [i for i, name in self.id2label.items() if name == label]
-                if len(matches) != 1:
-                    many = (
-                        f"names the classes {matches}; give the index" if matches else "is not a class of this model"
-                    )
-                    raise ValueError(f"Class label {label!r} {many}. The classes are: {self._some_names()}.")
+                if len(matches) > 1:
+                    raise ValueError(f"Class label {label!r} names the classes {matches}: give the index.")
+                if not matches:
+                    near = difflib.get_close_matches(label, self.id2label.values(), n=1)
+                    hint = f"did you mean {near[0]!r}?" if near else f"the classes are: {self._some_names()}."
+                    raise ValueError(f"Class label {label!r} is not a class of this model; {hint}")
                 label = matches[0]
             if label not in self.id2label:
                 raise ValueError(f"Class label {label} is out of range: {self._some_names()}.")

@@ -57,8 +57,11 @@ def digits_options():
 def launch():
     """Run a root script as its user would; returns the finished process with its output as text."""
 
-    def run(script, *options, processes=1, check=True, wait=True, env=None):
+    def run(script, *options, processes=1, accelerate_config=None, check=True, wait=True, env=None):
         command = [sys.executable, str(ROOT / script), *map(str, options)]
+        if accelerate_config:
+            config = ROOT / "configs/accelerate" / accelerate_config
+            command[:1] = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
         if processes > 1:
             command[:1] = [
                 *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"),

@@ -115,6 +115,16 @@ def test_a_signal_saves_and_exits_cleanly(number, whole_run, shared, launch, dig
         assert weights(folder) == weights(whole_run)
 
 
+def test_killing_the_launcher_saves_too(shared, launch, digits_options):
+    folder = shared / "launcher"
+    options = [*digits_options, *OPTIONS, "--train.max_steps", 3000, "--output_dir", folder]
+    process = launch("train_conditional.py", *options, accelerate_config="cpu.yaml", wait=False)
+    wait_for(lambda: (folder / "logs/metrics.jsonl").exists() and len(losses(folder)) >= 2, process)
+    process.terminate()
+    assert "run the same command to go on" in process.communicate(timeout=60)[0]  # ends when the script has, too
+    assert list_checkpoints(folder / "checkpoints")
+
+
 def test_sampling_does_not_depend_on_processes_or_batches(whole_run, shared, launch):
     options = ["--model", whole_run, "--labels", "0,seven", "--num_images", 10, "--guidance_scale", 2, "--steps", 3]
     runs = {"one": (1, 4), "two": (2, 4), "other_batch": (1, 10)}

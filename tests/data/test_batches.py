@@ -1,0 +1,168 @@
+"""Batches as a function of (seed, step): nothing is lost or doubled, whoever asks and however the work is split."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cardiff.config import DataConfig
+from cardiff.data import ImageStore, open_store
+from cardiff.data.batches import BatchPlan, StoreBatches, batch_loader, open_data
+
+DIGITS = str(Path(__file__).parents[2] / "data/digits.parquet")
+N = 37
+PLAN = BatchPlan(
+    seed=0, batch_size=16, positions=range(16), num_train_timesteps=1000, horizontal_flip=True, label_dropout=0.1
+)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """37 images, each filled with its own number, and labels that follow from it; on the disk, as workers need it."""
+    images = np.broadcast_to(np.arange(N, dtype=np.uint8)[:, None, None, None], (N, 1, 2, 2)).copy()
+    labels = np.arange(N) % 5
+    np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "labels.npy", labels)
+    names = list("abcde")
+    meta = {"shape": list(images.shape), "class_names": names, "skipped": []}
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    return ImageStore(tmp_path, np.load(tmp_path / "images.npy", mmap_mode="r"), labels, names, [])
+
+
+def numbers(batch):
+    return batch["images"][:, 0, 0, 0].numpy()
+
+
+def assert_equal(batch, other):
+    assert batch.keys() == other.keys()
+    for name in batch:
+        torch.testing.assert_close(batch[name], other[name], rtol=0, atol=0)
+
+
+def test_every_epoch_visits_every_image_once(store):
+    """37 steps of 16 are 16 epochs of 37, and almost every batch spans two."""
+    batches = StoreBatches(store, PLAN)
+    epochs = np.concatenate([numbers(batches[step]) for step in range(N)]).reshape(16, N)
+    np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(N), (16, 1)))
+    assert len(np.unique(epochs, axis=0)) == 16  # each in another order
+    assert (epochs != np.arange(N)).any(axis=1).all()
+
+
+def test_a_batch_larger_than_the_set(store):
+    plan = replace(PLAN, batch_size=100, positions=range(100))
+    seen = np.concatenate([numbers(StoreBatches(store, plan)[step]) for step in range(N)])
+    np.testing.assert_array_equal(np.bincount(seen), np.full(N, 100))
+
+
+def test_contents(store):
+    batch = StoreBatches(store, PLAN)[2]
+    assert {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in batch.items()} == {
+        "images": (torch.uint8, (16, 1, 2, 2)),
+        "timesteps": (torch.int64, (16,)),
+        "flip": (torch.bool, (16,)),
+        "drop": (torch.bool, (16,)),
+        "labels": (torch.int64, (16,)),
+    }
+    np.testing.assert_array_equal(batch["labels"].numpy(), numbers(batch) % 5)
+
+
+def test_no_labels(store):
+    store.labels = None
+    assert "labels" not in StoreBatches(store, PLAN)[0]
+
+
+@pytest.mark.parametrize("borders", [[0, 8, 16], [0, 4, 8, 12, 16], [0, 3, 16], list(range(17))])
+def test_shares_make_up_the_whole(borders, store):
+    for step in (0, 2, 5):
+        whole = StoreBatches(store, PLAN)[step]
+        shares = [
+            StoreBatches(store, replace(PLAN, positions=range(first, last)))[step]
+            for first, last in zip(borders, borders[1:])
+        ]
+        assert_equal({name: torch.cat([share[name] for share in shares]) for name in whole}, whole)
+
+
+def test_seeds_and_steps_differ(store):
+    batches = [
+        StoreBatches(store, replace(PLAN, seed=seed))[step] for seed, step in ((0, 0), (1, 0), (0, 1), (1, 1), (0, 37))
+    ]
+    for name in ("images", "timesteps", "flip"):
+        assert len({batch[name].numpy().tobytes() for batch in batches}) == len(batches)
+    assert_equal(StoreBatches(store, PLAN)[0], batches[0])
+
+
+def many_draws(plan, steps=400):
+    draws = [plan.draws(step) for step in range(steps)]
+    return {name: torch.stack([draw[name] for draw in draws]).double() for name in draws[0]}  # (steps, B)
+
+
+def test_rates_and_independence_of_the_draws():
+    """Five standard errors around what independent draws for each image would give."""
+    plan = replace(PLAN, batch_size=64, positions=range(64), label_dropout=0.1)
+    draws, count = many_draws(plan), 400 * 64
+    for name, p in (("drop", 0.1), ("flip", 0.5)):
+        assert draws[name].mean().item() == pytest.approx(p, abs=5 * (p * (1 - p) / count) ** 0.5)
+        # Images of a batch are drawn one by one: their number in a batch has the binomial variance 64·p(1 − p).
+        expected = 64 * p * (1 - p)
+        assert draws[name].sum(1).var().item() == pytest.approx(expected, rel=5 * (2 / 400) ** 0.5)
+        # And no position is preferred.
+        assert (draws[name].mean(0) - p).abs().max().item() < 5 * (p * (1 - p) / 400) ** 0.5
+    timesteps = draws["timesteps"]
+    assert timesteps.min() == 0 and timesteps.max() == 999
+    tenths = torch.bincount((timesteps.flatten() // 100).long()).double() / count
+    assert (tenths - 0.1).abs().max().item() < 5 * (0.1 * 0.9 / count) ** 0.5
+    correlation = torch.corrcoef(torch.stack([draws[name].flatten() for name in ("timesteps", "flip", "drop")]))
+    assert (correlation - torch.eye(3, dtype=torch.float64)).abs().max().item() < 5 / count**0.5
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_dropout_of_none_and_of_all(rate):
+    assert (many_draws(replace(PLAN, label_dropout=rate), 20)["drop"] == rate).all()
+
+
+def test_no_flips_unless_asked():
+    assert not many_draws(replace(PLAN, horizontal_flip=False), 20)["flip"].any()
+
+
+def test_options_do_not_shift_the_other_draws():
+    one, two = PLAN.draws(3), replace(PLAN, horizontal_flip=False, label_dropout=0.9).draws(3)
+    torch.testing.assert_close(one["timesteps"], two["timesteps"], rtol=0, atol=0)
+    assert (one["drop"] <= two["drop"]).all()  # more labels dropped, none taken back
+
+
+def test_workers_change_nothing(store):
+    loaders = [
+        batch_loader(store, PLAN, range(3, 12), num_workers=workers, pin_memory=False) for workers in (0, 2)
+    ]
+    here, elsewhere = (list(loader) for loader in loaders)
+    assert len(here) == len(elsewhere) == 9
+    for step, one, two in zip(range(3, 12), here, elsewhere):
+        assert_equal(one, two)
+        assert_equal(one, StoreBatches(store, PLAN)[step])
+
+
+def test_stream_batches_come_with_the_same_draws(tmp_path):
+    """The digits as a stream: one epoch without loss, the draws of the step, and the position to go on from."""
+    config = DataConfig(data_files=DIGITS, resolution=8, channels=1, streaming=True, shuffle_buffer=500)
+    plan = replace(PLAN, batch_size=600, positions=range(600))
+    stream = open_data(config, conditional=True, seed=0)
+    batches = list(batch_loader(stream, plan, range(5), num_workers=0, pin_memory=False))
+    store = open_store(replace(config, streaming=False, cache_dir=str(tmp_path)), conditional=True)
+    images = torch.cat([batch["images"] for batch in batches])[: len(store)].flatten(1).numpy()
+    assert sorted(map(bytes, images)) == sorted(map(bytes, np.asarray(store.images).reshape(len(store), -1)))
+    for step, batch in enumerate(batches):
+        for name, draw in plan.draws(step).items():
+            torch.testing.assert_close(batch[name], draw, rtol=0, atol=0)
+    rest = batch_loader(stream, plan, range(2, 5), num_workers=0, pin_memory=False, stream_state=batches[1]["stream"])
+    for one, two in zip(batches[2:], rest, strict=True):
+        for name in ("images", "labels", "timesteps"):
+            torch.testing.assert_close(two[name], one[name], rtol=0, atol=0)
+
+
+def test_open_data_follows_the_configuration(tmp_path):
+    config = DataConfig(data_files=DIGITS, resolution=8, channels=1, cache_dir=str(tmp_path))
+    assert isinstance(open_data(config, conditional=True, seed=0), ImageStore)
+    assert not isinstance(open_data(replace(config, streaming=True), conditional=True, seed=0), ImageStore)

@@ -1,0 +1,326 @@
+"""Shipped configurations build, mistakes are named in one sentence, and what is written down reads back the same."""
+
+import inspect
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from diffusers import UNet2DModel
+
+from cardiff.config import (
+    ConditionalTrainConfig,
+    DataConfig,
+    RunConfig,
+    TrainConfig,
+    UNetConfig,
+    make_schedule,
+    parse_run,
+)
+from cardiff.models import build_pipeline, build_unet, null_class
+from cardiff.state import TrainingState, refuse_changes
+from schedulers import SCHEDULES
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+DIGITS = next(path for path in CONFIGS if path.stem == "digits_16_conditional")
+
+
+def parse(*argv, conditional=True):
+    return parse_run(["--output_dir", "out", *argv], conditional=conditional, description="test")
+
+
+def shipped(path):
+    return parse("--config", str(path), conditional=path.stem.endswith("_conditional"))
+
+
+@pytest.fixture
+def refused(capsys):
+    """Parse what must be refused: exit status 2 and one sentence, which is returned."""
+
+    def run(*argv, conditional=True):
+        with pytest.raises(SystemExit) as stop:
+            parse(*argv, conditional=conditional)
+        captured = capsys.readouterr()
+        assert stop.value.code == 2 and captured.out == ""
+        assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+        return captured.err.strip().removeprefix("error: ")
+
+    return run
+
+
+# Shipped configurations
+
+
+def test_there_are_configurations_of_both_kinds():
+    assert {path.stem.rsplit("_")[-1] for path in CONFIGS} == {"conditional", "unconditional"}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
+def test_shipped_configurations_build(path):
+    """Every key means what it says, and the UNet takes a batch of the size and gives it back."""
+    config, written = shipped(path), yaml.safe_load(path.read_text())
+    for section, values in config.to_dict().items():
+        for key, value in written.get(section, {}).items():
+            assert values[key] == value
+    num_classes = 10 if config.conditional else None
+    with torch.device("meta"):
+        unet = build_unet(config, num_classes)
+        images = torch.empty(2, config.data.channels, config.data.resolution, config.data.resolution)
+        labels = torch.zeros(2, dtype=torch.long) if config.conditional else None
+        assert unet(images, torch.zeros(2), labels).sample.shape == images.shape
+    assert null_class(unet) == num_classes
+    assert len(make_schedule(config.scheduler).alphas_cumprod) == 1000
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
+def test_configurations_read_back(path, tmp_path):
+    """config.yaml beside a result gives the same run."""
+    config = shipped(path)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
+    again = parse("--config", str(tmp_path / "config.yaml"), conditional=config.conditional)
+    assert again == config
+    assert json.loads(json.dumps(config.to_dict())) == config.to_dict()  # as state.json keeps it
+
+
+def test_unet_fields_are_unet_arguments():
+    accepted = inspect.signature(UNet2DModel.__init__).parameters
+    assert {field.name for field in fields(UNetConfig)} <= accepted.keys()
+
+
+def test_every_unet_field_reaches_the_unet():
+    values = {
+        "block_out_channels": [8, 16],
+        "layers_per_block": 1,
+        "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+        "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+        "attention_head_dim": 4,
+        "dropout": 0.3,
+        "norm_num_groups": 4,
+        "resnet_time_scale_shift": "scale_shift",
+        "downsample_type": "resnet",
+        "upsample_type": "resnet",
+        "add_attention": False,
+    }
+    assert values.keys() == {field.name for field in fields(UNetConfig)}
+    options = [f"--unet.{name}={json.dumps(v) if isinstance(v, list) else v}" for name, v in values.items()]
+    config = parse(*options, "--data.resolution", "8", "--data.channels", "1")
+    unet = build_unet(config, 5)
+    assert {name: unet.config[name] for name in values} == values
+    assert (unet.config.sample_size, unet.config.in_channels, unet.config.out_channels) == (8, 1, 1)
+    assert unet.config.num_class_embeds == 6
+
+
+# Parsing
+
+
+def test_defaults_are_the_documented_ones():
+    config = parse()
+    assert (config.data, config.unet, config.train) == (DataConfig(), UNetConfig(), ConditionalTrainConfig())
+    assert config.scheduler["name"] == "cosine" and "trained_betas" not in config.scheduler
+    assert type(parse(conditional=False).train) is TrainConfig
+
+
+def test_command_line_beats_file():
+    config = parse(
+        *("--config", str(DIGITS), "--train.batch_size", "256", "--unet.dropout=0.2"),
+        *("--scheduler.prediction_type", "epsilon", "--data.data_files", "[a.parquet,b.parquet]"),
+    )
+    assert (config.train.batch_size, config.unet.dropout) == (256, 0.2)
+    assert config.scheduler["prediction_type"] == "epsilon"
+    assert config.data.data_files == ["a.parquet", "b.parquet"]
+    assert config.unet.block_out_channels == [32, 64, 64]  # what was not overridden stays
+
+
+def test_a_later_file_beats_an_earlier_one(tmp_path):
+    (tmp_path / "delta.yaml").write_text("scheduler: {name: sigmoid, tau: 0.7}\ntrain: {batch_size: 8}\n")
+    config = parse("--config", str(DIGITS), "--config", str(tmp_path / "delta.yaml"))
+    assert config.scheduler["name"] == "sigmoid" and config.scheduler["tau"] == 0.7
+    assert config.train.batch_size == 8 and config.train.max_steps == 600
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "value"), [("linear", "beta_end", 0.03), ("cosine", "s", 0.01), ("sigmoid", "tau", 0.9)]
+)
+def test_the_schedule_brings_its_arguments(name, argument, value, refused):
+    option = (f"--scheduler.{argument}", str(value))
+    config = parse("--scheduler.name", name, *option)
+    assert config.scheduler[argument] == value
+    schedule = make_schedule(config.scheduler)
+    assert type(schedule) is SCHEDULES[name] and schedule.config[argument] == value
+    assert parse(f"--scheduler.name={name}", *option) == config
+    other = next(other for other in SCHEDULES if other != name)
+    assert f"there is no option 'scheduler.{argument}'" in refused("--scheduler.name", other, *option)
+
+
+def test_the_schedule_of_the_command_line_beats_the_file():
+    """The digits' file names cosine and a prediction type, which stays."""
+    config = parse("--config", str(DIGITS), "--scheduler.name", "sigmoid", "--scheduler.tau", "1")
+    assert config.scheduler["name"] == "sigmoid" and config.scheduler["prediction_type"] == "v_prediction"
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["--train.batch_sise", "3"], "there is no option 'train.batch_sise'; did you mean 'train.batch_size'?"),
+        (["--unet.dropuot", "0"], "there is no option 'unet.dropuot'; did you mean 'unet.dropout'?"),
+        (["--scheduler.tua", "1", "--scheduler.name", "sigmoid"], "did you mean 'scheduler.tau'?"),
+        (["--batch_size", "3"], "there is no option 'batch_size'; did you mean 'train.batch_size'?"),
+        (["--scheduler.trained_betas", "[0.1]"], "there is no option 'scheduler.trained_betas'"),
+        (["--train.batch_size", "many"], "train.batch_size is 'many', but must be int."),
+        (["--train.max_steps", "1.5"], "train.max_steps is '1.5', but must be int or null."),
+        (["--data.channels", "2"], "data.channels is '2', but must be one of 1, 3."),
+        (["--scheduler.name", "cosin"], "cosin"),
+        (["--scheduler.prediction_type", "v"], "must be one of 'epsilon', 'v_prediction', 'sample'."),
+        (["--train.batch_size", "0"], "train.batch_size is 0, but must be above 0."),
+        (["--train.learning_rate", "-1e-4"], "train.learning_rate is -0.0001, but must be above 0."),
+        (["--train.learning_rate", "nan"], "train.learning_rate is nan"),
+        (["--train.log_every", "-1"], "train.log_every is -1, but must be 0 or more."),
+        (["--train.max_steps", "0"], "train.max_steps is 0, but must be 1 or more."),
+        (["--train.label_dropout", "1.5"], "train.label_dropout is 1.5, but must lie between 0 and 1."),
+        (["--train.ema_decay", "2"], "train.ema_decay is 2.0, but must lie between 0 and 1."),
+        (["--scheduler.name", "sigmoid", "--scheduler.tau", "0"], "SigmoidScheduler: tau=0.0 must be above 0"),
+        (["--scheduler.num_train_timesteps", "0"], "num_train_timesteps"),
+        (["--config", "/nowhere.yaml"], "/nowhere.yaml"),
+        (["--data.resolution", "0"], "data.resolution is 0"),
+        (["--data.num_workers", "-1"], "data.num_workers is -1"),
+        (["--data.shuffle_buffer", "0"], "data.shuffle_buffer is 0"),
+    ],
+)
+def test_mistakes_on_the_command_line(argv, sentence, refused):
+    assert sentence in refused(*argv)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("train: {batch_sise: 3}", "there is no option 'train.batch_sise'; did you mean 'train.batch_size'?"),
+        ("scheduler: {name: cosine, tau: 0.5}", "there is no option 'scheduler.tau'"),
+        ("scheduler: {name: cosnie}", "cosnie"),
+        ("unte: {dropout: 0.5}", "unte"),
+        ("train: {batch_size: [1, 2]}", "train.batch_size"),
+        ("train: {batch_size: 3", ""),
+        ("- a\n- b", ""),
+    ],
+)
+def test_mistakes_in_a_file(content, sentence, refused, tmp_path):
+    (tmp_path / "wrong.yaml").write_text(content)
+    assert sentence in refused("--config", str(tmp_path / "wrong.yaml"))
+
+
+def test_output_dir_is_required(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parse_run([], conditional=True, description="test")
+    assert "output_dir" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["label_dropout", "sample_guidance_scale"])
+def test_an_unconditional_run_has_no_conditioning_options(option, refused):
+    sentence = refused(f"--train.{option}", "0.1", conditional=False)
+    assert f"there is no option 'train.{option}'" in sentence
+
+
+def test_help_documents_every_option(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        parse("--scheduler.name", "sigmoid", "--help")
+    shown = " ".join(capsys.readouterr().out.split())
+    for section, options in (("data", DataConfig), ("unet", UNetConfig), ("train", ConditionalTrainConfig)):
+        for field in fields(options):
+            assert f"--{section}.{field.name} " in shown
+    assert "Temperature: small values spread log-SNR wide" in shown
+    assert "Share of the labels replaced by the null class" in shown
+    assert "trained_betas" not in shown
+
+
+# Models
+
+
+def tiny(**unet):
+    blocks = {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2}
+    section = UNetConfig(**{"block_out_channels": [8, 16], "norm_num_groups": 4, **blocks, **unet})
+    data = DataConfig(resolution=8, channels=1)
+    return RunConfig("out", data, section, {"name": "cosine"}, ConditionalTrainConfig(), conditional=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        (tiny(down_block_types=["DownBlock2D"]), "unet.down_block_types lists 1 blocks and unet.block_out_channels 2"),
+        (tiny(up_block_types=["UpBlock2D"] * 3), "unet.up_block_types lists 3 blocks"),
+        (replace(tiny(), data=DataConfig(resolution=9)), "data.resolution is 9, .* make it a multiple of 2"),
+        (tiny(norm_num_groups=5), "The section unet does not describe a UNet2DModel: "),
+        (tiny(down_block_types=["DownBlock", "DownBlock2D"]), "The section unet does not describe a UNet2DModel: "),
+        (tiny(block_out_channels=[], down_block_types=[], up_block_types=[]), "unet"),
+        (tiny(layers_per_block=0), "unet"),
+    ],
+)
+def test_unets_that_do_not_fit_together(config, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        build_unet(config, 3)
+
+
+def test_weights_come_from_the_seed():
+    config = tiny()
+    one, two = build_unet(config, 3), build_unet(config, 3)
+    torch.testing.assert_close(one.state_dict(), two.state_dict(), rtol=0, atol=0)
+    config.train.seed = 1
+    assert not torch.equal(build_unet(config, 3).conv_in.weight, one.conv_in.weight)
+
+
+def test_pipelines_of_both_kinds():
+    scheduler = make_schedule({"name": "cosine"}).to_stock()
+    conditional = build_pipeline(build_unet(tiny(), 2), scheduler, ["ant", "bee"])
+    assert conditional.id2label == {0: "ant", 1: "bee"} and conditional.null_class == 2
+    unconditional = build_pipeline(build_unet(tiny(), None), scheduler, [])
+    assert type(unconditional).__name__ == "DDPMPipeline" and null_class(unconditional.unet) is None
+
+
+# What a resumed run may change
+
+
+def state_of(config):
+    state = TrainingState(5, 5, None, None, ["ant", "bee"], config.conditional, config.to_dict())
+    return state
+
+
+def test_the_state_reads_back(tmp_path):
+    state = state_of(parse("--config", str(DIGITS)))
+    state.save(tmp_path)
+    assert TrainingState.load(tmp_path) == state
+    assert refuse_changes(TrainingState.load(tmp_path), parse("--config", str(DIGITS)), ["ant", "bee"]) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "shown"),
+    [
+        ("--unet.layers_per_block=3", "unet.layers_per_block was 1 and is 3"),
+        ("--scheduler.s=0.01", "scheduler.s was 0.008 and is 0.01"),
+        ("--scheduler.prediction_type=epsilon", "scheduler.prediction_type was"),
+        ("--data.resolution=32", "data.resolution was 16 and is 32"),
+    ],
+)
+def test_another_model_is_refused(option, shown):
+    before, now = parse("--config", str(DIGITS)), parse("--config", str(DIGITS), option)
+    with pytest.raises(ValueError, match="out holds a run of another model") as error:
+        refuse_changes(state_of(before), now, ["ant", "bee"])
+    assert shown in str(error.value)
+
+
+def test_other_classes_and_kinds_are_refused():
+    config = parse("--config", str(DIGITS))
+    with pytest.raises(ValueError, match="class names was"):
+        refuse_changes(state_of(config), config, ["ant", "cat"])
+    with pytest.raises(ValueError, match="conditional was true and is false"):
+        refuse_changes(state_of(config), replace(config, conditional=False), ["ant", "bee"])
+
+
+def test_other_changes_are_reported_or_silent():
+    before = state_of(parse("--config", str(DIGITS)))
+    louder = parse("--config", str(DIGITS), "--train.learning_rate=1e-4", "--train.batch_size=32")
+    assert refuse_changes(before, louder, ["ant", "bee"]) == [
+        "Resuming with train.batch_size changed from 64 to 32.",
+        "Resuming with train.learning_rate changed from 0.001 to 0.0001.",
+    ]
+    silent = parse("--config", str(DIGITS), "--train.max_steps=900", "--train.sample_every=7", "--data.num_workers=2")
+    assert refuse_changes(before, silent, ["ant", "bee"]) == []
