@@ -134,7 +134,7 @@ class TrainConfig:
     seed: int = 0
     """Seed of the weights, the data order, noise, timesteps, flips, label dropout and the sample grids."""
     log_every: int = 50
-    """Steps between entries in the log; also how often the loss is checked for NaN. 0 for never."""
+    """Steps between entries in the log; also how often the loss is checked for NaN. 0: only with checkpoints."""
     checkpoint_every: int = 5000
     """Steps between checkpoints, besides the one at the end. 0 for never."""
     keep_checkpoints: int = 2

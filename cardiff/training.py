@@ -57,6 +57,7 @@ class Trainer:
             project_config=ProjectConfiguration(self.output_dir, logging_dir=self.output_dir / "logs"),
         )
         self.device = self.accelerator.device
+        torch.backends.cudnn.benchmark = True  # every batch has the same shape
 
         # Data: this process's part of every global batch.
         self.positions = self._positions()
@@ -66,7 +67,7 @@ class Trainer:
 
         # Model: weights from the seed, so that every process starts with the same.
         unet = build_unet(config, len(self.class_names) if config.conditional else None)
-        self.unet_config, self.null_class = unet.config, null_class(unet)
+        self.null_class = null_class(unet)
         self.scheduler = make_schedule(config.scheduler).to_stock()
         if train.channels_last:
             unet.to(memory_format=torch.channels_last)

@@ -37,9 +37,7 @@ def test_save_load_same_images(schedule, tmp_path):
     loaded = load_pipeline(tmp_path)
     assert loaded.id2label == NAMES
     torch.testing.assert_close(loaded.unet.state_dict(), pipeline.unet.state_dict(), rtol=0, atol=0)
-    torch.testing.assert_close(
-        loaded.scheduler.alphas_cumprod, pipeline.scheduler.alphas_cumprod, rtol=0, atol=0
-    )
+    torch.testing.assert_close(loaded.scheduler.alphas_cumprod, pipeline.scheduler.alphas_cumprod, rtol=0, atol=0)
     # Weights mapped from a file lie at other addresses than drawn ones, which costs the last bit.
     np.testing.assert_allclose(images_of(loaded), images_of(pipeline), rtol=0, atol=1e-5)
     np.testing.assert_array_equal(images_of(loaded), images_of(load_pipeline(tmp_path)))

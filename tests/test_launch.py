@@ -101,10 +101,10 @@ def test_killed_and_resumed_is_bit_identical(whole_run, shared, launch, digits_o
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_exits_cleanly(number, whole_run, shared, launch, digits_options):
     folder = shared / number.name
-    options = [*digits_options, *OPTIONS, "--output_dir", folder]
+    options = [*digits_options, *OPTIONS, "--output_dir", folder, "--data.num_workers", 1]
     process = launch("train_conditional.py", *options, wait=False)
     wait_for(lambda: (folder / "logs/metrics.jsonl").exists() and len(losses(folder)) >= 5, process)
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # to the worker process as well, as a terminal and a batch system do
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err[-2000:]
     assert "run the same command to go on" in out

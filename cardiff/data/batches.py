@@ -4,6 +4,7 @@ Samples are numbered n = step · batch_size + position. Sample n is image n mod 
 epochs follow each other without a gap and every batch has the same size.
 """
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -103,4 +104,17 @@ def batch_loader(
         num_workers = min(num_workers, 1)  # one reader: the position of the stream is a single one
     else:
         batches, sampler = StoreBatches(source, plan), steps
-    return DataLoader(batches, batch_size=None, sampler=sampler, num_workers=num_workers, pin_memory=pin_memory)
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=sampler,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        worker_init_fn=_leave_signals_to_the_trainer,
+    )
+
+
+def _leave_signals_to_the_trainer(_worker: int) -> None:
+    """Ctrl-C and a batch system's SIGTERM reach the workers too, which must outlive the step that is finished then."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

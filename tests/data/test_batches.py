@@ -134,9 +134,7 @@ def test_options_do_not_shift_the_other_draws():
 
 
 def test_workers_change_nothing(store):
-    loaders = [
-        batch_loader(store, PLAN, range(3, 12), num_workers=workers, pin_memory=False) for workers in (0, 2)
-    ]
+    loaders = [batch_loader(store, PLAN, range(3, 12), num_workers=workers, pin_memory=False) for workers in (0, 2)]
     here, elsewhere = (list(loader) for loader in loaders)
     assert len(here) == len(elsewhere) == 9
     for step, one, two in zip(range(3, 12), here, elsewhere):
