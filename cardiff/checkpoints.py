@@ -26,7 +26,8 @@ def checkpoint_dir(root: Path, step: int) -> Path:
 
 def list_checkpoints(root: Path) -> list[Path]:
     """Finished checkpoints, oldest first."""
-    return sorted(p for p in Path(root).glob("step-*") if re.fullmatch(r"step-\d{8,}", p.name))
+    found = (p for p in Path(root).glob("step-*") if re.fullmatch(r"step-\d{8,}", p.name))
+    return sorted(found, key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:

@@ -208,6 +208,7 @@ def parse_run(argv: Sequence[str] | None, *, conditional: bool, description: str
     train = section(**parsed.train.as_dict())
     try:
         _check_train(train)
+        _check_data(data)
         _check_unet(unet, data.resolution)
         scheduler = parsed.scheduler.as_dict()
         make_schedule(scheduler)  # its own checks of the parameters
@@ -223,16 +224,25 @@ def parse_run(argv: Sequence[str] | None, *, conditional: bool, description: str
     )
 
 
+def _check_data(data: DataConfig) -> None:
+    """Refuse numbers that have the right type and no meaning."""
+    for name, least in (("resolution", 1), ("shuffle_buffer", 1), ("num_workers", 0), ("box_margin", 0)):
+        if getattr(data, name) < least:
+            raise ValueError(f"data.{name} is {getattr(data, name)}, but must be {least} or more.")
+
+
 def _check_unet(unet: UNetConfig, resolution: int) -> None:
     """Refuse blocks that do not fit together or do not fit the images, before any image is decoded."""
     levels = len(unet.block_out_channels)
+    if levels == 0:
+        raise ValueError("unet.block_out_channels is empty: give the channels of each resolution.")
     for name in ("down_block_types", "up_block_types"):
         if len(getattr(unet, name)) != levels:
             raise ValueError(
                 f"unet.{name} lists {len(getattr(unet, name))} blocks and unet.block_out_channels {levels}: "
                 "give one for each resolution."
             )
-    if resolution < 1 or resolution % 2 ** (levels - 1):
+    if resolution % 2 ** (levels - 1):
         raise ValueError(
             f"data.resolution is {resolution}, but a UNet of {levels} resolutions halves it {levels - 1} times: "
             f"make it a multiple of {2 ** (levels - 1)} or shorten unet.block_out_channels."

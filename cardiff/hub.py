@@ -79,7 +79,13 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> ClassCond
             "ClassConditionalPipeline and DDPMPipeline with a UNet2DModel and a scheduler of diffusers."
         )
     try:
-        unet = UNet2DModel.from_pretrained(folder / "unet", use_safetensors=True, torch_dtype=dtype)
+        unet, loaded = UNet2DModel.from_pretrained(
+            folder / "unet", use_safetensors=True, torch_dtype=dtype, output_loading_info=True
+        )
+        # diffusers fills a gap with random numbers and leaves a surplus out.
+        for problem in ("missing_keys", "unexpected_keys"):
+            if loaded[problem]:
+                raise ValueError(f"the weights have {problem.replace('_', ' ')}: {sorted(loaded[problem])[:3]}.")
         scheduler = scheduler_class.from_pretrained(folder / "scheduler")
         return ClassConditionalPipeline(unet, scheduler, index.get("id2label"))
     except Exception as error:  # whatever a damaged file raises, by way of safetensors, json or diffusers

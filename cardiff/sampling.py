@@ -1,6 +1,7 @@
 """Drawing images from a trained pipeline: solvers, batches that do not matter, folders that can be continued."""
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -131,11 +132,14 @@ def run(options: SampleOptions) -> Path:
     for name in ("num_images", "steps", "batch_size"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ValueError(f"--{name} is {getattr(options, name)}, but must be 1 or more.")
+    if options.seed < 0:
+        raise ValueError(f"--seed is {options.seed}, but must be 0 or more.")
     scales = _numbers(options.guidance_scale)
     with state.main_process_first():
         folder = find_model(options.model, options.revision)
     pipeline = load_pipeline(folder).to(state.device)
     pipeline.scheduler = make_solver(pipeline.scheduler, options.solver)
+    pipeline.set_timesteps(options.steps)  # refuses before anything is written
     labels = _labels(pipeline, options.labels)
     if options.grid is not None:
         return _draw_grid(pipeline, options, labels, scales, state)
@@ -234,9 +238,11 @@ def _claim_folder(output: Path, identity: dict) -> None:
                 f"{output} holds images drawn with other options ({', '.join(changed)} differ): "
                 "choose another --output or remove it."
             )
-    elif output.exists() and any(output.iterdir()):
+    elif output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise ValueError(f"{output} is not empty and was not made by this command: choose another --output.")
     output.mkdir(parents=True, exist_ok=True)
+    for half_written in output.glob("*.tmp"):
+        half_written.unlink()
     _write_text(record, json.dumps(identity, indent=1))
 
 
@@ -248,17 +254,25 @@ def _labels(pipeline, text: str | None) -> list[int] | None:
         return None
     if text is None:
         return list(pipeline.id2label)
-    if text in pipeline.id2label.values():  # a name may contain commas
+    if text in pipeline.id2label.values() and not _is_index(text):  # a name may contain commas
         return pipeline.label_ids(text)
     parts = [part.strip() for part in text.split(",")]
-    return pipeline.label_ids([int(part) if part.isdigit() else part for part in parts])
+    return pipeline.label_ids([int(part) if _is_index(part) else part for part in parts])
+
+
+def _is_index(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _numbers(text: str) -> list[float]:
+    problem = ValueError(f"--guidance_scale is {text!r}, but must be a number, or several with commas.")
     try:
-        return [float(part) for part in text.split(",")]
+        numbers = [float(part) for part in text.split(",")]
     except ValueError:
-        raise ValueError(f"--guidance_scale is {text!r}, but must be a number, or several with commas.") from None
+        raise problem from None
+    if not all(map(math.isfinite, numbers)):
+        raise problem
+    return numbers
 
 
 def _stride(options, state) -> int:

@@ -54,7 +54,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """
         if isinstance(class_labels, torch.Tensor):
             class_labels = class_labels.reshape(-1).tolist()
-        if isinstance(class_labels, (int, str)):
+        if isinstance(class_labels, int | str | np.integer):
             class_labels = [class_labels]
         ids = []
         for label in class_labels:
@@ -126,7 +126,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         if isinstance(generator, list) and len(generator) != count:
             raise ValueError(f"{len(generator)} generators for {count} images: give one, or one per image.")
         dtype = torch.promote_types(self.unet.dtype, torch.float32)
-        self._set_timesteps(num_inference_steps, device)
+        self.set_timesteps(num_inference_steps, device)
         latents = (
             randn_tensor(shape, generator=generator, device=device, dtype=dtype) * self.scheduler.init_noise_sigma
         )
@@ -177,8 +177,12 @@ class ClassConditionalPipeline(DiffusionPipeline):
             return ids, 1
         return (nulls, 0) if guidance_scale == 0 else (nulls + ids, guidance_scale)
 
-    def _set_timesteps(self, num_inference_steps, device):
-        """Set the timesteps, and refuse the step counts for which diffusers' spacing is wrong."""
+    def set_timesteps(self, num_inference_steps: int, device: torch.device | str | None = None) -> None:
+        """Set the scheduler's timesteps.
+
+        Raises:
+            ValueError: A number of steps for which diffusers' spacing is wrong.
+        """
         config = self.scheduler.config
         spacing = config.get("timestep_spacing", "leading")
         n, total = num_inference_steps, config.num_train_timesteps

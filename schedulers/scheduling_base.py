@@ -16,16 +16,21 @@ class NoiseSchedule(DDPMScheduler):
     """
 
     def __init__(self, alphas_cumprod: np.ndarray, **scheduler_kwargs):
-        if not np.all(np.isfinite(alphas_cumprod)):
-            raise ValueError(f"{type(self).__name__}: alphas_cumprod is not finite; check the schedule's parameters.")
-        falling = np.diff(alphas_cumprod, prepend=1.0) < 0
-        if not (np.all(falling) and alphas_cumprod[-1] > 0):
-            raise ValueError(
-                f"{type(self).__name__}: alphas_cumprod must fall strictly from below 1 to above 0; "
-                "check the schedule's parameters."
-            )
+        self._check(alphas_cumprod)
         betas = 1 - alphas_cumprod / np.concatenate([[1.0], alphas_cumprod[:-1]])
         super().__init__(num_train_timesteps=len(betas), trained_betas=betas.tolist(), **scheduler_kwargs)
+        self._check(self.alphas_cumprod.numpy())  # as diffusers keeps it, in float32
+
+    def _check(self, alphas_cumprod: np.ndarray) -> None:
+        name = type(self).__name__
+        if not np.all(np.isfinite(alphas_cumprod)):
+            raise ValueError(f"{name}: alphas_cumprod is not finite; check the schedule's parameters.")
+        falling = np.diff(alphas_cumprod, prepend=np.ones(1, alphas_cumprod.dtype)) < 0
+        if not (np.all(falling) and alphas_cumprod[-1] > 0):
+            raise ValueError(
+                f"{name}: alphas_cumprod must fall strictly from below 1 to above 0, in {alphas_cumprod.dtype}; "
+                "check the schedule's parameters."
+            )
 
     def to_stock(self) -> DDPMScheduler:
         """The same scheduler as a plain DDPMScheduler, which any diffusers loads without this project."""
@@ -39,4 +44,6 @@ def stock_arguments() -> list[str]:
 
 def times(num_train_timesteps: int) -> np.ndarray:
     """t = 1/T, 2/T, …, 1 in float64: the time *after* each of the T steps."""  # (T,)
+    if num_train_timesteps < 1:
+        raise ValueError(f"num_train_timesteps is {num_train_timesteps}, but must be 1 or more.")
     return np.arange(1, num_train_timesteps + 1, dtype=np.float64) / num_train_timesteps

@@ -6,12 +6,13 @@ import numpy as np
 from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401  diffusers looks for it in this module
 
-from schedulers.scheduling_base import NoiseSchedule
+from schedulers.scheduling_base import NoiseSchedule, times
 
 
 def linear_alphas_cumprod(num_train_timesteps: int, beta_start: float, beta_end: float) -> np.ndarray:
     """ᾱ_t = ∏ (1 − β_i), β evenly spaced from beta_start to beta_end."""  # (T,)
-    return np.cumprod(1 - np.linspace(beta_start, beta_end, num_train_timesteps, dtype=np.float64))
+    steps = len(times(num_train_timesteps))
+    return np.cumprod(1 - np.linspace(beta_start, beta_end, steps, dtype=np.float64))
 
 
 class LinearScheduler(NoiseSchedule):
@@ -42,6 +43,8 @@ class LinearScheduler(NoiseSchedule):
     ):
         super().__init__(
             linear_alphas_cumprod(num_train_timesteps, beta_start, beta_end),
+            beta_start=beta_start,  # arguments of DDPMScheduler as well, which would register its defaults
+            beta_end=beta_end,
             prediction_type=prediction_type,
             variance_type=variance_type,
             clip_sample=clip_sample,

@@ -112,8 +112,8 @@ def test_labels_by_id_name_and_tensor():
 @pytest.mark.parametrize(
     ("labels", "sentence"),
     [
-        ("dog", "Class label 'dog' is not a class of this model. The classes are: 0 'ant', 1 'bee', 2 'cat, black'."),
-        (["ant", "Bee"], "Class label 'Bee' is not a class of this model."),
+        ("dog", "Class label 'dog' is not a class of this model; the classes are: 0 'ant', 1 'bee', 2 'cat, black'."),
+        (["ant", "Bee"], "Class label 'Bee' is not a class of this model; did you mean 'bee'?"),
         (3, "Class label 3 is out of range: 0 'ant', 1 'bee', 2 'cat, black'."),  # the null class is not for users
         ([0, -1], "Class label -1 is out of range"),
         (torch.tensor([7]), "Class label 7 is out of range"),
@@ -128,7 +128,7 @@ def test_unknown_labels(labels, sentence):
 
 def test_shared_names_need_the_index():
     pipeline = tiny_pipeline(id2label={0: "ant", 1: "bee", 2: "ant"})
-    with pytest.raises(ValueError, match=r"'ant' names the classes \[0, 2\]; give the index"):
+    with pytest.raises(ValueError, match=r"'ant' names the classes \[0, 2\]: give the index"):
         pipeline.label_ids("ant")
     assert pipeline.label_ids(["bee", 2]) == [1, 2]
 
@@ -223,13 +223,13 @@ def test_unknown_solver():
 @pytest.mark.parametrize(
     ("solver", "steps", "sentence"),
     [
-        ("ddpm", 61, "num_inference_steps=61: .* use 60 or 62"),
-        ("heun", 103, "num_inference_steps=103: .* use 102 or 104"),
+        ("ddpm", 61, "num_inference_steps=61: .* use 60.$"),
+        ("heun", 103, "num_inference_steps=103: .* use 102.$"),
         ("ddim", 30, "num_inference_steps=30: DDIM with trailing spacing needs a divisor of 1000"),
-        ("ddim", 2000, "needs a divisor"),
-        ("ddpm", 1001, "1001"),
-        ("ddpm", 0, "num_inference_steps"),
-        ("ddim", -1, "num_inference_steps"),
+        ("ddim", 2000, "num_inference_steps=2000, but must lie between 1 and 1000"),
+        ("ddpm", 1001, "between 1 and 1000"),
+        ("ddpm", 0, "num_inference_steps=0, but must"),
+        ("ddim", -1, "num_inference_steps=-1, but must"),
     ],
 )
 def test_refused_step_counts(solver, steps, sentence):
@@ -239,7 +239,7 @@ def test_refused_step_counts(solver, steps, sentence):
 
 
 def test_trailing_steps_are_right_or_refused():
-    """All counts up to T: from t = 999 down to 0 or more in n steps, or a sentence that names two counts that work."""
+    """From t = 999 down to 0 or more in exactly n steps, or a sentence that names a count that works."""
     pipeline = tiny_pipeline(CosineScheduler().to_stock())
 
     class Begun(Exception):
@@ -250,7 +250,7 @@ def test_trailing_steps_are_right_or_refused():
 
     pipeline.unet.register_forward_pre_hook(begin)
     refused = {}
-    for n in range(1, 1001):
+    for n in range(1, 301):
         try:
             pipeline([0], num_inference_steps=n)
         except Begun:
@@ -259,8 +259,8 @@ def test_trailing_steps_are_right_or_refused():
             assert n == 1 or (timesteps.diff() < 0).all()
         except ValueError as error:
             refused[n] = [int(number) for number in re.findall(r"\d+", str(error).split("use")[1])]
-    assert len(refused) == 62 and {61, 103, 121, 122} <= refused.keys()
-    assert not {n: advice for n, advice in refused.items() if refused.keys() & set(advice)}
+    assert {61, 103, 121, 122} <= refused.keys()
+    assert all(advice and not refused.keys() & set(advice) for advice in refused.values())
 
 
 # Exact truths: a normal N(μ, s²) has a linear denoiser, so that x_t stays normal with a known mean and variance.

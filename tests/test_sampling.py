@@ -1,0 +1,319 @@
+"""Drawing into folders and grids: what the options mean, and that an image depends on nothing else."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMPipeline
+from PIL import Image
+from tiny_models import tiny_pipeline, tiny_unet
+
+from cardiff.checkpoints import file_hash
+from cardiff.cli import parse_options
+from cardiff.hub import load_pipeline, save_pipeline, weights_file
+from cardiff.randomness import image_seed
+from cardiff.sampling import SampleOptions, draw_images, image_file, make_solver, run, to_uint8
+from schedulers import CosineScheduler
+
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A conditional model of the classes ant, bee and "cat, black"."""
+    folder = tmp_path_factory.mktemp("sampling") / "conditional"
+    save_pipeline(tiny_pipeline(channels=3), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unconditional(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sampling") / "unconditional"
+    save_pipeline(DDPMPipeline(tiny_unet(None), CosineScheduler().to_stock()), folder)
+    return folder
+
+
+@pytest.fixture
+def options(model, tmp_path):
+    return SampleOptions(str(model), output=str(tmp_path / "out"), num_images=5, steps=STEPS, batch_size=2)
+
+
+def pixels(folder, count):
+    return np.stack([np.asarray(Image.open(image_file(folder, i))) for i in range(count)]).astype(int)
+
+
+def manifest(folder):
+    return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# Labels
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        (None, [0, 1, 2, 0, 1]),
+        ("2", [2] * 5),
+        ("bee", [1] * 5),
+        ("0,bee", [0, 1, 0, 1, 0]),
+        (" 2 , ant,2", [2, 0, 2, 2, 0]),
+        ("cat, black", [2] * 5),  # a name with a comma in it
+    ],
+)
+def test_labels_are_taken_in_turn(text, labels, options):
+    folder = run(replace(options, labels=text))
+    names = ["ant", "bee", "cat, black"]
+    assert [(entry["label"], entry["name"]) for entry in manifest(folder)] == [(i, names[i]) for i in labels]
+
+
+def test_numbers_are_indices_even_if_a_class_is_called_so(tmp_path):
+    """As `label_ids` reads 1 and "1" apart; "1" alone must not mean something else than in "1,0"."""
+    save_pipeline(tiny_pipeline(id2label={0: "1", 1: "0", 2: "2"}), tmp_path / "model")
+    for text, labels in (("1,0", [1, 0]), ("1", [1, 1])):
+        output = str(tmp_path / text)
+        run(SampleOptions(str(tmp_path / "model"), output=output, labels=text, num_images=2, steps=STEPS))
+        assert [entry["label"] for entry in manifest(tmp_path / text)] == labels
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"labels": "ant,dog"}, "Class label 'dog' is not a class of this model"),
+        ({"labels": "3"}, "Class label 3 is out of range"),
+        ({"labels": "-1"}, "Class label '-1' is not a class"),
+        ({"labels": ""}, "Class label '' is not a class"),
+        ({"labels": "²"}, "Class label '²' is not a class"),
+        ({"guidance_scale": "much"}, "--guidance_scale is 'much', but must be a number"),
+        ({"guidance_scale": "1,2"}, "--output takes one --guidance_scale"),
+        ({"guidance_scale": "nan"}, "--guidance_scale is 'nan'"),
+        ({"solver": "dmp"}, "There is no solver 'dmp'"),
+        ({"solver": "ddim", "steps": 30}, "num_inference_steps=30: DDIM with trailing spacing needs a divisor"),
+        ({"num_images": 0}, "--num_images is 0, but must be 1 or more"),
+        ({"steps": -1}, "--steps is -1, but must be 1 or more"),
+        ({"batch_size": 0}, "--batch_size is 0, but must be 1 or more"),
+        ({"output": None}, "Give either --output DIR for single images or --grid FILE"),
+        ({"grid": "grid.png"}, "Give either --output DIR for single images or --grid FILE"),
+        ({"model": "/nowhere/at/all"}, "There is no folder /nowhere/at/all."),
+        ({"seed": -1}, "--seed is -1"),
+    ],
+)
+def test_refused_options(changes, sentence, options):
+    with pytest.raises(ValueError) as error:
+        run(replace(options, **changes))
+    assert sentence in str(error.value)
+
+
+def test_refused_options_leave_no_folder(options, tmp_path):
+    """A folder that was claimed for nothing would stand in the way of the corrected command."""
+    with pytest.raises(ValueError, match="30"):
+        run(replace(options, solver="ddim", steps=30))
+    run(replace(options, solver="ddim", steps=20))
+
+
+def test_options_from_the_command_line_and_a_file(tmp_path):
+    (tmp_path / "options.yaml").write_text("model: m\noutput: o\nsteps: 7\n")
+    expected = SampleOptions("m", output="o", steps=9, labels="0,3,seven", guidance_scale="0,1.5")
+    argv = ["--config", str(tmp_path / "options.yaml"), "--steps", "9", "--labels", "0,3,seven"]
+    assert parse_options(SampleOptions, [*argv, "--guidance_scale", "0,1.5"], "test") == expected
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["--model", "m", "--stpes", "3"], "there is no option 'stpes'; did you mean 'steps'?"),
+        (["--model", "m", "--steps", "many"], "steps is 'many', but must be int."),
+        (["--output", "o"], "model"),
+    ],
+)
+def test_mistakes_on_the_command_line(argv, sentence, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parse_options(SampleOptions, argv, "test")
+    assert sentence in capsys.readouterr().err
+
+
+# Folders
+
+
+def test_the_manifest_says_how_to_draw_every_image(options, model):
+    """Each by its recorded seed, label and options, alone and through the pipeline itself."""
+    folder = run(replace(options, guidance_scale="2", solver="ddpm", seed=7, batch_size=1))
+    entries = manifest(folder)
+    assert {path.name for path in folder.iterdir()} == {
+        *(f"{i:06d}.png" for i in range(5)),
+        *("manifest.jsonl", "options.json"),
+    }
+    pipeline = load_pipeline(model)
+    pipeline.set_progress_bar_config(disable=True)
+    for i, entry in enumerate(entries):
+        assert entry["index"] == i and entry["file"] == f"{i:06d}.png" and entry["seed"] == image_seed(7, i)
+        assert entry["weights_sha256"] == file_hash(weights_file(model))
+        pipeline.scheduler = make_solver(pipeline.scheduler, entry["solver"])
+        image = pipeline(
+            [entry["name"]],
+            guidance_scale=entry["guidance_scale"],
+            num_inference_steps=entry["steps"],
+            generator=torch.Generator().manual_seed(entry["seed"]),
+        ).images[0]
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(Image.open(folder / entry["file"])))
+    assert len({entry["seed"] for entry in entries}) == 5
+
+
+def test_images_do_not_depend_on_the_batch_size(options, tmp_path):
+    one = pixels(run(options), 5)
+    other = pixels(run(replace(options, output=str(tmp_path / "other"), batch_size=5)), 5)
+    assert np.abs(one - other).max() <= 1
+    assert one.std() > 10 and np.abs(one[0] - one[3]).max() > 10  # same class, other noise
+
+
+def test_equal_batches_give_equal_files(options, tmp_path):
+    one = contents(run(options))
+    assert one == contents(run(replace(options, output=str(tmp_path / "other"))))
+    seed = contents(run(replace(options, output=str(tmp_path / "seed"), seed=1)))
+    assert one["000000.png"] != seed["000000.png"]
+
+
+def test_an_interrupted_folder_goes_on(options):
+    """Without some of its images and its manifest it comes out as if it had never stopped."""
+    folder = run(options)
+    before = contents(folder)
+    for name in ("manifest.jsonl", "000001.png", "000003.png", "000004.png"):
+        (folder / name).unlink()
+    untouched = image_file(folder, 0).stat().st_ino
+    assert contents(run(options)) == before
+    drawn = image_file(folder, 0).stat().st_ino
+    assert drawn != untouched  # its batch was drawn again as a whole, so that the shapes stay the same
+
+
+def test_a_finished_folder_is_left_alone(options):
+    folder = run(options)
+    before = {path.name: path.stat().st_ino for path in folder.glob("*.png")}
+    run(options)
+    assert {path.name: path.stat().st_ino for path in folder.glob("*.png")} == before
+
+
+def test_what_a_killed_process_left_half_written_goes(options):
+    folder = run(options)
+    (folder / "000004.png").unlink()
+    (folder / "000004.4194305.tmp").write_bytes(b"half")
+    run(options)
+    assert not list(folder.glob("*.tmp"))
+
+
+def test_a_folder_can_be_extended(options, tmp_path):
+    folder = run(options)
+    first = contents(folder)
+    run(replace(options, num_images=8))
+    assert [entry["index"] for entry in manifest(folder)] == list(range(8))
+    assert all(contents(folder)[f"{i:06d}.png"] == first[f"{i:06d}.png"] for i in range(4))
+    whole = run(replace(options, num_images=8, output=str(tmp_path / "whole")))
+    assert np.abs(pixels(folder, 8) - pixels(whole, 8)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"labels": "ant"}, "labels"),
+        ({"guidance_scale": "2"}, "guidance_scale"),
+        ({"solver": "ddpm", "steps": 4}, "solver, steps"),
+    ],
+)
+def test_changed_options_are_refused(changes, named, options):
+    folder = run(options)
+    before = contents(folder)
+    with pytest.raises(ValueError, match=rf"was drawn|drawn with other options \({named} differ\)"):
+        run(replace(options, **changes))
+    assert contents(folder) == before
+
+
+def test_changed_weights_are_refused(options, tmp_path):
+    run(options)
+    pipeline = tiny_pipeline(channels=3)
+    torch.nn.init.zeros_(pipeline.unet.conv_out.bias)
+    save_pipeline(pipeline, tmp_path / "model")
+    with pytest.raises(ValueError, match="weights_sha256 differ"):
+        run(replace(options, model=str(tmp_path / "model")))
+
+
+def test_a_foreign_folder_is_refused(options, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("x")
+    with pytest.raises(ValueError, match="is not empty and was not made by this command"):
+        run(options)
+    assert contents(tmp_path / "out") == {"thesis.tex": b"x"}
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    run(options)  # an empty one is fine
+
+
+def test_an_output_that_is_a_file_is_refused(options, tmp_path):
+    (tmp_path / "out").write_text("x")
+    with pytest.raises(ValueError, match="out"):
+        run(options)
+
+
+def test_an_unconditional_model(unconditional, tmp_path):
+    options = SampleOptions(str(unconditional), output=str(tmp_path / "out"), steps=STEPS)
+    folder = run(options)
+    assert [(entry["label"], entry["name"]) for entry in manifest(folder)] == [(None, None)] * 8
+    assert pixels(folder, 8).shape == (8, 8, 8)  # grey
+    with pytest.raises(ValueError, match="This model is unconditional: leave --labels out"):
+        run(replace(options, labels="0"))
+
+
+# Grids
+
+
+def test_a_grid_shows_the_series_of_its_seed(model, tmp_path):
+    """Row by row and scale by scale, the images that draw_images gives; one seed for all scales."""
+    path = tmp_path / "new" / "grid.png"
+    options = SampleOptions(
+        str(model), grid=str(path), labels="bee,ant", num_images=6, guidance_scale="0,2.5", steps=STEPS, batch_size=4
+    )
+    assert run(options) == path
+    picture = np.asarray(Image.open(path)).astype(int)
+    pipeline = load_pipeline(model)
+    pipeline.scheduler = make_solver(pipeline.scheduler, "dpm")
+    # 8 pixels at zoom 8 with a gap of 4; the rest of the width is the names.
+    height, width, _ = picture.shape
+    left = width - 2 * (3 * 68 + 12)
+    top = height - 2 * 68 - 8
+    assert left > 8 and top > 8
+    for block, scale in enumerate((0.0, 2.5)):
+        expected = draw_images(
+            pipeline, range(6), seed=0, labels=[1, 1, 1, 0, 0, 0], guidance_scale=scale, steps=STEPS
+        ).astype(int)
+        for i in range(6):
+            y, x = top + (i // 3) * 68, left + block * 216 + (i % 3) * 68
+            shown = picture[y + 4 : y + 64 : 8, x + 4 : x + 64 : 8]
+            assert np.abs(shown - expected[i]).max() <= 1
+
+
+def test_a_grid_without_labels(unconditional, tmp_path):
+    run(SampleOptions(str(unconditional), grid=str(tmp_path / "grid.png"), num_images=3, steps=STEPS))
+    assert Image.open(tmp_path / "grid.png").size == (8 + 3 * 68 + 12, 8 + 68 + 8)
+
+
+# Drawing
+
+
+def test_draw_images_without_labels_is_the_null_class(model):
+    pipeline = load_pipeline(model)
+    without = draw_images(pipeline, [3, 4], seed=0, labels=None, guidance_scale=2, steps=STEPS)
+    nulls = draw_images(pipeline, [3, 4], seed=0, labels=[0, 1], guidance_scale=0, steps=STEPS)
+    assert without.dtype == np.uint8 and without.shape == (2, 8, 8, 3)
+    np.testing.assert_array_equal(without, nulls)
+
+
+def test_to_uint8_rounds_to_the_nearest():
+    values = torch.tensor([0.0, 0.4 / 255, 0.6 / 255, 100.4 / 255, 100.6 / 255, 1.0]).reshape(1, 1, 2, 3)
+    images = to_uint8(values)
+    assert images.shape == (1, 2, 3, 1) and images.dtype == np.uint8
+    np.testing.assert_array_equal(images.ravel(), [0, 0, 1, 100, 101, 255])
