@@ -187,6 +187,7 @@ def test_the_schedule_of_the_command_line_beats_the_file():
         ),
         (["--data.num_workers", "-1"], "data.num_workers is -1"),
         (["--data.shuffle_buffer", "0"], "data.shuffle_buffer is 0"),
+        (["--data.box_margin", "-1"], "data.box_margin is -1.0"),
     ],
 )
 def test_mistakes_on_the_command_line(argv, sentence, refused):

@@ -61,10 +61,10 @@ class GaussianDenoiser(ModelMixin, ConfigMixin):
         return UNet2DOutput(outputs[self.config.prediction_type])
 
 
-def gaussian_pipeline(scheduler, means, variances, sample_size) -> ClassConditionalPipeline:
-    """The pipeline around the exact denoiser of one normal per class, the last one that of the null class."""
+def gaussian_pipeline(trained, scheduler, means, variances, sample_size) -> ClassConditionalPipeline:
+    """The pipeline around the exact denoiser, for the noise levels of `trained`, sampled by `scheduler`."""
     unet = GaussianDenoiser(
-        means, variances, scheduler.alphas_cumprod.tolist(), sample_size, scheduler.config.prediction_type
+        means, variances, trained.alphas_cumprod.tolist(), sample_size, trained.config.prediction_type
     )
     pipeline = ClassConditionalPipeline(unet, scheduler)
     pipeline.set_progress_bar_config(disable=True)

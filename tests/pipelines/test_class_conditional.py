@@ -13,7 +13,7 @@ from tiny_models import NAMES, gaussian_pipeline, tiny_pipeline, tiny_unet
 
 from cardiff.sampling import SOLVERS, make_solver
 from pipelines import ClassConditionalPipeline
-from schedulers import CosineScheduler, LinearScheduler
+from schedulers import CosineScheduler, LinearScheduler, SigmoidScheduler
 
 
 def seeded(*seeds):
@@ -37,10 +37,15 @@ def noise_levels(scheduler):
 # Guidance
 
 
-@pytest.mark.parametrize("w", [0.0, 1.0, 2.0, 0.5, -1.0])
-def test_guidance_rule(w):
-    """DDIM by its formula, with ε̂ = (1 − w)·ε_∅ + w·ε_c from two separate evaluations."""
-    scheduler = DDIMScheduler.from_config(LinearScheduler(clip_sample=False).to_stock().config)
+@pytest.mark.parametrize(
+    ("w", "clip"), [(0.0, False), (1.0, False), (2.0, False), (0.5, False), (-1.0, False), (2.0, True)]
+)
+def test_guidance_rule(w, clip):
+    """DDIM by its formula, with ε̂ = (1 − w)·ε_∅ + w·ε_c from two separate evaluations.
+
+    Where x̂₀ is cut to [-1, 1], ε̂ is what then is left of x_t.
+    """
+    scheduler = DDIMScheduler.from_config(LinearScheduler(clip_sample=clip).to_stock().config)
     pipeline = tiny_pipeline(scheduler)
     pipeline.unet.double()
     labels, nulls = torch.tensor([2, 0, 1]), torch.tensor([3, 3, 3])
@@ -55,6 +60,9 @@ def test_guidance_rule(w):
             next_signal = scheduler.alphas_cumprod[t - 200].item() if t > 200 else 1.0
             epsilon = (1 - w) * pipeline.unet(x, t, nulls).sample + w * pipeline.unet(x, t, labels).sample
             clean = (x - math.sqrt(1 - signal) * epsilon) / math.sqrt(signal)
+            if clip:
+                clean = clean.clip(-1, 1)
+                epsilon = (x - math.sqrt(signal) * clean) / math.sqrt(1 - signal)
             x = math.sqrt(next_signal) * clean + math.sqrt(1 - next_signal) * epsilon
     torch.testing.assert_close(images, x, rtol=1e-5, atol=1e-5)
 
@@ -177,18 +185,27 @@ def test_one_generator_repeats():
 # Solvers
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize(
+    ("schedule", "steps", "prediction_type"),
+    [
+        (LinearScheduler, 100, "epsilon"),
+        (LinearScheduler, 100, "sample"),
+        (LinearScheduler, 100, "v_prediction"),
+        (CosineScheduler, 25, "v_prediction"),
+        (SigmoidScheduler, 25, "v_prediction"),
+    ],
+)
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_every_solver_finds_the_gaussian(solver, prediction_type):
+def test_every_solver_finds_the_gaussian(solver, schedule, steps, prediction_type):
     """Pixels N(0.3, 0.25) from the exact denoiser; a deterministic solver maps x_T to about 0.3 + 0.5·x_T."""
-    trained = LinearScheduler(prediction_type=prediction_type, clip_sample=False)
+    trained = schedule(prediction_type=prediction_type, clip_sample=False)
     if solver in ("euler", "heun") and prediction_type == "sample":
         with pytest.raises(ValueError, match=f"The solver {solver} cannot use a model that predicts the clean sample"):
             make_solver(trained, solver)
         return
-    pipeline = gaussian_pipeline(make_solver(trained, solver), [0.3, 0.0], [0.25, 1.0], 128)
-    images = final_latents(pipeline, class_labels=[0], num_inference_steps=100, generator=seeded(0))
-    trained.set_timesteps(100)
+    pipeline = gaussian_pipeline(trained, make_solver(trained, solver), [0.3, 0.0], [0.25, 1.0], 128)
+    images = final_latents(pipeline, class_labels=[0], num_inference_steps=steps, generator=seeded(0))
+    trained.set_timesteps(steps)
     mean, variance = gaussian_after(noise_levels(trained), 0.3, 0.25, "small" if solver == "ddpm" else "ddim")
     start = randn_tensor(images.shape, generator=seeded(0), dtype=torch.float64)
     if solver == "ddpm":
@@ -196,8 +213,8 @@ def test_every_solver_finds_the_gaussian(solver, prediction_type):
         assert images.var().item() == pytest.approx(variance, abs=5 * variance * math.sqrt(2 / 128**2))
     elif solver in ("ddim", "euler"):  # one and the same first-order solver
         torch.testing.assert_close(images, mean + math.sqrt(variance) * start, rtol=0, atol=2e-3)
-    else:  # second order: the error of a first-order solver, 0.01·x_T, would be too large
-        torch.testing.assert_close(images, 0.3 + 0.5 * start, rtol=0, atol=0.02)
+    else:  # second order: the error of a first-order one, 0.01·x_T or more, would be too large
+        torch.testing.assert_close(images, 0.3 + 0.5 * start, rtol=0, atol=0.03)
 
 
 @pytest.mark.parametrize("clip_sample", [True, False])
@@ -298,7 +315,9 @@ def gaussian_after(levels, mean, variance, kind):
 def test_gaussian_mean_and_variance(kind, steps, spacing):
     variance_type = "fixed_large" if kind == "large" else "fixed_small"
     trained = LinearScheduler(clip_sample=False, timestep_spacing=spacing, variance_type=variance_type)
-    pipeline = gaussian_pipeline(make_solver(trained, "ddim" if kind == "ddim" else "ddpm"), [0.5, 0], [0.25, 1], 192)
+    pipeline = gaussian_pipeline(
+        trained, make_solver(trained, "ddim" if kind == "ddim" else "ddpm"), [0.5, 0], [0.25, 1], 192
+    )
     images = final_latents(pipeline, class_labels=0, num_inference_steps=steps, generator=seeded(0))
     mean, variance = gaussian_after(noise_levels(pipeline.scheduler), 0.5, 0.25, kind)
     pixels = 192**2
@@ -322,7 +341,7 @@ def test_the_recursion_itself(kind, spacing, expected):
 def test_guided_gaussians(w):
     """Unconditional N(0, 2), conditional N(0, 1): guided DDIM multiplies x_T by a known number, near 2^((1−w)/2)."""
     trained = LinearScheduler(clip_sample=False)
-    pipeline = gaussian_pipeline(make_solver(trained, "ddim"), [0.0, 0.0], [1.0, 2.0], 8)
+    pipeline = gaussian_pipeline(trained, make_solver(trained, "ddim"), [0.0, 0.0], [1.0, 2.0], 8)
     arguments = {"class_labels": [0, 0], "guidance_scale": w, "num_inference_steps": 1000}
     images = final_latents(pipeline, **arguments, generator=seeded(1, 2))
     start = randn_tensor((2, 1, 8, 8), generator=seeded(1, 2), dtype=torch.float64)
