@@ -199,7 +199,7 @@ def test_one_generator_repeats():
 def test_every_solver_finds_the_gaussian(solver, schedule, steps, prediction_type):
     """Pixels N(0.3, 0.25) from the exact denoiser; a deterministic solver maps x_T to about 0.3 + 0.5·x_T."""
     trained = schedule(prediction_type=prediction_type, clip_sample=False)
-    if solver in ("euler", "heun") and prediction_type == "sample":
+    if solver == "euler" and prediction_type == "sample":
         with pytest.raises(ValueError, match=f"The solver {solver} cannot use a model that predicts the clean sample"):
             make_solver(trained, solver)
         return
@@ -221,14 +221,14 @@ def test_every_solver_finds_the_gaussian(solver, schedule, steps, prediction_typ
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_every_solver_is_finite_on_an_untrained_unet(solver, prediction_type, clip_sample):
-    if solver in ("euler", "heun") and prediction_type == "sample":
+    if solver == "euler" and prediction_type == "sample":
         pytest.raises(ValueError, make_solver, CosineScheduler(prediction_type="sample"), solver)
         return
     trained = CosineScheduler(prediction_type=prediction_type, clip_sample=clip_sample)
     pipeline = tiny_pipeline(make_solver(trained, solver))
     latents = final_latents(pipeline, class_labels=[0, 1], guidance_scale=2, num_inference_steps=10)
     assert latents.shape == (2, 1, 8, 8) and latents.isfinite().all()
-    if clip_sample and solver not in ("euler", "heun"):  # those two do not clip
+    if clip_sample and solver != "euler":  # which does not clip
         assert latents.abs().max() <= 1 + 1e-5
 
 
@@ -241,7 +241,7 @@ def test_unknown_solver():
     ("solver", "steps", "sentence"),
     [
         ("ddpm", 61, "num_inference_steps=61: .* use 60.$"),
-        ("heun", 103, "num_inference_steps=103: .* use 102.$"),
+        ("unipc", 103, "num_inference_steps=103: .* use 102.$"),
         ("ddim", 30, "num_inference_steps=30: DDIM with trailing spacing needs a divisor of 1000"),
         ("ddim", 2000, "num_inference_steps=2000, but must lie between 1 and 1000"),
         ("ddpm", 1001, "between 1 and 1000"),
