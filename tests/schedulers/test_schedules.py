@@ -11,9 +11,6 @@ from without_project import run_without_project
 
 from schedulers import SCHEDULES, CosineScheduler, LinearScheduler, SigmoidScheduler
 from schedulers.scheduling_base import stock_arguments
-from schedulers.scheduling_cosine import cosine_alphas_cumprod
-from schedulers.scheduling_linear import linear_alphas_cumprod
-from schedulers.scheduling_sigmoid import sigmoid_alphas_cumprod
 
 
 def linear_by_hand(T=1000, first=1e-4, last=0.02):
@@ -47,12 +44,12 @@ OTHER_ARGUMENTS = {
     "sigmoid": {"tau": 0.7, "start": -2.0, "end": 4.0, "num_train_timesteps": 300},
 }
 FORMULAS = [
-    (linear_alphas_cumprod(1000, 1e-4, 0.02), linear_by_hand()),
-    (linear_alphas_cumprod(300, 2e-4, 0.05), linear_by_hand(300, 2e-4, 0.05)),
-    (cosine_alphas_cumprod(1000, 0.008), cosine_by_hand()),
-    (cosine_alphas_cumprod(300, 0.02), cosine_by_hand(300, 0.02)),
-    (sigmoid_alphas_cumprod(1000, -3.0, 3.0, 0.5), sigmoid_by_hand()),
-    (sigmoid_alphas_cumprod(300, -2.0, 4.0, 0.7), sigmoid_by_hand(300, -2.0, 4.0, 0.7)),
+    (LinearScheduler.alphas_bar(1000, 1e-4, 0.02), linear_by_hand()),
+    (LinearScheduler.alphas_bar(300, 2e-4, 0.05), linear_by_hand(300, 2e-4, 0.05)),
+    (CosineScheduler.alphas_bar(1000, 0.008), cosine_by_hand()),
+    (CosineScheduler.alphas_bar(300, 0.02), cosine_by_hand(300, 0.02)),
+    (SigmoidScheduler.alphas_bar(1000, tau=0.5, start=-3.0, end=3.0), sigmoid_by_hand()),
+    (SigmoidScheduler.alphas_bar(300, tau=0.7, start=-2.0, end=4.0), sigmoid_by_hand(300, -2.0, 4.0, 0.7)),
 ]
 SOLVERS = [
     diffusers.DDIMScheduler,
@@ -112,7 +109,7 @@ def test_linear_is_diffusers_linear():
 
 @pytest.mark.parametrize("tau", [0.3, 0.5, 1.0])
 def test_sigmoid_is_antisymmetric_about_the_middle(tau):
-    alphas_cumprod = sigmoid_alphas_cumprod(1000, -3.0, 3.0, tau)  # t = .001, …, 1
+    alphas_cumprod = SigmoidScheduler.alphas_bar(1000, tau=tau, start=-3.0, end=3.0)  # t = .001, …, 1
     np.testing.assert_allclose(alphas_cumprod[499], 0.5, rtol=1e-12)  # t = ½
     np.testing.assert_allclose(alphas_cumprod[:999] + alphas_cumprod[998::-1], 1, rtol=1e-12)
     assert alphas_cumprod[-1] == 1e-9
@@ -120,7 +117,9 @@ def test_sigmoid_is_antisymmetric_about_the_middle(tau):
 
 def test_sigmoid_of_large_tau_is_one_minus_t():
     expected = 1 - np.arange(1, 1000) / 1000
-    np.testing.assert_allclose(sigmoid_alphas_cumprod(1000, -3.0, 3.0, 1e3)[:-1], expected, atol=2e-6)
+    np.testing.assert_allclose(
+        SigmoidScheduler.alphas_bar(1000, tau=1e3, start=-3.0, end=3.0)[:-1], expected, atol=2e-6
+    )
 
 
 @every_schedule
