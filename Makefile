@@ -16,7 +16,7 @@ BIN := .venv/bin
 	cp requirements.lock .venv/requirements.lock
 
 demo: .venv
-	$(BIN)/python -m cardiff.demo
+	$(BIN)/python demo.py
 
 test: .venv
 	$(BIN)/python -m pytest

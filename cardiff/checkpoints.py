@@ -62,6 +62,21 @@ def write_checkpoint(root: Path, step: int, fill: Callable[[Path], None]) -> Pat
     return final
 
 
+def publish(checkpoint: Path, output_dir: Path) -> None:
+    """Copy a checkpoint's pipeline to the root of the output folder, file by file, each whole at any moment."""
+    for source in sorted(checkpoint.rglob("*")):
+        relative = source.relative_to(checkpoint)
+        if source.is_file() and relative.parts[0] != "training" and source.name != CHECKSUMS:
+            target = output_dir / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            aside = target.with_name(f".{target.name}.writing")
+            try:
+                shutil.copyfile(source, aside)
+                aside.replace(target)
+            finally:
+                aside.unlink(missing_ok=True)
+
+
 def prune(root: Path, newest: int, every: int) -> None:
     """Remove all but the `newest` checkpoints and those whose step is a multiple of `every` (0 for none)."""
     for path in list_checkpoints(root)[:-newest]:

@@ -4,11 +4,7 @@ A script's loop is `while trainer.maintain(): trainer.step()`. Nothing in `step`
 reads a number back, writes a file or draws a picture is in `maintain`.
 """
 
-import ctypes
 import math
-import os
-import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +29,7 @@ from cardiff.objective import loss_weights, prediction_target, squared_error
 from cardiff.plots import save_labelled_grid
 from cardiff.randomness import DROPOUT, batch_noise, derive_seed
 from cardiff.sampling import draw_images, gather_dict, make_solver
+from cardiff.signals import StopRequest
 from cardiff.state import TrainingState, refuse_changes
 from pipelines import ClassConditionalPipeline
 
@@ -118,7 +115,7 @@ class Trainer:
         self.log = RunLog(
             self.accelerator, self.output_dir / "logs", self.start_step, self.total_steps, config.to_dict()
         )
-        self.stop_requested = _StopRequest(self.accelerator.num_processes)
+        self.stop_requested = StopRequest(self.accelerator.num_processes)
 
     # The step: algorithm 1 of Ho et al. (arXiv 2006.11239), with the labels dropped as in arXiv 2207.12598.
 
@@ -292,7 +289,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             try:
                 path = checkpoints.write_checkpoint(self.checkpoint_root, self.global_step, fill)
-                publish_to_root(path, self.output_dir)
+                checkpoints.publish(path, self.output_dir)
                 train = self.config.train
                 checkpoints.prune(self.checkpoint_root, train.keep_checkpoints, train.keep_checkpoints_every)
                 outcome[0] = str(path)
@@ -380,59 +377,6 @@ class Trainer:
             )
         share = train.batch_size // processes
         return range(self.accelerator.process_index * share, (self.accelerator.process_index + 1) * share)
-
-
-def publish_to_root(checkpoint: Path, output_dir: Path) -> None:
-    """Copy a checkpoint's pipeline to the root of the output folder, file by file, each whole at any moment."""
-    for source in sorted(checkpoint.rglob("*")):
-        relative = source.relative_to(checkpoint)
-        if source.is_file() and relative.parts[0] != "training" and source.name != checkpoints.CHECKSUMS:
-            target = output_dir / relative
-            target.parent.mkdir(parents=True, exist_ok=True)
-            aside = target.with_name(f".{target.name}.writing")
-            try:
-                shutil.copyfile(source, aside)
-                aside.replace(target)
-            finally:
-                aside.unlink(missing_ok=True)
-
-
-class _StopRequest:
-    """Whether SIGTERM or SIGINT came, agreed on by all processes. A second SIGINT interrupts at once."""
-
-    def __init__(self, num_processes: int):
-        self.received = False
-        # Agreed on the CPU, so that the device is not waited for.
-        self.group = torch.distributed.new_group(backend="gloo") if num_processes > 1 else None
-        self.before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
-        _end_with_launcher()
-
-    def _receive(self, number, _frame) -> None:
-        self.received = True
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
-
-    def __call__(self) -> bool:
-        if self.group is None:
-            return self.received
-        flag = torch.tensor([int(self.received)])
-        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, group=self.group)
-        return bool(flag.item())
-
-    def restore(self) -> None:
-        """Give the signals back to whoever had them."""
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-
-def _end_with_launcher() -> None:
-    """Have the kernel send SIGTERM when `accelerate launch` is killed.
-
-    With one process it passes no signal on and would leave the training running unseen. Linux only.
-    """
-    parent = Path(f"/proc/{os.getppid()}/cmdline")
-    if parent.exists() and b"accelerate" in parent.read_bytes():
-        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 def _trackers(names: list[str]) -> list[str] | None:

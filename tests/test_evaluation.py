@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from cardiff import demo
+import demo
 from cardiff.config import DataConfig
 from cardiff.data import open_store
 from cardiff.evaluation import fit_image_classifier

@@ -1,6 +1,6 @@
 """The demo: train on the digits, draw the classes that are asked for, and check them with a classifier.
 
-python -m cardiff.demo
+`make demo` runs it; `python demo.py --output_dir DIR` puts the run elsewhere.
 """
 
 import argparse
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+import train_conditional
 from cardiff.cli import one_sentence_errors
 from cardiff.config import parse_run
 from cardiff.data import open_store
@@ -17,9 +18,8 @@ from cardiff.evaluation import fit_image_classifier
 from cardiff.hub import load_pipeline
 from cardiff.plots import save_labelled_grid
 from cardiff.sampling import draw_images, make_solver
-from cardiff.training import Trainer
 
-CONFIG = Path(__file__).parent.parent / "configs" / "digits_16_conditional.yaml"
+CONFIG = Path(__file__).parent / "configs" / "digits_16_conditional.yaml"
 # DDPM draws fresh noise in every step, which corrects errors of the steps before: after a training this short, more of
 # its samples are read correctly than DPM-Solver++'s.
 SOLVER, STEPS = "ddpm", 20
@@ -35,13 +35,9 @@ def main(argv=None):
     output_dir = Path(parser.parse_args(argv).output_dir)
     started = time.monotonic()
 
-    config = parse_run(
-        ["--config", str(CONFIG), "--output_dir", str(output_dir)], conditional=True, description=__doc__
-    )
-    trainer = Trainer(config)
-    while trainer.maintain():
-        trainer.step()
-    trainer.finish()
+    options = ["--config", str(CONFIG), "--output_dir", str(output_dir)]
+    train_conditional.main(options)
+    config = parse_run(options, conditional=True, description=__doc__)
 
     store = open_store(config.data, conditional=True)
     classifier = fit_image_classifier(np.asarray(store.images), store.labels)
