@@ -36,7 +36,8 @@ def main(argv=None):
     started = time.monotonic()
 
     options = ["--config", str(CONFIG), "--output_dir", str(output_dir)]
-    train_conditional.main(options)
+    if not train_conditional.main(options):
+        return  # interrupted: the same command goes on
     config = parse_run(options, conditional=True, description=__doc__)
 
     store = open_store(config.data, conditional=True)
@@ -45,26 +46,21 @@ def main(argv=None):
     pipeline.scheduler = make_solver(pipeline.scheduler, SOLVER)
     labels = np.arange(len(store.class_names))
     blocks, shares = [], {}
-    for scale in tqdm(SCALES, desc="sampling"):
-        per_class = MEASURED.get(scale, SHOWN)
-        wanted = np.tile(labels, per_class)
-        images = np.concatenate(
-            [
-                draw_images(
-                    pipeline,
-                    part,
-                    seed=0,
-                    labels=wanted[part].tolist(),
-                    guidance_scale=scale,
-                    steps=STEPS,
-                )
-                for part in np.array_split(np.arange(len(wanted)), -(-len(wanted) // 100))
-            ]
-        )
+    counts = {scale: len(labels) * MEASURED.get(scale, SHOWN) for scale in SCALES}
+    bar = tqdm(total=sum(counts.values()), desc="sampling", unit="img")
+    for scale, count in counts.items():
+        wanted = np.resize(labels, count)
+        images = []
+        for part in np.array_split(np.arange(count), -(-count // 100)):
+            chosen = wanted[part].tolist()
+            images.append(draw_images(pipeline, part, seed=0, labels=chosen, guidance_scale=scale, steps=STEPS))
+            bar.update(len(part))
+        images = np.concatenate(images)
         if scale in MEASURED:
             shares[scale] = classifier.accuracy(images, wanted)
         by_class = images[: SHOWN * len(labels)].reshape(SHOWN, len(labels), *images.shape[1:]).swapaxes(0, 1)
         blocks.append(by_class.reshape(-1, *images.shape[1:]))
+    bar.close()
     grid = output_dir / "grid.png"
     titles = ["no label (guidance 0)" if scale == 0 else f"guidance {scale:g}" for scale in SCALES]
     save_labelled_grid(np.stack(blocks), store.class_names, titles, grid, zoom=3)
@@ -72,8 +68,7 @@ def main(argv=None):
     print(f"\nLook at {grid}")
     print(f"A classifier that reads {classifier.held_out_accuracy:.1%} of held-out real digits correctly reads")
     for scale, share in shares.items():
-        count = MEASURED[scale] * len(labels)
-        print(f"  {share:6.1%} of {count} samples at guidance {scale:g} as the class asked for")
+        print(f"  {share:6.1%} of {counts[scale]} samples at guidance {scale:g} as the class asked for")
     print(f"Done in {time.monotonic() - started:.0f} s. Next:")
     print(f"  .venv/bin/python sample.py --model {output_dir} --labels 3,seven --guidance_scale 2 --grid sevens.png")
     print(f"  .venv/bin/tensorboard --logdir {output_dir}/logs")

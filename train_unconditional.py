@@ -15,7 +15,7 @@ def main(argv=None):
     trainer = Trainer(parse_run(argv, conditional=False, description=__doc__))
     while trainer.maintain():
         trainer.step()
-    trainer.finish()
+    return trainer.finish()
 
 
 if __name__ == "__main__":

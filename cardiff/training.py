@@ -186,8 +186,8 @@ class Trainer:
                     self.draw_samples()
         return not ending
 
-    def finish(self) -> None:
-        """Close the log and say what to do next."""
+    def finish(self) -> bool:
+        """Close the log and say what to do next; whether the run is complete."""
         if self.global_step < self.total_steps:
             self.log.say(f"Stopped after step {self.global_step}; run the same command to go on.")
         elif self.global_step == self.start_step:
@@ -196,6 +196,7 @@ class Trainer:
             self.log.say(f"Trained to step {self.global_step}; the pipeline is in {self.output_dir}.")
         self.log.close()
         self.stop_requested.restore()
+        return self.global_step >= self.total_steps
 
     def write_log(self) -> None:
         """Read the totals since the last entry, the one place where training waits for the device.
