@@ -49,12 +49,8 @@ def main(argv=None):
     bar = tqdm(total=sum(counts.values()), desc="sampling", unit="img")
     for scale, count in counts.items():
         wanted = np.resize(labels, count)
-        images = []
-        for part in np.array_split(np.arange(count), -(-count // 100)):
-            chosen = wanted[part].tolist()
-            images.append(draw_images(pipeline, part, seed=0, labels=chosen, guidance_scale=scale, steps=STEPS))
-            bar.update(len(part))
-        images = np.concatenate(images)
+        settings = {"seed": 0, "labels": wanted.tolist(), "steps": STEPS, "batch_size": 100}
+        images = draw_images(pipeline, range(count), guidance_scale=scale, progress=bar.update, **settings)
         if scale in MEASURED:
             shares[scale] = classifier.accuracy(images, wanted)
         by_class = images[: SHOWN * len(labels)].reshape(SHOWN, len(labels), *images.shape[1:]).swapaxes(0, 1)

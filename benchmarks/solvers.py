@@ -37,18 +37,9 @@ def main():
     for name in options.solvers:
         solver, steps = name.split(":")
         pipeline.scheduler = make_solver(trained, solver)
-        images = [
-            draw_images(
-                pipeline,
-                part,
-                seed=0,
-                labels=labels[part].tolist(),
-                guidance_scale=options.guidance_scale,
-                steps=int(steps),
-            )
-            for part in np.array_split(np.arange(len(labels)), -(-len(labels) // 100))
-        ]
-        share = classifier.accuracy(np.concatenate(images), labels)
+        settings = {"seed": 0, "guidance_scale": options.guidance_scale, "steps": int(steps), "batch_size": 100}
+        images = draw_images(pipeline, range(len(labels)), labels=labels.tolist(), **settings)
+        share = classifier.accuracy(images, labels)
         print(f"{solver} {steps} steps, guidance {options.guidance_scale:g}: {share:.1%} of {len(labels)}", flush=True)
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +68,8 @@ def draw_images(
     labels: Sequence[int] | None,
     guidance_scale: float,
     steps: int,
+    batch_size: int,
+    progress: Callable[[int], object] = lambda count: None,
 ) -> np.ndarray:
     """Images number `indices` of the series that `seed` starts, as uint8 (B, H, W, C).
 
@@ -75,17 +77,24 @@ def draw_images(
 
     Args:
         labels: Class of each image, or None to sample without labels.
+        batch_size: Images in one pass.
+        progress: Called with the number of images after each pass.
     """
     pipeline.set_progress_bar_config(disable=True)
-    images = pipeline(
-        class_labels=None if labels is None else list(labels),
-        batch_size=len(indices),
-        guidance_scale=guidance_scale,
-        num_inference_steps=steps,
-        generator=[image_generator(seed, index) for index in indices],
-        output_type="pt",
-    ).images
-    return to_uint8(images)
+    drawn = []
+    for first in range(0, len(indices), batch_size):
+        batch = slice(first, first + batch_size)
+        images = pipeline(
+            class_labels=None if labels is None else list(labels[batch]),
+            batch_size=len(indices[batch]),
+            guidance_scale=guidance_scale,
+            num_inference_steps=steps,
+            generator=[image_generator(seed, int(index)) for index in indices[batch]],
+            output_type="pt",
+        ).images
+        drawn.append(to_uint8(images))
+        progress(len(images))
+    return np.concatenate(drawn) if drawn else np.empty(0, np.uint8)
 
 
 def to_uint8(images: torch.Tensor) -> np.ndarray:
@@ -153,17 +162,15 @@ def _draw_grid(pipeline, options, labels, scales, state) -> Path:
     rows = labels if labels is not None else [None]
     columns = max(1, (options.num_images or 8 * len(rows)) // len(rows))
     rows_of = np.repeat(np.arange(len(rows)), columns)
+    mine = [i for batch in _batches(len(rows_of), options, state) for i in batch]
+    chosen = None if labels is None else [rows[rows_of[i]] for i in mine]
+    settings = {"seed": options.seed, "labels": chosen, "steps": options.steps, "batch_size": options.batch_size}
     blocks = []
-    for scale in tqdm(scales, desc="guidance scales", disable=not state.is_main_process):
-        mine = {}
-        for first in range(state.process_index * options.batch_size, len(rows_of), _stride(options, state)):
-            indices = range(first, min(first + options.batch_size, len(rows_of)))
-            chosen = None if labels is None else [rows[rows_of[i]] for i in indices]
-            images = draw_images(
-                pipeline, indices, seed=options.seed, labels=chosen, guidance_scale=scale, steps=options.steps
-            )
-            mine.update(zip(indices, images))
-        blocks.append([image for _, image in sorted(gather_dict(mine).items())])
+    bar = tqdm(total=len(mine) * len(scales), desc="images", unit="img", disable=not state.is_main_process)
+    for scale in scales:
+        images = draw_images(pipeline, mine, guidance_scale=scale, progress=bar.update, **settings)
+        blocks.append([image for _, image in sorted(gather_dict(dict(zip(mine, images))).items())])
+    bar.close()
     path = Path(options.grid)
     if state.is_main_process:
         names = [""] if labels is None else [pipeline.id2label[label] for label in rows]
@@ -187,16 +194,13 @@ def _fill_folder(pipeline, folder, options, labels, scale, state) -> Path:
         _claim_folder(output, identity)
     state.wait_for_everyone()
 
-    # Batches are fixed ranges of images, whoever draws them: equal batch sizes give equal bits.
-    batches = [range(first, min(first + options.batch_size, count)) for first in range(0, count, options.batch_size)]
-    mine = batches[state.process_index :: state.num_processes]
+    mine = _batches(count, options, state)
     bar = tqdm(total=sum(map(len, mine)), desc="images", unit="img", disable=not state.is_main_process)
     for batch in mine:
         if not all(image_file(output, i).exists() for i in batch):
             chosen = None if labels is None else [labels[i % len(labels)] for i in batch]
-            images = draw_images(
-                pipeline, batch, seed=options.seed, labels=chosen, guidance_scale=scale, steps=options.steps
-            )
+            settings = {"seed": options.seed, "steps": options.steps, "batch_size": options.batch_size}
+            images = draw_images(pipeline, batch, labels=chosen, guidance_scale=scale, **settings)
             for i, image in zip(batch, images):
                 _write_png(image, image_file(output, i))
         bar.update(len(batch))
@@ -276,8 +280,11 @@ def _numbers(text: str) -> list[float]:
     return numbers
 
 
-def _stride(options, state) -> int:
-    return options.batch_size * state.num_processes
+def _batches(count: int, options: SampleOptions, state: PartialState) -> list[range]:
+    """This process's batches. They are fixed ranges, whoever draws them: equal batch sizes give equal bits."""
+    size = options.batch_size
+    batches = [range(first, min(first + size, count)) for first in range(0, count, size)]
+    return batches[state.process_index :: state.num_processes]
 
 
 def _write_png(image: np.ndarray, path: Path) -> None:

@@ -227,7 +227,8 @@ class Trainer:
         """Draw the sample grid from the averaged weights: the same noise and classes every time."""
         train = self.config.train
         accelerator, count = self.accelerator, train.sample_images
-        if isinstance(self.averaged_pipeline(), ClassConditionalPipeline):
+        self.averaged_pipeline()  # fills averaged_unet
+        if self.config.conditional:
             rows = min(8, len(self.class_names), count)
             shown = np.linspace(0, len(self.class_names) - 1, rows).round().astype(int).tolist()
             columns = count // rows
@@ -241,20 +242,16 @@ class Trainer:
             self.averaged_unet, make_solver(self.scheduler, "dpm"), dict(enumerate(self.class_names))
         )
         mine = list(range(accelerator.process_index, rows * columns, accelerator.num_processes))
-        images = {}
-        per_pass = max(1, len(self.positions) // train.gradient_accumulation_steps)  # what training fits in memory
-        for first in range(0, len(mine), per_pass):
-            part = mine[first : first + per_pass]
-            drawn = draw_images(
-                pipeline,
-                part,
-                seed=train.seed,
-                labels=None if labels is None else [labels[i] for i in part],
-                guidance_scale=getattr(train, "sample_guidance_scale", 1.0),
-                steps=train.sample_steps,
-            )
-            images.update(zip(part, drawn))
-        images = gather_dict(images)
+        images = draw_images(
+            pipeline,
+            mine,
+            seed=train.seed,
+            labels=None if labels is None else [labels[i] for i in mine],
+            guidance_scale=getattr(train, "sample_guidance_scale", 1.0),
+            steps=train.sample_steps,
+            batch_size=len(self.positions) // train.gradient_accumulation_steps,  # what training fits in memory
+        )
+        images = gather_dict(dict(zip(mine, images)))
         if accelerator.is_main_process:
             path = self.output_dir / "samples" / f"step-{self.global_step:08d}.png"
             save_labelled_grid(np.stack([images[i] for i in sorted(images)])[None], names, [""], path)
@@ -357,6 +354,11 @@ class Trainer:
         if state.scaler is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state.scaler)
         self.global_step, self.stream_state, self.last_checkpoint = state.step, state.stream, str(path)
+        if self.accelerator.is_main_process:
+            try:
+                checkpoints.publish(path, self.output_dir)  # the run may have been killed just before it did
+            except OSError as error:
+                raise ValueError(f"{self.output_dir} cannot be written ({error}): make room.") from error
         self.accelerator.print(f"Resuming from {path}.")
 
     def _total_steps(self) -> int:

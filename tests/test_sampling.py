@@ -288,7 +288,7 @@ def test_a_grid_shows_the_series_of_its_seed(model, tmp_path):
     assert left > 8 and top > 8
     for block, scale in enumerate((0.0, 2.5)):
         expected = draw_images(
-            pipeline, range(6), seed=0, labels=[1, 1, 1, 0, 0, 0], guidance_scale=scale, steps=STEPS
+            pipeline, range(6), seed=0, labels=[1, 1, 1, 0, 0, 0], guidance_scale=scale, batch_size=64, steps=STEPS
         ).astype(int)
         for i in range(6):
             y, x = top + (i // 3) * 68, left + block * 216 + (i % 3) * 68
@@ -306,8 +306,8 @@ def test_a_grid_without_labels(unconditional, tmp_path):
 
 def test_draw_images_without_labels_is_the_null_class(model):
     pipeline = load_pipeline(model)
-    without = draw_images(pipeline, [3, 4], seed=0, labels=None, guidance_scale=2, steps=STEPS)
-    nulls = draw_images(pipeline, [3, 4], seed=0, labels=[0, 1], guidance_scale=0, steps=STEPS)
+    without = draw_images(pipeline, [3, 4], seed=0, labels=None, guidance_scale=2, steps=STEPS, batch_size=2)
+    nulls = draw_images(pipeline, [3, 4], seed=0, labels=[0, 1], guidance_scale=0, steps=STEPS, batch_size=2)
     assert without.dtype == np.uint8 and without.shape == (2, 8, 8, 3)
     np.testing.assert_array_equal(without, nulls)
 

@@ -133,6 +133,16 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(tmp_path, digi
     assert file_hash(weights) == file_hash(tmp_path / "whole" / weights.relative_to(tmp_path / "damaged"))
 
 
+def test_a_run_killed_before_it_published_its_last_checkpoint_is_mended(tmp_path, digits_options):
+    options = [*digits_options, "--train.max_steps", 2]
+    train(tmp_path, *options)
+    published = final_weights(tmp_path)
+    (tmp_path / "unet/diffusion_pytorch_model.safetensors").write_bytes(b"of an earlier checkpoint")
+    (tmp_path / "model_index.json").unlink()
+    train(tmp_path, *options)
+    assert final_weights(tmp_path) == published and (tmp_path / "model_index.json").exists()
+
+
 def test_a_full_disk_loses_no_earlier_checkpoint(tmp_path, digits_options, capsys):
     options = [*digits_options, "--train.max_steps", 4, "--train.checkpoint_every", 2]
     trainer = build(tmp_path, *options)
