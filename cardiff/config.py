@@ -16,7 +16,7 @@ from typing import Literal
 import yaml
 
 from cardiff.cli import CommandLine
-from schedulers import SCHEDULES, NoiseSchedule
+from schedulers import SCHEDULES, NoiseSchedule, find_schedule
 
 
 @dataclass
@@ -121,8 +121,8 @@ class TrainConfig:
     """Gradients are scaled down to this norm."""
     ema_decay: float = 0.9999
     """Largest decay of the weight average; at step n it is at most (1+n)/(10+n), so short runs average less."""
-    loss_weighting: Literal["uniform", "min_snr"] = "uniform"
-    """Weights of the loss over timesteps: none, or min-SNR (arXiv 2303.09556)."""
+    loss_weighting: Literal["uniform", "min_snr", "schedule_free"] = "uniform"
+    """Weights of the loss over timesteps: none, min-SNR (arXiv 2303.09556), or those that divide the schedule out."""
     min_snr_gamma: float = 5.0
     """Where min-SNR caps the signal-to-noise ratio."""
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
@@ -180,9 +180,9 @@ class RunConfig:
 
 
 def make_schedule(scheduler: dict) -> NoiseSchedule:
-    """The schedule of a `scheduler` section: the class registered under its name, built from the other keys."""
+    """The schedule of a `scheduler` section: what its name stands for, built from the other keys."""
     arguments = dict(scheduler)
-    return SCHEDULES[arguments.pop("name")](**arguments)
+    return find_schedule(arguments.pop("name"))(**arguments)
 
 
 def parse_run(argv: Sequence[str] | None, *, conditional: bool, description: str) -> RunConfig:
@@ -193,14 +193,22 @@ def parse_run(argv: Sequence[str] | None, *, conditional: bool, description: str
     argv = sys.argv[1:] if argv is None else list(argv)
     name = _schedule_name(argv)
     parser = CommandLine(description)
+    try:
+        schedule = find_schedule(name)
+    except ValueError as error:
+        parser.error(f"scheduler.name: {error}")
     parser.add_argument("--config", action="config", help="YAML file with the sections below; give it first.")
     parser.add_argument("--output_dir", type=str, required=True, help="Folder of the run; a run found there goes on.")
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
     parser.add_argument("--unet", type=UNetConfig, default=UNetConfig())
     parser.add_argument(
-        "--scheduler.name", type=Literal[tuple(SCHEDULES)], default=name, help="Noise schedule; it brings the rest."
+        "--scheduler.name",
+        type=str,
+        default=name,
+        help=f"Noise schedule: {', '.join(SCHEDULES)}, or FILE.py:FUNCTION for a function of your own that returns "
+        "alphas_cumprod at the times t; it brings the options below.",
     )
-    parser.add_class_arguments(SCHEDULES[name], "scheduler", skip={"trained_betas"})
+    parser.add_class_arguments(schedule, "scheduler", skip={"trained_betas"})
     section = ConditionalTrainConfig if conditional else TrainConfig
     parser.add_argument("--train", type=section, default=section())
     parsed = parser.parse_args(argv)
@@ -281,4 +289,4 @@ def _schedule_name(argv: Sequence[str]) -> str:
         name = section.get("name") if isinstance(section, dict) else None
         if name is not None:
             break
-    return name if name in SCHEDULES else "cosine"  # an unknown name is reported by the real parser
+    return "cosine" if name is None else str(name)

@@ -15,6 +15,8 @@ from diffusers import DDPMScheduler
 from PIL import Image
 from tqdm.auto import tqdm
 
+from cardiff.analysis.catalogue import alphas_cumprod_of, section_of
+from cardiff.analysis.errors import log_snr_of, steps_of
 from cardiff.checkpoints import file_hash
 from cardiff.hub import find_model, load_pipeline, weights_file
 from cardiff.plots import save_labelled_grid
@@ -53,10 +55,21 @@ def make_solver(scheduler, name: str):
     # Only what describes the trained noise levels is handed over, so that no solver warns of keys of another.
     inherited = ("num_train_timesteps", "trained_betas", "prediction_type", "timestep_spacing", "clip_sample")
     inherited += ("variance_type",) if issubclass(solver, DDPMScheduler) else ()
-    inherited += ("beta_start", "beta_end", "beta_schedule")
+    inherited += ("beta_start", "beta_end", "beta_schedule", "rescale_betas_zero_snr")
     accepted = solver._get_init_keys(solver)
     config = {key: scheduler.config[key] for key in inherited if key in accepted and key in scheduler.config}
     return solver(**{**config, **options})
+
+
+def timesteps_at(scheduler, log_snr: np.ndarray) -> list[int]:
+    """The trained timesteps nearest to these log-SNRs, falling: steps of another schedule on the trained noise levels.
+
+    The network is told the timestep, so it must be sampled with the levels that it was trained on; only which of them
+    are visited is free.
+    """
+    trained = torch.logit(scheduler.alphas_cumprod.double(), eps=1e-12).numpy()  # falls with t
+    nearest = np.abs(trained - np.asarray(log_snr, dtype=np.float64)[:, None]).argmin(1)
+    return sorted(set(nearest.tolist()), reverse=True)
 
 
 @torch.no_grad()
@@ -69,6 +82,7 @@ def draw_images(
     guidance_scale: float,
     steps: int,
     batch_size: int,
+    timesteps: Sequence[int] | None = None,
     progress: Callable[[int], object] = lambda count: None,
 ) -> np.ndarray:
     """Images number `indices` of the series that `seed` starts, as uint8 (B, H, W, C).
@@ -78,6 +92,7 @@ def draw_images(
     Args:
         labels: Class of each image, or None to sample without labels.
         batch_size: Images in one pass.
+        timesteps: The noise levels to step through, falling, instead of `steps` evenly spaced ones.
         progress: Called with the number of images after each pass.
     """
     pipeline.set_progress_bar_config(disable=True)
@@ -89,6 +104,7 @@ def draw_images(
             batch_size=len(indices[batch]),
             guidance_scale=guidance_scale,
             num_inference_steps=steps,
+            timesteps=timesteps,
             generator=[image_generator(seed, int(index)) for index in indices[batch]],
             output_type="pt",
         ).images
@@ -122,6 +138,8 @@ class SampleOptions:
     """ddpm, ddim, dpm (DPM-Solver++), unipc or euler."""
     steps: int = 25
     """Solver steps."""
+    steps_of: str | None = None
+    """Visit the noise levels of another schedule: a name, a YAML file with a scheduler section or FILE.py:FUNCTION."""
     seed: int = 0
     """Image i depends on the seed and i, whatever the batch size and the number of processes."""
     batch_size: int = 64
@@ -149,22 +167,27 @@ def run(options: SampleOptions) -> Path:
         folder = find_model(options.model, options.revision)
     pipeline = load_pipeline(folder).to(state.device)
     pipeline.scheduler = make_solver(pipeline.scheduler, options.solver)
-    pipeline.set_timesteps(options.steps)  # refuses before anything is written
+    timesteps = None
+    if options.steps_of is not None:
+        levels = log_snr_of(alphas_cumprod_of(section_of(options.steps_of)))
+        timesteps = timesteps_at(pipeline.scheduler, steps_of(levels, options.steps))
+    pipeline.set_timesteps(options.steps, timesteps=timesteps)  # refuses before anything is written
     labels = _labels(pipeline, options.labels)
     if options.grid is not None:
-        return _draw_grid(pipeline, options, labels, scales, state)
+        return _draw_grid(pipeline, options, labels, scales, timesteps, state)
     if len(scales) > 1:
         raise ValueError("--output takes one --guidance_scale; several are for --grid.")
-    return _fill_folder(pipeline, folder, options, labels, scales[0], state)
+    return _fill_folder(pipeline, folder, options, labels, scales[0], timesteps, state)
 
 
-def _draw_grid(pipeline, options, labels, scales, state) -> Path:
+def _draw_grid(pipeline, options, labels, scales, timesteps, state) -> Path:
     rows = labels if labels is not None else [None]
     columns = max(1, (options.num_images or 8 * len(rows)) // len(rows))
     rows_of = np.repeat(np.arange(len(rows)), columns)
     mine = [i for batch in _batches(len(rows_of), options, state) for i in batch]
     chosen = None if labels is None else [rows[rows_of[i]] for i in mine]
     settings = {"seed": options.seed, "labels": chosen, "steps": options.steps, "batch_size": options.batch_size}
+    settings["timesteps"] = timesteps
     blocks = []
     bar = tqdm(total=len(mine) * len(scales), desc="images", unit="img", disable=not state.is_main_process)
     for scale in scales:
@@ -179,7 +202,7 @@ def _draw_grid(pipeline, options, labels, scales, state) -> Path:
     return path
 
 
-def _fill_folder(pipeline, folder, options, labels, scale, state) -> Path:
+def _fill_folder(pipeline, folder, options, labels, scale, timesteps, state) -> Path:
     output = Path(options.output)
     count = options.num_images or 8 * len(labels or [None])
     identity = {
@@ -190,6 +213,8 @@ def _fill_folder(pipeline, folder, options, labels, scale, state) -> Path:
         "steps": options.steps,
         "seed": options.seed,
     }
+    if timesteps is not None:
+        identity["timesteps"] = timesteps
     if state.is_main_process:
         _claim_folder(output, identity)
     state.wait_for_everyone()
@@ -200,6 +225,7 @@ def _fill_folder(pipeline, folder, options, labels, scale, state) -> Path:
         if not all(image_file(output, i).exists() for i in batch):
             chosen = None if labels is None else [labels[i % len(labels)] for i in batch]
             settings = {"seed": options.seed, "steps": options.steps, "batch_size": options.batch_size}
+            settings["timesteps"] = timesteps
             images = draw_images(pipeline, batch, labels=chosen, guidance_scale=scale, **settings)
             for i, image in zip(batch, images):
                 _write_png(image, image_file(output, i))
@@ -212,7 +238,8 @@ def _fill_folder(pipeline, folder, options, labels, scale, state) -> Path:
             label = None if labels is None else labels[i % len(labels)]
             entry = {"file": image_file(output, i).name, "index": i, "seed": image_seed(options.seed, i)}
             entry |= {"label": label, "name": pipeline.id2label.get(label)}
-            entry |= {key: identity[key] for key in ("guidance_scale", "solver", "steps", "weights_sha256")}
+            how = ("guidance_scale", "solver", "steps", "timesteps", "weights_sha256")
+            entry |= {key: identity[key] for key in how if key in identity}
             lines.append(json.dumps(entry))
         _write_text(output / "manifest.jsonl", "\n".join(lines) + "\n")
     return output

@@ -84,6 +84,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         class_labels: int | str | Sequence[int | str] | torch.Tensor | None = None,
         guidance_scale: float = 1.0,
         num_inference_steps: int = 50,
+        timesteps: Sequence[int] | None = None,
         batch_size: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "pil",
@@ -99,6 +100,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 conditional model and 0 the unconditional one, at one UNet evaluation a step; any other value takes
                 two, in one batched pass.
             num_inference_steps: Number of solver steps.
+            timesteps: The noise levels to step through instead, falling, for schedulers whose `set_timesteps` takes
+                them.
             batch_size: Number of images when there are no labels.
             generator: One generator, or a list with one per image, which makes an image independent of its batch.
             output_type: "pil" images, "np" float (B, H, W, C) in [0, 1], or "pt" float (B, C, H, W) in [0, 1].
@@ -126,7 +129,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         if isinstance(generator, list) and len(generator) != count:
             raise ValueError(f"{len(generator)} generators for {count} images: give one, or one per image.")
         dtype = torch.promote_types(self.unet.dtype, torch.float32)
-        self.set_timesteps(num_inference_steps, device)
+        self.set_timesteps(num_inference_steps, device, timesteps)
         latents = (
             randn_tensor(shape, generator=generator, device=device, dtype=dtype) * self.scheduler.init_noise_sigma
         )
@@ -177,13 +180,33 @@ class ClassConditionalPipeline(DiffusionPipeline):
             return ids, 1
         return (nulls, 0) if guidance_scale == 0 else (nulls + ids, guidance_scale)
 
-    def set_timesteps(self, num_inference_steps: int, device: torch.device | str | None = None) -> None:
+    def set_timesteps(
+        self,
+        num_inference_steps: int,
+        device: torch.device | str | None = None,
+        timesteps: Sequence[int] | None = None,
+    ) -> None:
         """Set the scheduler's timesteps.
 
         Raises:
-            ValueError: A number of steps for which diffusers' spacing is wrong.
+            ValueError: A number of steps for which diffusers' spacing is wrong, or timesteps that the scheduler
+                cannot step through.
         """
         config = self.scheduler.config
+        if timesteps is not None:
+            if "timesteps" not in inspect.signature(self.scheduler.set_timesteps).parameters:
+                raise ValueError(
+                    f"{type(self.scheduler).__name__} cannot step through given timesteps: "
+                    "use DDPM, DPM-Solver++ or Euler, or leave them out."
+                )
+            timesteps = [int(t) for t in timesteps]
+            falling = all(a > b for a, b in zip(timesteps, timesteps[1:]))
+            if not (timesteps and falling and timesteps[0] < config.num_train_timesteps and timesteps[-1] >= 0):
+                raise ValueError(
+                    f"timesteps must fall strictly within 0 to {config.num_train_timesteps - 1}, not {timesteps}."
+                )
+            self.scheduler.set_timesteps(timesteps=timesteps, device=device)
+            return
         spacing = config.get("timestep_spacing", "leading")
         n, total = num_inference_steps, config.num_train_timesteps
         if not 1 <= n <= total:

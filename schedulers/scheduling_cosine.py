@@ -3,7 +3,7 @@
 import numpy as np
 from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401  diffusers looks for it in this module
 
-from schedulers.scheduling_base import NoiseSchedule, times
+from schedulers.scheduling_base import NoiseSchedule, from_betas, times
 
 
 class CosineScheduler(NoiseSchedule):
@@ -18,5 +18,4 @@ class CosineScheduler(NoiseSchedule):
         """ᾱ = f(t)/f(0) with f(t) = cos²((t + s)/(1 + s) · π/2), and β ≤ 0.999 near t = 1 as in the paper."""  # (T,)
         t = np.concatenate([[0.0], times(num_train_timesteps)])
         f = np.cos((t + s) / (1 + s) * np.pi / 2) ** 2
-        betas = np.minimum(1 - f[1:] / f[:-1], 0.999)
-        return np.cumprod(1 - betas)
+        return from_betas(np.minimum(1 - f[1:] / f[:-1], 0.999))

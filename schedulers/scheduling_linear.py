@@ -3,7 +3,7 @@
 import numpy as np
 from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401  diffusers looks for it in this module
 
-from schedulers.scheduling_base import NoiseSchedule, times
+from schedulers.scheduling_base import NoiseSchedule, from_betas, times
 
 
 class LinearScheduler(NoiseSchedule):
@@ -18,4 +18,4 @@ class LinearScheduler(NoiseSchedule):
     def alphas_bar(num_train_timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> np.ndarray:
         """ᾱ_t = ∏ (1 − β_i), β evenly spaced from beta_start to beta_end."""  # (T,)
         steps = len(times(num_train_timesteps))
-        return np.cumprod(1 - np.linspace(beta_start, beta_end, steps, dtype=np.float64))
+        return from_betas(np.linspace(beta_start, beta_end, steps, dtype=np.float64))

@@ -5,7 +5,7 @@ with the start, end and temperature of Chen, "On the Importance of Noise Schedul
 import numpy as np
 from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401  diffusers looks for it in this module
 
-from schedulers.scheduling_base import NoiseSchedule, times
+from schedulers.scheduling_base import NoiseSchedule, from_log_snr, times
 
 
 class SigmoidScheduler(NoiseSchedule):
@@ -24,7 +24,7 @@ class SigmoidScheduler(NoiseSchedule):
             raise ValueError(f"SigmoidScheduler: tau={tau} must be above 0, and end={end} above start={start}.")
 
         def logistic(x):
-            return 1 / (1 + np.exp(-x / tau))
+            return from_log_snr(x / tau)
 
         t = times(num_train_timesteps)
         alphas_bar = (logistic(end) - logistic(t * (end - start) + start)) / (logistic(end) - logistic(start))

@@ -135,7 +135,14 @@ def test_a_later_file_beats_an_earlier_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "argument", "value"), [("linear", "beta_end", 0.03), ("cosine", "s", 0.01), ("sigmoid", "tau", 0.9)]
+    ("name", "argument", "value"),
+    [
+        ("linear", "beta_end", 0.03),
+        ("cosine", "s", 0.01),
+        ("sigmoid", "tau", 0.9),
+        ("cosine_log_snr", "shift_clean", -0.5),
+        ("knots", "log_snr", [9.0, 0.0, -9.0]),
+    ],
 )
 def test_the_schedule_brings_its_arguments(name, argument, value, refused):
     option = (f"--scheduler.{argument}", str(value))
@@ -144,8 +151,58 @@ def test_the_schedule_brings_its_arguments(name, argument, value, refused):
     schedule = make_schedule(config.scheduler)
     assert type(schedule) is SCHEDULES[name] and schedule.config[argument] == value
     assert parse(f"--scheduler.name={name}", *option) == config
-    other = next(other for other in SCHEDULES if other != name)
+    other = next(other for other in SCHEDULES if argument not in inspect.signature(SCHEDULES[other]).parameters)
     assert f"there is no option 'scheduler.{argument}'" in refused("--scheduler.name", other, *option)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_has_the_modifiers(name):
+    required = {"knots": ["--scheduler.log_snr", "[9, -9]"], "table": ["--scheduler.alphas_cumprod", "[0.9, 0.3]"]}
+    options = ["--scheduler.rescale_betas_zero_snr", "true", "--scheduler.input_scale", "0.5"]
+    options += ["--scheduler.prediction_type", "v_prediction", *required.get(name, [])]
+    options += ["--scheduler.num_train_timesteps", "2"] if name == "table" else []
+    schedule = make_schedule(parse("--scheduler.name", name, *options).scheduler)
+    assert schedule.alphas_cumprod[-1] == 0 and schedule.config.input_scale == 0.5
+
+
+def test_lists_of_a_file(tmp_path):
+    """What a user gives instead of a formula: knots or the whole table."""
+    (tmp_path / "knots.yaml").write_text("scheduler: {name: knots, log_snr: [9, 1, -9], times: [0, 0.4, 1]}")
+    schedule = make_schedule(parse("--config", str(tmp_path / "knots.yaml")).scheduler)
+    signal = schedule.alphas_cumprod[[399, 999]].double()
+    torch.testing.assert_close(torch.logit(signal), torch.tensor([1.0, -9.0], dtype=torch.float64), rtol=0, atol=1e-3)
+    table = "scheduler: {name: table, num_train_timesteps: 3, alphas_cumprod: [0.9, 0.5, 0.1]}"
+    (tmp_path / "table.yaml").write_text(table)
+    schedule = make_schedule(parse("--config", str(tmp_path / "table.yaml")).scheduler)
+    torch.testing.assert_close(schedule.alphas_cumprod, torch.tensor([0.9, 0.5, 0.1]))
+
+
+def test_a_function_of_the_users(tmp_path, capsys, refused):
+    """Its parameters are options, from a file or the command line, with their help; the written configuration reads
+    back.
+    """
+    path = tmp_path / "mine.py"
+    path.write_text(
+        'def power(t, exponent=2.0):\n    """A power.\n\n    Args:\n        exponent: The power itself.\n    """\n'
+        "    return 0.999 * (1 - 0.99 * t) ** exponent\n\n\ndef rising(t):\n    return t / 2\n"
+    )
+    name = f"{path}:power"
+    (tmp_path / "run.yaml").write_text(f"scheduler: {{name: '{name}', exponent: 3}}")
+    config = parse("--config", str(tmp_path / "run.yaml"))
+    assert config.scheduler["name"] == name and config.scheduler["exponent"] == 3.0
+    assert make_schedule(config.scheduler).alphas_cumprod[0].item() == pytest.approx(0.999 * 0.99901**3, rel=1e-6)
+    assert parse("--scheduler.name", name, "--scheduler.exponent", "3") == config
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
+    assert parse("--config", str(tmp_path / "config.yaml")) == config
+    with pytest.raises(SystemExit, match="0"):
+        parse("--scheduler.name", name, "--help")
+    assert "--scheduler.exponent EXPONENT The power itself." in " ".join(capsys.readouterr().out.split())
+    assert "did you mean 'scheduler.exponent'?" in refused("--scheduler.name", name, "--scheduler.exponnet", "3")
+    assert "scheduler.exponent is 'x', but must be float." in refused(
+        "--scheduler.name", name, "--scheduler.exponent=x"
+    )
+    assert "rising: alphas_cumprod must fall strictly" in refused("--scheduler.name", f"{path}:rising")
+    assert "has no function 'absent'" in refused("--scheduler.name", f"{path}:absent")
 
 
 def test_the_schedule_of_the_command_line_beats_the_file():
@@ -165,7 +222,15 @@ def test_the_schedule_of_the_command_line_beats_the_file():
         (["--train.batch_size", "many"], "train.batch_size is 'many', but must be int."),
         (["--train.max_steps", "1.5"], "train.max_steps is '1.5', but must be int or null."),
         (["--data.channels", "2"], "data.channels is '2', but must be one of 1, 3."),
-        (["--scheduler.name", "cosin"], "cosin"),
+        (["--scheduler.name", "cosin"], "scheduler.name: There is no schedule 'cosin'; did you mean 'cosine'?"),
+        (["--scheduler.name", "/nowhere.py:f"], "There is no file /nowhere.py to take the schedule f from."),
+        (["--scheduler.name", "knots"], "the following arguments are required: scheduler.log_snr"),
+        (
+            ["--scheduler.name", "table", "--scheduler.alphas_cumprod", "[0.5]"],
+            "num_train_timesteps is 1000: give one",
+        ),
+        (["--scheduler.rescale_betas_zero_snr", "true"], "choose v_prediction or sample."),
+        (["--scheduler.input_scale", ".nan"], "CosineScheduler: input_scale=nan must be finite."),
         (["--scheduler.prediction_type", "v"], "must be one of 'epsilon', 'v_prediction', 'sample'."),
         (["--train.batch_size", "0"], "train.batch_size is 0, but must be above 0."),
         (["--train.learning_rate=-1e-4"], "train.learning_rate is -0.0001, but must be above 0."),
@@ -199,7 +264,9 @@ def test_mistakes_on_the_command_line(argv, sentence, refused):
     [
         ("train: {batch_sise: 3}", "there is no option 'train.batch_sise'; did you mean 'train.batch_size'?"),
         ("scheduler: {name: cosine, tau: 0.5}", "there is no option 'scheduler.tau'"),
-        ("scheduler: {name: cosnie}", "cosnie"),
+        ("scheduler: {name: cosnie}", "There is no schedule 'cosnie'; did you mean 'cosine'?"),
+        ("scheduler: {name: 3}", "There is no schedule '3'; choose one of cauchy"),
+        ("scheduler: {name: knots, log_snr: [9, 9]}", "each below the one before"),
         ("unte: {dropout: 0.5}", "unte"),
         ("train: {batch_size: [1, 2]}", "train.batch_size"),
         ("train: {batch_size: 3", ""),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from diffusers.training_utils import EMAModel
+from example_schedules import example
 
 from cardiff.objective import loss_weights, prediction_target
 from schedulers import SCHEDULES
@@ -102,7 +103,7 @@ def test_configurations_exist(document):
 
 def schedule(name, **options) -> DDPMScheduler:
     """A stock scheduler in float64 with the ᾱ of one of our schedules, unclipped unless asked for."""
-    scheduler = SCHEDULES[name](**{"clip_sample": False, **options}).to_stock()
+    scheduler = example(name, **{"clip_sample": False, **options}).to_stock()
     scheduler.alphas_cumprod, scheduler.one = scheduler.alphas_cumprod.double(), scheduler.one.double()
     return scheduler
 

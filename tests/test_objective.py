@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from example_schedules import example
 
 from cardiff.objective import loss_weights, prediction_target, squared_error
 from schedulers import SCHEDULES, CosineScheduler, LinearScheduler
@@ -70,11 +71,11 @@ def test_errors_of_the_three_predictions(t):
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_min_snr_is_one_weight_on_the_clean_image(name, gamma):
     """min(SNR, γ) on the error of x̂₀, whatever is predicted."""
-    snr = snr_of(SCHEDULES[name]())
+    snr = snr_of(example(name))
     per_clean_error = {"epsilon": snr, "v_prediction": 1 + snr, "sample": torch.ones_like(snr)}
     expected = torch.minimum(snr, torch.tensor(gamma, dtype=torch.float64))
     for prediction_type, factor in per_clean_error.items():
-        weights = loss_weights(SCHEDULES[name](prediction_type=prediction_type), "min_snr", gamma)
+        weights = loss_weights(example(name, prediction_type=prediction_type), "min_snr", gamma)
         assert weights.dtype == torch.float32 and weights.shape == (1000,)
         torch.testing.assert_close(weights.double() * factor, expected, rtol=1e-6, atol=0)
 
@@ -100,3 +101,25 @@ def test_squared_error_is_per_image_in_float32():
     errors = squared_error(output, target)
     assert errors.dtype == torch.float32
     torch.testing.assert_close(errors, torch.tensor([0.01, 4.0]))
+
+
+@pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon", "sample"])
+@pytest.mark.parametrize("name", ["linear", "sigmoid", "linear_log_snr", "cosine"])
+def test_schedule_free_weights_divide_the_schedule_out(name, prediction_type):
+    """The expected loss of an error that is a function of log-SNR is one integral, whatever the schedule."""
+    scheduler = SCHEDULES[name](prediction_type=prediction_type)
+    alphas_cumprod = scheduler.alphas_cumprod.double()
+    log_snr = torch.logit(alphas_cumprod)
+    v_error = torch.exp(-((log_snr - 1) ** 2) / 8)  # of the velocity, in the range that every schedule covers
+    snr = torch.exp(log_snr)
+    own_error = {"v_prediction": v_error, "epsilon": v_error * snr / (1 + snr), "sample": v_error / (1 + snr)}
+    loss = (loss_weights(scheduler, "schedule_free").double() * own_error[prediction_type]).mean().item()
+    levels = torch.linspace(-20, 20, 20_001, dtype=torch.float64)
+    density = 1 / (2 * math.pi * torch.cosh(levels / 2))
+    expected = torch.trapezoid(density * torch.exp(-((levels - 1) ** 2) / 8), levels).item()
+    assert loss == pytest.approx(expected, rel=0.01)
+
+
+def test_schedule_free_is_the_plain_v_loss_of_the_cosine_schedule():
+    weights = loss_weights(SCHEDULES["cosine"](prediction_type="v_prediction", s=1e-5), "schedule_free")
+    torch.testing.assert_close(weights[20:-20], torch.ones(960), rtol=0.01, atol=0)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from cardiff.checkpoints import file_hash
 from cardiff.cli import parse_options
 from cardiff.hub import load_pipeline, save_pipeline, weights_file
 from cardiff.randomness import image_seed
-from cardiff.sampling import SampleOptions, draw_images, image_file, make_solver, run, to_uint8
-from schedulers import CosineScheduler
+from cardiff.sampling import SampleOptions, draw_images, image_file, make_solver, run, timesteps_at, to_uint8
+from schedulers import CosineScheduler, LinearScheduler
 
 STEPS = 3
 
@@ -310,6 +311,42 @@ def test_draw_images_without_labels_is_the_null_class(model):
     nulls = draw_images(pipeline, [3, 4], seed=0, labels=[0, 1], guidance_scale=0, steps=STEPS, batch_size=2)
     assert without.dtype == np.uint8 and without.shape == (2, 8, 8, 3)
     np.testing.assert_array_equal(without, nulls)
+
+
+def test_timesteps_at_log_snr():
+    scheduler = CosineScheduler().to_stock()
+    levels = torch.logit(scheduler.alphas_cumprod.double()).numpy()
+    assert timesteps_at(scheduler, levels[[10, 400, 990]]) == [990, 400, 10]
+    assert timesteps_at(scheduler, np.array([levels[400] + 1e-4, levels[400] - 1e-4, 99.0])) == [400, 0]
+
+
+def test_the_steps_of_another_schedule(model, options):
+    """The trained levels nearest to those of the linear schedule are visited, and the manifest says so."""
+    run(replace(options, solver="ddpm", steps=4, steps_of="linear"))
+    timesteps = manifest(Path(options.output))[0]["timesteps"]
+    linear = torch.logit(LinearScheduler().alphas_cumprod.double())[[249, 499, 749, 999]]
+    trained = torch.logit(CosineScheduler().alphas_cumprod.double())
+    assert timesteps == [int((trained - level).abs().argmin()) for level in linear.flip(0)]
+    pipeline = load_pipeline(model)
+    pipeline.scheduler = make_solver(pipeline.scheduler, "ddpm")
+    settings = {"seed": 0, "labels": [0, 1], "guidance_scale": 1, "steps": 4, "batch_size": 2}
+    same = draw_images(pipeline, [0, 1], timesteps=timesteps, **settings)
+    np.testing.assert_array_equal(pixels(Path(options.output), 2), same)
+    assert (draw_images(pipeline, [0, 1], **settings) != same).any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"steps_of": "cosin"}, "did you mean 'cosine'"),
+        ({"steps_of": "none.yaml"}, "none.yaml cannot be read"),
+        ({"steps_of": "linear", "solver": "ddim"}, "DDIMScheduler cannot step through given timesteps"),
+    ],
+)
+def test_refused_steps_of(changes, sentence, options):
+    with pytest.raises(ValueError, match=sentence):
+        run(replace(options, **changes))
+    assert not Path(options.output).exists()
 
 
 def test_to_uint8_rounds_to_the_nearest():

@@ -39,7 +39,7 @@ def tiny_pipeline(scheduler=None, id2label=NAMES, channels: int = 1) -> ClassCon
 class GaussianDenoiser(ModelMixin, ConfigMixin):
     """The exact denoiser, in float64, of pixels that are independent normals: per class, then of the null class.
 
-    ε* = σ(x − aμ)/V with V = ᾱs² + σ²; x̂₀ and v follow from it.
+    ε* = σ(x − aμ)/V and x̂₀ = μ + as²(x − aμ)/V with V = ᾱs² + σ²; v follows from them.
     """
 
     @register_to_config
@@ -55,8 +55,8 @@ class GaussianDenoiser(ModelMixin, ConfigMixin):
         # Euler and Heun take timesteps between two integers only in their interpolated modes, which are not used here.
         signal = self.alphas_cumprod[int(t)]
         a, sigma = signal.sqrt(), (1 - signal).sqrt()
-        epsilon = sigma * (x - a * mean) / (signal * variance + sigma**2)
-        clean = (x - sigma * epsilon) / a
+        centred = (x - a * mean) / (signal * variance + sigma**2)
+        epsilon, clean = sigma * centred, mean + a * variance * centred
         outputs = {"epsilon": epsilon, "sample": clean, "v_prediction": a * epsilon - sigma * clean}
         return UNet2DOutput(outputs[self.config.prediction_type])
 

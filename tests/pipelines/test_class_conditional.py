@@ -426,3 +426,20 @@ def test_names_survive_in_the_configuration():
     pipeline = tiny_pipeline()
     again = ClassConditionalPipeline(pipeline.unet, pipeline.scheduler, pipeline.config.id2label)
     assert again.id2label == pipeline.id2label == NAMES
+
+
+def test_given_timesteps_are_stepped_through():
+    pipeline = tiny_pipeline(CosineScheduler(prediction_type="v_prediction").to_stock())
+    seen = []
+
+    def watch(pipeline, i, t, tensors):
+        seen.append(int(t))
+
+    pipeline(class_labels=0, timesteps=[900, 500, 20], callback_on_step_end=watch, output_type="pt")
+    assert seen == [900, 500, 20]
+
+
+@pytest.mark.parametrize("timesteps", [[], [500, 500], [20, 500], [1000, 3], [5, -1]])
+def test_refused_timesteps(timesteps):
+    with pytest.raises(ValueError, match="must fall strictly within 0 to 999"):
+        tiny_pipeline()(class_labels=0, timesteps=timesteps)

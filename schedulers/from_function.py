@@ -1,0 +1,73 @@
+"""A noise schedule from a function of one's own, ᾱ(t)."""
+
+import importlib.util
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from schedulers.scheduling_base import NoiseSchedule, common_arguments, times
+
+
+def schedule_from_function(function: Callable[..., np.ndarray], name: str | None = None) -> type[NoiseSchedule]:
+    """The schedule with ᾱ = function(t, **parameters).
+
+    Args:
+        function: Takes the times 1/T, 2/T, …, 1 as float64 (T,) and returns ᾱ there. Its other parameters become
+            arguments of the schedule, with their types, defaults and documentation.
+        name: What the schedule is called in messages; the function's name by default.
+
+    Raises:
+        ValueError: Parameters that a schedule cannot have.
+    """
+    name = name or function.__name__
+    first, *own = inspect.signature(function, eval_str=True).parameters.values() or [None]
+    if first is None or first.kind not in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD):
+        raise ValueError(f"{name}: the function must take the times t as its first parameter.")
+    taken = inspect.signature(common_arguments).parameters
+    for parameter in own:
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) or parameter.name in taken:
+            raise ValueError(
+                f"{name}: the function's parameter {parameter} must be an ordinary one and none of "
+                f"{', '.join(taken)}, which every schedule has."
+            )
+
+    def alphas_bar(num_train_timesteps, **parameters):
+        try:
+            return np.asarray(function(times(num_train_timesteps), **parameters), dtype=np.float64)
+        except Exception as error:
+            raise ValueError(f"{name}: the function fails with {type(error).__name__}: {error}") from error
+
+    steps = inspect.Parameter("num_train_timesteps", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    own = [p.replace(kind=p.POSITIONAL_OR_KEYWORD, annotation=_type_of(p)) for p in own]
+    own.sort(key=lambda p: p.default is not p.empty)  # as a signature must be; they are always given by name
+    alphas_bar.__signature__ = inspect.Signature([steps, *own])
+    return type(name, (NoiseSchedule,), {"alphas_bar": staticmethod(alphas_bar), "__doc__": inspect.getdoc(function)})
+
+
+def load_function(path: str, name: str) -> Callable:
+    """The function of that name in a Python file.
+
+    Raises:
+        ValueError: There is no such file or function, or the file cannot be imported.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"There is no file {path} to take the schedule {name} from.")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    function = getattr(module, name, None)
+    if not inspect.isfunction(function):
+        raise ValueError(f"{path} has no function {name!r} to take a schedule from.")
+    return function
+
+
+def _type_of(parameter: inspect.Parameter):
+    """The parameter's type, which the command line needs: as annotated, else that of its default."""
+    if parameter.annotation is not parameter.empty or parameter.default in (parameter.empty, None):
+        return parameter.annotation
+    return type(parameter.default)
