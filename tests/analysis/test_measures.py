@@ -1,0 +1,118 @@
+"""The measures of a schedule against closed forms and sums done another way."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from torch.distributions import Normal, kl_divergence
+
+from cardiff.analysis.errors import log_snr_of
+from cardiff.analysis.measures import (
+    GRID,
+    MAX_LEAK,
+    first_below,
+    measure_data,
+    measure_schedule,
+    merged,
+    wiener_ssim,
+)
+from cardiff.analysis.spectra import fit_gaussian
+from cardiff.config import DataConfig
+from cardiff.data import open_store
+from schedulers import SCHEDULES
+
+
+@pytest.fixture(scope="module")
+def digits():
+    config = DataConfig(data_files=str(ROOT / "data/digits.parquet"), resolution=16, channels=1, upscale=True)
+    store = open_store(config, conditional=True)
+    return measure_data(np.asarray(store.images), store.labels)
+
+
+@pytest.fixture(scope="module")
+def measured(digits):
+    tables = {name: SCHEDULES[name].alphas_bar(1000) for name in ("linear", "cosine", "edm_lognormal")}
+    return {name: measure_schedule(name, {"name": name}, table, digits) for name, table in tables.items()}
+
+
+def test_log_snr_of_a_schedule():
+    alphas_bar = SCHEDULES["linear_log_snr"].alphas_bar(1000)
+    np.testing.assert_allclose(log_snr_of(alphas_bar), 10 - 20 * np.arange(1, 1001) / 1000, atol=1e-9)
+    assert log_snr_of(np.array([0.5, 0.0]))[1] == pytest.approx(np.log(1e-12))
+
+
+def test_structure_is_the_mean_of_the_octaves(digits, measured):
+    spectrum = digits.model.spectrum
+    for m in measured.values():
+        np.testing.assert_allclose(m.structure, spectrum.structure(m.log_snr), atol=1e-4)
+        by_hand = [spectrum.gain(m.log_snr)[:, spectrum.octaves == k].mean(1) for k in range(5)]
+        np.testing.assert_allclose(m.octaves, np.stack(by_hand, 1), atol=1e-4)
+        assert m.mean_structure == pytest.approx(np.mean(by_hand), abs=1e-4)
+
+
+def test_half_lives(measured):
+    m = measured["cosine"]
+    for octave, half_life in zip(m.octaves.T, m.octave_half_lives):
+        i = round(half_life * 1000) - 1
+        assert octave[i] < 0.5 <= octave[i - 1]
+    # The finest octave dies first; the image's mean has less power than the octave above it.
+    assert m.octave_half_lives[4] < m.octave_half_lives[3] < m.octave_half_lives[2] < m.octave_half_lives[1]
+    assert first_below(np.array([3.0, 2.0]), 1.0) == 1.0
+
+
+def test_path_price_is_the_divergence_of_each_step(digits, measured):
+    """Between the true reverse step q(x_p|x_s) and the one with DDPM's variance around the same mean, per mode."""
+    m, spectrum = measured["linear"], merged(digits.model.spectrum)
+    for step in (3, 200, 800):
+        abar_p, abar_s = m.alphas_cumprod[step], m.alphas_cumprod[step + 1]
+        beta = 1 - abar_s / abar_p
+        assumed = beta * (1 - abar_p) / (1 - abar_s)
+        total = abar_s * spectrum.variances + 1 - abar_s
+        image = (abar_p * beta**2 / (1 - abar_s) ** 2) * spectrum.variances * (1 - abar_s) / total
+        q = Normal(torch.zeros(len(total)).double(), torch.from_numpy(np.sqrt(assumed + image)))
+        p = Normal(torch.zeros(len(total)).double(), np.sqrt(assumed))
+        expected = kl_divergence(q, p).numpy() @ spectrum.counts
+        assert m.path_price[step] == pytest.approx(expected, rel=1e-6)
+
+
+def test_information_stays_below_its_bounds(digits, measured):
+    m = measured["cosine"]
+    assert (m.information <= m.information_bound + 0.02).all()
+    assert m.information.max() == pytest.approx(np.log(1797), abs=1e-3)
+    assert (m.class_information <= m.information + 1e-3).all()
+    spectrum = digits.model.spectrum
+    expected = 0.5 * np.log1p(np.exp(m.log_snr[400]) * spectrum.variances).sum()
+    assert m.information_bound[400] == pytest.approx(expected, rel=1e-3)
+
+
+def test_leaking_and_idling(measured):
+    assert measured["edm_lognormal"].leaks and not measured["cosine"].leaks
+    assert measured["cosine"].leak < MAX_LEAK < measured["edm_lognormal"].leak
+    # Linear spends over a third of its steps where every octave of the digits is gone; lognormal hardly any.
+    assert measured["linear"].idle_noise > 0.35 > 0.05 > measured["edm_lognormal"].idle_noise
+    assert measured["linear"].idle_clean == 0
+
+
+def test_max_beta(measured):
+    assert measured["linear"].max_beta == pytest.approx(0.02)
+    assert measured["cosine"].max_beta == pytest.approx(0.999)
+
+
+def test_similarity_falls_from_one(digits):
+    assert digits.ssim[-1] > 0.98 and digits.ssim[0] < 0.45
+    assert (np.diff(digits.ssim) > -0.01).all()
+
+
+def test_similarity_of_a_perfect_estimate():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (30, 3, 8, 8), dtype=np.uint8)
+    found = wiener_ssim(images, fit_gaussian(images), np.array([30.0]), count=10)
+    assert found[0] == pytest.approx(1, abs=1e-6)
+
+
+def test_merged_bands_change_nothing_that_is_measured(digits):
+    spectrum, fewer = digits.model.spectrum, merged(digits.model.spectrum)
+    assert len(fewer.variances) < len(spectrum.variances) / 2
+    assert fewer.total_variance == pytest.approx(spectrum.total_variance, rel=1e-12)
+    np.testing.assert_allclose(fewer.structure(GRID), spectrum.structure(GRID), atol=1e-4)
+    assert fewer.leak(-7.0) == pytest.approx(spectrum.leak(-7.0), rel=1e-6)

@@ -1,0 +1,59 @@
+"""The measured price against its closed form for Gaussian data, and the finite set's denoiser against plain sums."""
+
+import numpy as np
+import pytest
+import torch
+
+from cardiff.analysis.errors import log_snr_of
+from cardiff.analysis.price import finite_set_denoiser, measured_price, schedule_of_price
+from cardiff.analysis.spectra import to_float
+from schedulers import SCHEDULES
+
+
+def test_price_of_gaussian_data():
+    """e = √ℓ·w(1 − w)/8, the second-order loss of cos Δθ with Δθ = ½√(w(1 − w))·Δλ."""
+    variance = 0.1
+    rng = np.random.default_rng(0)
+    images = np.clip(np.rint((rng.normal(0, variance**0.5, (400, 1, 8, 8)) + 1) * 127.5), 0, 255).astype(np.uint8)
+
+    def denoise(x, log_snr):
+        a2 = 1 / (1 + np.exp(-log_snr))
+        return np.sqrt(a2) * variance / (a2 * variance + 1 - a2) * x
+
+    levels = np.array([-4.0, -1.0, 1.2, 3.0, 6.0])
+    found = measured_price(denoise, images, levels, count=400, step=0.1, fine=0.02)
+    gain = 1 / (1 + np.exp(-(levels + 0.05)) / variance)  # in the middle of the step
+    np.testing.assert_allclose(found, np.sqrt(variance) * gain * (1 - gain) / 8, rtol=0.05, atol=4e-5)
+
+
+def test_finite_set_denoiser_is_the_posterior_mean():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (20, 3, 4, 4), dtype=np.uint8)
+    x, level = torch.from_numpy(rng.standard_normal((5, 3, 4, 4))).float(), -1.5
+    a, sigma2 = 1 / np.sqrt(1 + np.exp(-level)), 1 / (1 + np.exp(level))
+    data = torch.from_numpy(to_float(images)).float()
+    weights = torch.softmax(-((x[:, None] - a * data) ** 2).sum((2, 3, 4)) / (2 * sigma2), dim=1)
+    expected = torch.einsum("bn,nchw->bchw", weights, data)
+    torch.testing.assert_close(finite_set_denoiser(images)(x, level), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_price_of_a_finite_set_lies_where_the_image_is_decided():
+    """Two images: nothing is decided when both are lost in noise, and nothing is left once one has been chosen."""
+    images = np.stack([np.zeros((1, 4, 4)), np.full((1, 4, 4), 255)]).astype(np.uint8).repeat(50, axis=0)
+    levels = np.arange(-12.0, 8.0, 1.0)
+    price = measured_price(finite_set_denoiser(images), images, levels, count=100)
+    peak = levels[price.argmax()]
+    assert -4 < peak < 0  # SNR·16 is about 1
+    assert price[0] < 0.02 * price.max() and price[-1] < 0.02 * price.max()
+
+
+def test_schedule_of_a_price_spends_its_steps_where_it_is_high():
+    levels = np.arange(-10.0, 12.1, 0.5)
+    price = np.exp(-((levels - 2) ** 2) / 8)
+    section = schedule_of_price(levels, price, last=-10.0, first=12.0)
+    log_snr = log_snr_of(SCHEDULES[section.pop("name")].alphas_bar(1000, **section))
+    share = ((log_snr > -1) & (log_snr < 5)).mean()
+    inside = (levels > -1) & (levels < 5)
+    expected = np.sqrt(price)[inside].sum() / np.sqrt(price).sum()
+    assert share == pytest.approx(expected, abs=0.05)
+    assert (np.diff(log_snr) < 0).all()
