@@ -7,6 +7,7 @@ UNet2DModel, and `scheduler` the arguments of the schedule named by `scheduler.n
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -211,7 +212,7 @@ def parse_run(argv: Sequence[str] | None, *, conditional: bool, description: str
     parser.add_class_arguments(schedule, "scheduler", skip={"trained_betas"})
     section = ConditionalTrainConfig if conditional else TrainConfig
     parser.add_argument("--train", type=section, default=section())
-    parsed = parser.parse_args(argv)
+    parsed = parser.parse_args(_without_other_schedules(argv, name))
     data, unet = DataConfig(**parsed.data.as_dict()), UNetConfig(**parsed.unet.as_dict())
     train = section(**parsed.train.as_dict())
     try:
@@ -290,3 +291,26 @@ def _schedule_name(argv: Sequence[str]) -> str:
         if name is not None:
             break
     return "cosine" if name is None else str(name)
+
+
+def _without_other_schedules(argv: list[str], name: str) -> list[str]:
+    """The command line with configurations that name another schedule than `name` stripped of its arguments.
+
+    A later configuration or option that changes the schedule cannot take back what an earlier file says of another.
+    """
+    kept = inspect.signature(find_schedule(name)).parameters
+    cleaned = []
+    for before, argument in zip(["", *argv], argv):
+        prefix, path = ("--config=", argument.removeprefix("--config=")) if before != "--config" else ("", argument)
+        if before == "--config" or argument.startswith("--config="):
+            try:
+                content = yaml.safe_load(Path(path).read_text())
+                other = inspect.signature(find_schedule(content["scheduler"]["name"])).parameters
+            except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+                other = {}  # not for this function to report
+            foreign = other.keys() - kept.keys()
+            if foreign:
+                section = {key: value for key, value in content["scheduler"].items() if key not in foreign}
+                argument = prefix + yaml.safe_dump({**content, "scheduler": section})
+        cleaned.append(argument)
+    return cleaned

@@ -62,8 +62,8 @@ class SpectralScheduler(NoiseSchedule):
         idle = density @ (spectrum.gain(log_snr).min(1) > 0.95) * (log_snr[1] - log_snr[0])
         if idle > MAX_IDLE:
             raise ValueError(
-                f"SpectralScheduler: with kappa={kappa}, {idle:.0%} of the steps would lie where every octave is still "
-                "whole and nothing is gained: lower kappa."
+                f"SpectralScheduler: with kappa={kappa}, {idle:.0%} of the steps would lie where every octave is "
+                "still whole and nothing is gained: lower kappa."
             )
         return from_log_snr(quantiles(log_snr, density, times(num_train_timesteps)))
 

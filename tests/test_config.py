@@ -387,3 +387,23 @@ def test_other_changes_are_reported_or_silent():
     ]
     silent = parse("--config", str(DIGITS), "--train.max_steps=900", "--train.sample_every=7", "--data.num_workers=2")
     assert refuse_changes(before, silent, ["ant", "bee"]) == []
+
+
+@pytest.mark.parametrize("equals", [False, True])
+def test_another_schedule_leaves_the_arguments_of_the_first_behind(equals, tmp_path):
+    """tau belongs to sigmoid; what every schedule takes, such as the prediction type, stays."""
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("scheduler: {name: sigmoid, tau: 0.7, prediction_type: v_prediction}\n")
+    second.write_text("scheduler: {name: knots, log_snr: [9, 0, -9]}\n")
+    given = [f"--config={first}"] if equals else ["--config", str(first)]
+    config = parse(*given, "--config", str(second))
+    assert config.scheduler["name"] == "knots" and config.scheduler["log_snr"] == [9, 0, -9]
+    assert config.scheduler["prediction_type"] == "v_prediction" and "tau" not in config.scheduler
+    assert parse(*given, "--scheduler.name", "linear").scheduler["beta_end"] == 0.02
+    assert parse(*given).scheduler["tau"] == 0.7
+
+
+def test_a_mistyped_argument_is_still_refused(refused, tmp_path):
+    first = tmp_path / "first.yaml"
+    first.write_text("scheduler: {name: sigmoid, tua: 0.7}\n")
+    assert "scheduler.tua" in refused("--config", str(first), "--scheduler.name", "linear")

@@ -37,8 +37,9 @@ OURS = {
     "octave Pareto κ=0.9": {"name": "octave", "kappa": 0.9},
     "spectral": {"name": "spectral"},
     "spectral κ=4": {"name": "spectral", "kappa": 4.0},
+    "spectral, pixels": {"name": "spectral", "pixel_weight": 1.0},
 }
-"""Our schedules; the laboratory adds the measured spectrum to their arguments."""
+"""Our schedules; the laboratory adds the measured spectrum to their arguments, and the solver that it ranks by."""
 
 
 def choose_schedules(text: str, spectrum: dict) -> dict[str, dict]:
@@ -46,7 +47,7 @@ def choose_schedules(text: str, spectrum: dict) -> dict[str, dict]:
 
     Args:
         text: "all", or what `section_of` takes, with commas.
-        spectrum: Arguments that describe the data set, for the schedules that take them and are given none.
+        spectrum: Arguments that fit a schedule to the data set, for the schedules that take them and bring none.
 
     Raises:
         ValueError: A name that is no schedule.
@@ -77,8 +78,10 @@ def section_of(name: str) -> dict:
 def with_spectrum(section: dict, spectrum: dict) -> dict:
     """The section with the data set's spectrum, if its schedule takes one and the section brings none."""
     schedule = SCHEDULES.get(section["name"])
-    takes = schedule is not None and "octave_powers" in inspect.signature(schedule.alphas_bar).parameters
-    return {**section, **spectrum} if takes and "octave_powers" not in section else dict(section)
+    takes = {} if schedule is None else inspect.signature(schedule.alphas_bar).parameters
+    if "octave_powers" in section or "octave_powers" not in takes:
+        return dict(section)
+    return {**{key: value for key, value in spectrum.items() if key in takes}, **section}
 
 
 def alphas_cumprod_of(section: dict) -> np.ndarray:

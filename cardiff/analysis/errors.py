@@ -13,6 +13,7 @@ the angle from noise to image, and each straight step shortens it by the cosine.
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from schedulers.spectrum import Spectrum
 
@@ -49,31 +50,45 @@ def steps_of(table: np.ndarray, steps: int) -> np.ndarray:
     return table[positions[::-1]]
 
 
-def variance_ratios(spectrum: Spectrum, log_snr: np.ndarray, solver: str) -> np.ndarray:
-    """v/ℓ of each band after sampling from N(0, I) through these log-SNRs (falling); (M,)."""
-    gain = spectrum.gain(log_snr)  # (n, M)
-    alpha_bar = 1 / (1 + np.exp(-log_snr[-1]))
-    start = 1 + alpha_bar * (spectrum.variances - 1)  # V_T, where the sampler starts from 1
+def error_terms(
+    spectrum: Spectrum, log_snr: torch.Tensor, solver: str
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What a sampler through these log-SNRs (n,), falling, does to each band; float64, with gradients.
+
+    Returns:
+        steps: What each step takes from v/ℓ (DDPM) or from −ln(v/ℓ) (DDIM), cleanest first; (n, M).
+        start: The same of starting from N(0, 1) where the data have N(aμ, V_T); (M,).
+        ratios: v/ℓ; (M,).
+        mean: Squared error of the mean over ℓ; (M,).
+    """
+    variances, mean_powers = torch.from_numpy(spectrum.variances), torch.from_numpy(spectrum.mean_powers)
+    odds = log_snr[:, None] + variances.log()  # ln(SNR·ℓ)
+    alpha_bar = torch.sigmoid(log_snr[-1])
+    last = 1 + alpha_bar * (variances - 1)  # V_T
     if solver == "ddim":
-        angles = np.arctan(np.sqrt(gain / (1 - gain)))
-        turns = np.diff(angles, axis=0, prepend=np.pi / 2)
-        return np.prod(np.cos(turns) ** 2, axis=0) / start
+        angles = torch.atan(torch.exp(odds / 2))
+        clean = torch.full_like(angles[:1], torch.pi / 2)
+        steps = -2 * torch.diff(torch.cat([clean, angles]), dim=0).cos().log()
+        start = last.log()
+        ratios = torch.exp(-steps.sum(0) - start)
+        # The mean starts at 0 where the data's is aμ; each mode forgets that as it forgets the rest of its start.
+        return steps, start, ratios, alpha_bar * ratios * mean_powers
     assert solver == "ddpm"
-    before = np.concatenate([np.ones((1, gain.shape[1])), gain[:-1]])  # w_p
-    jump = -np.expm1(np.diff(log_snr, prepend=np.inf))  # 1 − e^(λ_s − λ_p); 1 for the step to the clean image
-    lost = (before**2 * (1 - gain) * jump[:, None] ** 2).sum(0)
-    return 1 - lost - (start - 1) * alpha_bar * spectrum.variances / start**2
+    gain = torch.sigmoid(odds)
+    before = torch.cat([torch.ones_like(gain[:1]), gain[:-1]])  # w_p
+    jump = torch.cat([torch.ones_like(log_snr[:1]), -torch.expm1(log_snr.diff())])  # 1 − e^(λ_s − λ_p)
+    steps = before**2 * (1 - gain) * jump[:, None] ** 2
+    start = (last - 1) * alpha_bar * variances / last**2
+    return steps, start, 1 - steps.sum(0) - start, (alpha_bar / last) ** 2 * variances * mean_powers
+
+
+def relative_errors(ratios: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """Squared 2-Wasserstein distance of each band over its variance, from the last two of `error_terms`; (M,)."""
+    return (1 - ratios.clamp(min=1e-300).sqrt()) ** 2 + mean
 
 
 def sampling_error(spectrum: Spectrum, log_snr: np.ndarray, solver: str) -> SamplingError:
     """The error of sampling through these log-SNRs, falling."""
-    ratios = variance_ratios(spectrum, log_snr, solver)
-    alpha_bar = 1 / (1 + np.exp(-log_snr[-1]))
-    start = 1 + alpha_bar * (spectrum.variances - 1)
-    # The sampler starts at mean 0 where the data's is aμ; each mode forgets that as it forgets the rest of its start.
-    if solver == "ddim":
-        mean_error = alpha_bar * ratios * spectrum.variances * spectrum.mean_powers
-    else:
-        mean_error = (alpha_bar * spectrum.variances / start) ** 2 * spectrum.mean_powers
-    relative = (1 - np.sqrt(ratios)) ** 2 + mean_error / spectrum.variances
+    _, _, ratios, mean = error_terms(spectrum, torch.from_numpy(np.ascontiguousarray(log_snr)), solver)
+    relative = relative_errors(ratios, mean).numpy()
     return SamplingError(float(relative @ spectrum.pixel_weights), float(relative @ spectrum.octave_weights))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
-from cardiff.analysis.errors import sampling_error, steps_of
+from cardiff.analysis.errors import error_terms, relative_errors, sampling_error, steps_of
 from cardiff.analysis.measures import MAX_LEAK
 from schedulers.spectrum import Spectrum
 
@@ -65,9 +65,10 @@ class Optimum:
         ends = self.vertices[:-1], self.vertices[1:] - 1
         self.end_shares = [np.abs(falls[end, np.arange(len(end))]) for end in ends]
         self.steps_of = torch.from_numpy(steps_of(weights, steps))  # (n, V)
-        self._bands = [torch.from_numpy(np.asarray(a, dtype=np.float64)) for a in (
-            spectrum.variances, spectrum.pixel_weights, spectrum.octave_weights, spectrum.mode_weights,
-            spectrum.mean_powers)]  # fmt: skip
+        self.log_variances = torch.from_numpy(np.log(spectrum.variances))
+        self.mode_weights = torch.from_numpy(spectrum.mode_weights)
+        self.pixel_weights = torch.from_numpy(spectrum.pixel_weights)
+        self.octave_weights = torch.from_numpy(spectrum.octave_weights)
 
     def distance(self, target: Point, start: np.ndarray) -> tuple[float, np.ndarray]:
         """How far a schedule is from the front, and the schedule on the front that shows it.
@@ -180,26 +181,12 @@ class Optimum:
         return (self.table_of @ self._log_snr(torch.from_numpy(gaps))).numpy()
 
     def _point(self, vertices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Structure and both errors, as cardiff.analysis.errors has them, with gradients."""
-        variances, pixel_weights, octave_weights, mode_weights, mean_powers = self._bands
-        structure = (torch.sigmoid((self.table_of @ vertices)[:, None] + variances.log()) @ mode_weights).mean()
-        log_snr = self.steps_of @ vertices  # (n,)
-        gain = torch.sigmoid(log_snr[:, None] + variances.log())  # (n, M)
-        alpha_bar = torch.sigmoid(log_snr[-1])
-        start = 1 + alpha_bar * (variances - 1)
-        if self.solver == "ddim":
-            angles = torch.atan(torch.exp((log_snr[:, None] + variances.log()) / 2))
-            clean = torch.full_like(angles[:1], torch.pi / 2)
-            ratios = torch.exp(2 * torch.log(torch.cos(torch.diff(torch.cat([clean, angles]), dim=0))).sum(0)) / start
-            mean_error = alpha_bar * ratios * variances * mean_powers
-        else:
-            before = torch.cat([torch.ones_like(gain[:1]), gain[:-1]])
-            jump = torch.cat([torch.ones_like(log_snr[:1]), -torch.expm1(torch.diff(log_snr))])
-            lost = (before**2 * (1 - gain) * jump[:, None] ** 2).sum(0)
-            ratios = 1 - lost - (start - 1) * alpha_bar * variances / start**2
-            mean_error = (alpha_bar * variances / start) ** 2 * mean_powers
-        relative = (1 - ratios.clamp(min=1e-12).sqrt()) ** 2 + mean_error / variances
-        return structure, relative @ pixel_weights, relative @ octave_weights
+        """Structure and both errors, with gradients."""
+        odds = (self.table_of @ vertices)[:, None] + self.log_variances  # (T, M)
+        structure = (torch.sigmoid(odds) @ self.mode_weights).mean()
+        _, _, ratios, mean = error_terms(self.spectrum, self.steps_of @ vertices, self.solver)
+        relative = relative_errors(ratios, mean)
+        return structure, relative @ self.pixel_weights, relative @ self.octave_weights
 
 
 def knots_of(log_snr: np.ndarray, count: int = 17) -> dict:

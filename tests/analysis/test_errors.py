@@ -5,7 +5,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from cardiff.analysis.errors import log_snr_of, sampling_error, steps_of, variance_ratios
+from cardiff.analysis.errors import error_terms, log_snr_of, sampling_error, steps_of
 from schedulers import SCHEDULES
 from schedulers.spectrum import Spectrum
 
@@ -45,7 +45,7 @@ def test_closed_form_is_the_recursion(name, steps, solver):
     found = sampling_error(SPECTRUM, log_snr_of(visited), solver)
     means = np.sqrt(SPECTRUM.mean_powers)
     results = [by_recursion(variance, mean, visited, solver) for variance, mean in zip(VARIANCES, means)]
-    ratios = variance_ratios(SPECTRUM, log_snr_of(visited), solver)
+    ratios = error_terms(SPECTRUM, torch.from_numpy(log_snr_of(visited)), solver)[2]
     np.testing.assert_allclose(
         ratios, [v / variance for (_, v), variance in zip(results, VARIANCES)], rtol=1e-7, atol=1e-16
     )
@@ -80,7 +80,7 @@ def test_diffusers_makes_these_variances(steps, solver, scheduler):
         last = solver == "ddpm" and i + 1 == steps  # diffusers would add noise after the last of fewer than T steps
         x = step.pred_original_sample if last else step.prev_sample
     zero_mean = Spectrum(VARIANCES, SPECTRUM.counts, SPECTRUM.octaves, np.zeros(len(VARIANCES)))
-    expected = variance_ratios(zero_mean, log_snr_of(steps_of(TABLES["cosine"], steps)), solver)
+    expected = error_terms(zero_mean, torch.from_numpy(log_snr_of(steps_of(TABLES["cosine"], steps))), solver)[2]
     np.testing.assert_allclose(x.var(1).numpy() / VARIANCES, expected, rtol=0.05)  # four standard errors
 
 

@@ -1,0 +1,23 @@
+"""Compare noise schedules on a data set: measure, rank, draw and explain them, and compute the best one for it.
+
+python analyze_schedules.py                                    # the shipped digits, all schedules, runs/analysis
+python analyze_schedules.py --config configs/cifar10_32_conditional.yaml --schedules linear,cosine,spectral
+python analyze_schedules.py --data.path my_images --data.resolution 64 --output runs/mine_analysis
+"""
+
+import os
+
+# Before numpy is imported: the searches' matrices are small, and sharing them between threads costs more than not.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from cardiff.analysis.report import parse_analysis, run
+from cardiff.cli import one_sentence_errors
+
+
+@one_sentence_errors
+def main(argv=None):
+    print(f"Look at {run(*parse_analysis(argv, description=__doc__)) / 'report.md'}")
+
+
+if __name__ == "__main__":
+    main()

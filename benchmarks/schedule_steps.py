@@ -1,0 +1,211 @@
+"""Where should the steps of a sampler lie? The same denoisers sampled at the noise levels of many schedules.
+
+python benchmarks/schedule_steps.py --models runs/pilot --output docs/forward_process/steps.json
+
+The denoisers are the ideal one of the images as a finite set, and the networks that benchmarks/schedule_pilot.py
+trained on the cosine schedule, one for each seed. Only the steps differ, so neither weighting nor training has a part
+in it.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.unets.unet_2d import UNet2DOutput
+from scipy.stats import spearmanr
+from tqdm.auto import tqdm
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.schedule_pilot import SETS, classifier_features
+from cardiff.analysis.catalogue import alphas_cumprod_of, with_spectrum
+from cardiff.analysis.errors import log_snr_of, sampling_error, steps_of
+from cardiff.analysis.measures import merged
+from cardiff.analysis.optimum import Optimum, knots_of
+from cardiff.analysis.price import finite_set_denoiser, measured_price, schedule_of_price
+from cardiff.analysis.spectra import fit_gaussian, octave_arguments
+from cardiff.config import make_schedule
+from cardiff.data import open_store
+from cardiff.evaluation import frechet_distance
+from cardiff.hub import load_pipeline
+from cardiff.sampling import draw_images, make_solver, timesteps_at
+from pipelines import ClassConditionalPipeline
+
+SECTIONS = {
+    "linear": {"name": "linear"},
+    "quadratic": {"name": "quadratic"},
+    "cosine": {"name": "cosine"},
+    "cosine τ=0.5": {"name": "generalised_cosine", "tau": 0.5},
+    "sigmoid τ=0.5": {"name": "sigmoid"},
+    "sigmoid τ=1": {"name": "sigmoid", "tau": 1.0},
+    "linear λ": {"name": "linear_log_snr"},
+    "EDM ρ=7": {"name": "edm"},
+    "octave geodesic": {"name": "octave"},
+    "spectral": {"name": "spectral"},
+    "spectral, pixels, DDPM": {"name": "spectral", "pixel_weight": 1.0, "solver": "ddpm"},
+    "spectral, pixels, DDIM": {"name": "spectral", "pixel_weight": 1.0, "solver": "ddim"},
+}
+SOLVERS = {"ddpm": "ddpm", "ddim": "euler"}  # Euler steps of the probability flow are DDIM's, at any timesteps
+STEPS = (10, 20)
+SAMPLES = 1000
+PRICED = np.arange(-12.0, 12.1, 1.0)
+
+
+class FiniteSetUNet(ModelMixin, ConfigMixin):
+    """The ideal denoiser of a finite set of images, in the place of a UNet that predicts v."""
+
+    @register_to_config
+    def __init__(self, sample_size: int, in_channels: int):
+        super().__init__()
+        self.register_to_config(num_class_embeds=None)
+        self.weight = torch.nn.Parameter(torch.zeros(()))  # what dtype and device are read from
+
+    def set_up(self, images, log_snr):
+        self.denoiser, self.log_snr = finite_set_denoiser(images), log_snr
+        return self
+
+    def forward(self, x, t, class_labels=None):
+        level = float(self.log_snr[int(t)])
+        a, sigma = 1 / np.sqrt(1 + np.exp(-level)), 1 / np.sqrt(1 + np.exp(level))
+        return UNet2DOutput((a * x - self.denoiser(x, level)) / sigma)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, default=Path("runs/pilot"), help="folder of schedule_pilot.py")
+    parser.add_argument("--set", choices=SETS, default="digits", help="what they learned (default: digits)")
+    parser.add_argument("--output", type=Path, default=Path("runs/steps.json"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+
+    store = open_store(SETS[options.set], conditional=True)
+    images = np.asarray(store.images)
+    gaussian = fit_gaussian(images)
+    features = classifier_features(images, store.labels)
+    networks = {folder.name: load_pipeline(folder) for folder in sorted(options.models.glob("cosine_schedule_free_*"))}
+    sections = {name: with_spectrum(section, octave_arguments(gaussian)) for name, section in SECTIONS.items()}
+    prices = {
+        "Gaussian": gaussian_price(gaussian.spectrum),
+        "finite set": measured_price(finite_set_denoiser(images), images, PRICED),
+        "network": np.mean([measured_price(denoiser_of(p), images, PRICED, count=128) for p in networks.values()], 0),
+    }
+    for kind in ("finite set", "network"):
+        sections[f"price of the {kind}"] = schedule_of_price(PRICED, prices[kind], last=-10.0, first=10.0)
+
+    results = {"prices": {kind: price.tolist() for kind, price in prices.items()}, "log_snr": PRICED.tolist()}
+    results["rows"] = []
+    spectrum = merged(gaussian.spectrum)
+    bar = tqdm(total=(len(sections) + 1) * len(SOLVERS) * len(STEPS) * (1 + len(networks)), unit="grid")
+    for solver in SOLVERS:
+        for steps in STEPS:
+            start = log_snr_of(alphas_cumprod_of(sections["spectral, pixels, DDPM"]))
+            best = knots_of(Optimum(merged(spectrum, 0.1), solver, steps).best(0.0, 1.0, start))
+            for name, section in {**sections, "optimum in pixels": best}.items():
+                levels = log_snr_of(alphas_cumprod_of(section))
+                error = sampling_error(spectrum, steps_of(levels, steps), solver)
+                row = {"schedule": name, "solver": solver, "steps": steps, "section": section}
+                row |= {"pixels": error.pixels, "octaves": error.octaves}
+                exact = finite_set_pipeline(section, images)
+                row["finite set"] = distances(exact, solver, steps, None, images, features)
+                bar.update()
+                row["network"] = []
+                for pipeline in networks.values():
+                    timesteps = timesteps_at(pipeline.scheduler, steps_of(levels, steps))
+                    row["network"].append(distances(pipeline, solver, steps, timesteps, images, features))
+                    bar.update()
+                results["rows"].append(row)
+            options.output.parent.mkdir(parents=True, exist_ok=True)
+            options.output.write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n")
+    bar.close()
+    options.output.with_suffix(".md").write_text(markdown(results))
+
+
+def gaussian_price(spectrum) -> np.ndarray:
+    """The measured price's closed form: the root mean square over pixels of √ℓ·w(1 − w)/8."""
+    gain = spectrum.gain(PRICED + 0.5)
+    return np.sqrt((spectrum.counts * spectrum.variances) @ (gain * (1 - gain) / 8).T ** 2 / spectrum.counts.sum())
+
+
+def denoiser_of(pipeline):
+    """x̂₀ of a network that predicts v, at its trained level nearest to a log-SNR."""
+    trained = torch.logit(pipeline.scheduler.alphas_cumprod.double(), eps=1e-12)
+
+    @torch.no_grad()
+    def denoise(x, log_snr):
+        a, sigma = float(1 / np.sqrt(1 + np.exp(-log_snr))), float(1 / np.sqrt(1 + np.exp(log_snr)))
+        t = int((trained - log_snr).abs().argmin())
+        return (a * x - sigma * pipeline.unet(x, t).sample).clamp(-1, 1)
+
+    return denoise
+
+
+def finite_set_pipeline(section: dict, images: np.ndarray) -> ClassConditionalPipeline:
+    """A pipeline around the ideal denoiser, on the schedule itself."""
+    scheduler = make_schedule({**section, "prediction_type": "v_prediction"}).to_stock()
+    levels = torch.logit(scheduler.alphas_cumprod.double()).numpy()
+    unet = FiniteSetUNet(images.shape[-1], images.shape[1]).set_up(images, levels)
+    return ClassConditionalPipeline(unet, scheduler)
+
+
+def distances(pipeline, solver: str, steps: int, timesteps, images: np.ndarray, features) -> dict:
+    """Fréchet distances of samples to the data, on pixels and on a classifier's features."""
+    trained = pipeline.scheduler
+    pipeline.scheduler = make_solver(trained, SOLVERS[solver])
+    drawn = draw_images(
+        pipeline,
+        range(SAMPLES),
+        seed=0,
+        labels=None,
+        guidance_scale=1,
+        steps=steps,
+        timesteps=timesteps,
+        batch_size=250,
+    ).transpose(0, 3, 1, 2)
+    pipeline.scheduler = trained
+    flat = [x.reshape(len(x), -1) / 127.5 - 1 for x in (drawn, images)]
+    return {"pixel": frechet_distance(*flat), "feature": frechet_distance(features(drawn), features(images))}
+
+
+def markdown(results: dict) -> str:
+    """A table a solver and number of steps, and how well each measure on paper ranks the distances."""
+    lines = []
+    for solver in SOLVERS:
+        for steps in STEPS:
+            rows = [row for row in results["rows"] if (row["solver"], row["steps"]) == (solver, steps)]
+            rows.sort(key=lambda row: mean(row["network"], "pixel"))
+            lines += [f"**{solver.upper()}, {steps} steps**", ""]
+            lines += ["| steps of | E in pixels | E by octave | finite set, FD | network, FD (features) |"]
+            lines += ["|---|---|---|---|---|"]
+            for row in rows:
+                spread = np.std([d["pixel"] for d in row["network"]], ddof=1)
+                lines.append(
+                    f"| {row['schedule']} | {row['pixels']:.2e} | {row['octaves']:.2e} "
+                    f"| {row['finite set']['pixel']:.2f} | {mean(row['network'], 'pixel'):.2f} ± {spread:.2f} "
+                    f"({mean(row['network'], 'feature'):.2f}) |"
+                )
+            lines += ["", "Rank correlation with the network's distance: " + correlations(rows) + ".", ""]
+    return "\n".join(lines)
+
+
+def mean(found: list[dict], kind: str) -> float:
+    return float(np.mean([distance[kind] for distance in found]))
+
+
+def correlations(rows: list[dict]) -> str:
+    """Spearman's rank correlation of each measure with the networks' distances."""
+    network = [mean(row["network"], "pixel") for row in rows]
+    measures = {
+        "E in pixels": [row["pixels"] for row in rows],
+        "E by octave": [row["octaves"] for row in rows],
+        "distance of the finite set's ideal denoiser": [row["finite set"]["pixel"] for row in rows],
+    }
+    return ", ".join(f"{name} {spearmanr(values, network).statistic:.2f}" for name, values in measures.items())
+
+
+if __name__ == "__main__":
+    main()

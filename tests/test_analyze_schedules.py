@@ -1,0 +1,43 @@
+"""The real script, launched as its user would."""
+
+import csv
+
+import pytest
+
+FEW = ["--schedules", "linear,cosine", "--max_images", 60, "--num_train_timesteps", 50, "--steps", 10]
+
+
+def test_the_digits_are_compared_by_default(launch, tmp_path):
+    result = launch("analyze_schedules.py", *FEW, "--output", tmp_path / "out")
+    assert f"Look at {tmp_path / 'out' / 'report.md'}" in result.out
+    assert "100%" in result.err  # of the progress bar
+    with (tmp_path / "out/table.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {"linear", "cosine", "spectral"} < {row["schedule"] for row in rows}
+    assert (tmp_path / "out/plane.png").stat().st_size > 10_000
+
+
+def test_a_training_configuration_gives_data_and_schedule(launch, tmp_path):
+    config = ["--config", "configs/digits_16_unconditional.yaml", "--scheduler.name", "sigmoid"]
+    launch("analyze_schedules.py", *config, *FEW, "--data.resolution", 8, "--output", tmp_path)
+    table = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "60 images of 8×8 pixels" in table and "this configuration" in table
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--schedules", "cosine,lineer"], "did you mean 'linear'?"),
+        (["--data.path", "/nowhere"], "data.path /nowhere does not exist"),
+        (["--output", "/dev/null/here"], "--output /dev/null/here cannot be written"),
+        (["--config", "missing.yaml"], "missing.yaml"),
+        (["--solver", "euler"], "solver is 'euler', but must be one of 'ddpm', 'ddim'"),
+        (["--max_image", 5], "did you mean 'max_images'?"),
+    ],
+)
+def test_bad_input_is_one_sentence_without_traceback(options, sentence, tmp_path, launch):
+    result = launch("analyze_schedules.py", *FEW, "--output", tmp_path / "out", *options, check=False)
+    assert result.returncode in (1, 2)
+    assert "Traceback" not in result.err
+    error = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1 and sentence in error[0]
