@@ -64,6 +64,11 @@ def analyse(name: str, *arguments, leave_out=()) -> None:
     (FOLDER / name).mkdir(parents=True, exist_ok=True)
     for file in [*KEPT, *(f"{picture}.png" for picture in PICTURES if picture not in leave_out)]:
         shutil.copy(output / file, FOLDER / name / file)
+    report = FOLDER / name / "report.md"
+    text = report.read_text()
+    for picture in leave_out:
+        text = re.sub(rf"!\[.*?\]\({picture}\.png\)\n\n.*\n\n", "", text)
+    report.write_text(text)
 
 
 def with_tables(text: str) -> str:

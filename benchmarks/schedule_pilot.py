@@ -211,22 +211,19 @@ def markdown(entries: list[dict], images: np.ndarray) -> str:
                 cells.append(f"{np.mean(pixel):.2f} ± {np.std(pixel, ddof=1):.2f} ({np.mean(feature):.2f})")
             structure = model.spectrum.structure(levels[name]).mean()
             lines.append(f"| {name} | {structure:.3f} | {' | '.join(cells)} |")
-        lines += [
-            "",
-            "Rank correlation over the schedules between what is computed on paper and the distance on pixels:",
-            "",
-        ]
-        lines += ["| on paper | " + " | ".join(COLUMNS) + " |", "|---" * (1 + len(COLUMNS)) + "|"]
-        for measure in ("structure", "pixels", "octaves"):
+        lines += ["", "Rank correlation over the schedules of what is computed on paper with these distances:", ""]
+        paper = {title: key for title, key in COLUMNS.items() if key[1] is not None}
+        lines += ["| on paper | " + " | ".join(paper) + " |", "|---" * (1 + len(paper)) + "|"]
+        for title, measure in (("structure A", "structure"), ("E in pixels", "pixels"), ("E by octave", "octaves")):
             cells = []
-            for key, solver, steps in COLUMNS.values():
-                if solver is None:
-                    cells.append("")
-                    continue
+            for key, solver, steps in paper.values():
                 points = [point_of(merged(model.spectrum), levels[name], solver, steps) for name in names]
-                distances = [np.mean([d[key]["pixel"] for d in by_name[name]]) for name in names]
-                cells.append(f"{spearmanr([getattr(p, measure) for p in points], distances).statistic:+.2f}")
-            title = {"structure": "structure A", "pixels": "E in pixels", "octaves": "E by octave"}[measure]
+                values = [getattr(point, measure) for point in points]
+                pixel, feature = (
+                    spearmanr(values, [np.mean([d[key][kind] for d in by_name[name]]) for name in names]).statistic
+                    for kind in ("pixel", "feature")
+                )
+                cells.append(f"{pixel:+.2f} ({feature:+.2f})")
             lines.append(f"| {title} | {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)

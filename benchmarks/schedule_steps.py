@@ -51,7 +51,6 @@ SECTIONS = {
     "spectral, pixels, DDIM": {"name": "spectral", "pixel_weight": 1.0, "solver": "ddim"},
 }
 SOLVERS = {"ddpm": "ddpm", "ddim": "euler"}  # Euler steps of the probability flow are DDIM's, at any timesteps
-STEPS = (10, 20)
 SAMPLES = 1000
 PRICED = np.arange(-12.0, 12.1, 1.0)
 
@@ -79,6 +78,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, default=Path("runs/pilot"), help="folder of schedule_pilot.py")
     parser.add_argument("--set", choices=SETS, default="digits", help="what they learned (default: digits)")
+    parser.add_argument("--steps", default="10,20", help="numbers of sampling steps (default: 10,20)")
     parser.add_argument("--output", type=Path, default=Path("runs/steps.json"))
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -99,10 +99,11 @@ def main():
 
     results = {"prices": {kind: price.tolist() for kind, price in prices.items()}, "log_snr": PRICED.tolist()}
     results["rows"] = []
+    numbers = [int(number) for number in options.steps.split(",")]
     spectrum = merged(gaussian.spectrum)
-    bar = tqdm(total=(len(sections) + 1) * len(SOLVERS) * len(STEPS) * (1 + len(networks)), unit="grid")
+    bar = tqdm(total=(len(sections) + 1) * len(SOLVERS) * len(numbers) * (1 + len(networks)), unit="grid")
     for solver in SOLVERS:
-        for steps in STEPS:
+        for steps in numbers:
             start = log_snr_of(alphas_cumprod_of(sections["spectral, pixels, DDPM"]))
             best = knots_of(Optimum(merged(spectrum, 0.1), solver, steps).best(0.0, 1.0, start))
             for name, section in {**sections, "optimum in pixels": best}.items():
@@ -175,7 +176,7 @@ def markdown(results: dict) -> str:
     """A table a solver and number of steps, and how well each measure on paper ranks the distances."""
     lines = []
     for solver in SOLVERS:
-        for steps in STEPS:
+        for steps in sorted({row["steps"] for row in results["rows"]}):
             rows = [row for row in results["rows"] if (row["solver"], row["steps"]) == (solver, steps)]
             rows.sort(key=lambda row: mean(row["network"], "pixel"))
             lines += [f"**{solver.upper()}, {steps} steps**", ""]

@@ -91,6 +91,15 @@ def test_links_and_images_exist(document):
     assert not missing, f"{relative(document)} links to {missing}"
 
 
+@pytest.mark.parametrize("document", QUOTING, ids=relative)
+def test_tables_are_the_files_that_the_benchmarks_wrote(document):
+    text = document.read_text()
+    tables = re.findall(r"<!-- begin (\S+) -->\n(.*?)<!-- end -->", text, flags=re.DOTALL)
+    assert len(tables) == text.count("<!-- begin ") == text.count("<!-- end -->")
+    for name, table in tables:
+        assert table.strip() == (ROOT / name).read_text().strip(), f"{relative(document)}: {name} has changed."
+
+
 @pytest.mark.parametrize("document", MARKDOWN, ids=relative)
 def test_configurations_exist(document):
     mentioned = set(re.findall(r"\bconfigs/[\w./-]+\.ya?ml", document.read_text()))
