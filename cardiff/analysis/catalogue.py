@@ -52,9 +52,19 @@ def choose_schedules(text: str, spectrum: dict) -> dict[str, dict]:
     Raises:
         ValueError: A name that is no schedule.
     """
-    names = [*PUBLISHED, *OURS] if text == "all" else [part.strip() for part in text.split(",")]
+    names = [*PUBLISHED, *OURS] if text == "all" else _names_in(text)
     called = {Path(name).stem if name.endswith((".yaml", ".yml")) else name: name for name in names}
     return {short: with_spectrum(section_of(name), spectrum) for short, name in called.items()}
+
+
+def _names_in(text: str) -> list[str]:
+    """The names of a list with commas, some of which have a comma themselves."""
+    names, parts = [], [part.strip() for part in text.split(",")]
+    while parts:
+        two = ", ".join(parts[:2])
+        names.append(two if two in PUBLISHED | OURS else parts[0])
+        del parts[: 2 if names[-1] == two else 1]
+    return names
 
 
 def section_of(name: str) -> dict:
