@@ -27,7 +27,13 @@ from cardiff.analysis.catalogue import alphas_cumprod_of, with_spectrum
 from cardiff.analysis.errors import log_snr_of, sampling_error, steps_of
 from cardiff.analysis.measures import merged
 from cardiff.analysis.optimum import Optimum, knots_of
-from cardiff.analysis.price import finite_set_denoiser, measured_price, schedule_of_price
+from cardiff.analysis.price import (
+    LEVELS,
+    finite_set_denoiser,
+    measured_price,
+    network_denoiser,
+    schedule_of_price,
+)
 from cardiff.analysis.spectra import fit_gaussian, octave_arguments
 from cardiff.config import make_schedule
 from cardiff.data import open_store
@@ -52,7 +58,6 @@ SECTIONS = {
 }
 SOLVERS = {"ddpm": "ddpm", "ddim": "euler"}  # Euler steps of the probability flow are DDIM's, at any timesteps
 SAMPLES = 1000
-PRICED = np.arange(-12.0, 12.1, 1.0)
 
 
 class FiniteSetUNet(ModelMixin, ConfigMixin):
@@ -89,15 +94,16 @@ def main():
     features = classifier_features(images, store.labels)
     networks = {folder.name: load_pipeline(folder) for folder in sorted(options.models.glob("cosine_schedule_free_*"))}
     sections = {name: with_spectrum(section, octave_arguments(gaussian)) for name, section in SECTIONS.items()}
+    trained = [measured_price(network_denoiser(p), images, LEVELS, count=128) for p in networks.values()]
     prices = {
         "Gaussian": gaussian_price(gaussian.spectrum),
-        "finite set": measured_price(finite_set_denoiser(images), images, PRICED),
-        "network": np.mean([measured_price(denoiser_of(p), images, PRICED, count=128) for p in networks.values()], 0),
+        "finite set": measured_price(finite_set_denoiser(images), images, LEVELS),
+        "network": np.mean(trained, axis=0),
     }
     for kind in ("finite set", "network"):
-        sections[f"price of the {kind}"] = schedule_of_price(PRICED, prices[kind], last=-10.0, first=10.0)
+        sections[f"price of the {kind}"] = schedule_of_price(LEVELS, prices[kind], last=-10.0, first=10.0)
 
-    results = {"prices": {kind: price.tolist() for kind, price in prices.items()}, "log_snr": PRICED.tolist()}
+    results = {"prices": {kind: price.tolist() for kind, price in prices.items()}, "log_snr": LEVELS.tolist()}
     results["rows"] = []
     numbers = [int(number) for number in options.steps.split(",")]
     spectrum = merged(gaussian.spectrum)
@@ -128,21 +134,8 @@ def main():
 
 def gaussian_price(spectrum) -> np.ndarray:
     """The measured price's closed form: the root mean square over pixels of √ℓ·w(1 − w)/8."""
-    gain = spectrum.gain(PRICED + 0.5)
+    gain = spectrum.gain(LEVELS + 0.5)
     return np.sqrt((spectrum.counts * spectrum.variances) @ (gain * (1 - gain) / 8).T ** 2 / spectrum.counts.sum())
-
-
-def denoiser_of(pipeline):
-    """x̂₀ of a network that predicts v, at its trained level nearest to a log-SNR."""
-    trained = torch.logit(pipeline.scheduler.alphas_cumprod.double(), eps=1e-12)
-
-    @torch.no_grad()
-    def denoise(x, log_snr):
-        a, sigma = float(1 / np.sqrt(1 + np.exp(-log_snr))), float(1 / np.sqrt(1 + np.exp(log_snr)))
-        t = int((trained - log_snr).abs().argmin())
-        return (a * x - sigma * pipeline.unet(x, t).sample).clamp(-1, 1)
-
-    return denoise
 
 
 def finite_set_pipeline(section: dict, images: np.ndarray) -> ClassConditionalPipeline:

@@ -1,8 +1,13 @@
 """The real script, launched as its user would."""
 
 import csv
+import json
 
 import pytest
+import yaml
+from tiny_models import tiny_pipeline
+
+from cardiff.hub import save_pipeline
 
 FEW = ["--schedules", "linear,cosine", "--max_images", 60, "--num_train_timesteps", 50, "--steps", 10]
 
@@ -22,6 +27,23 @@ def test_a_training_configuration_gives_data_and_schedule(launch, tmp_path):
     launch("analyze_schedules.py", *config, *FEW, "--data.resolution", 8, "--output", tmp_path)
     table = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert "60 images of 8×8 pixels" in table and "this configuration" in table
+
+
+def test_a_model_gets_steps_of_its_own(launch, tmp_path):
+    """What is written is what sample.py takes."""
+    model = tmp_path / "model"
+    save_pipeline(tiny_pipeline(), model)
+    data = ["--data.data_files", "data/digits.parquet", "--data.resolution", 8, "--data.channels", 1]
+    launch("analyze_schedules.py", *FEW, *data, "--model", model, "--output", tmp_path / "out")
+    section = yaml.safe_load((tmp_path / "out/price.yaml").read_text())["scheduler"]
+    assert section["name"] == "knots" and section["log_snr"][0] == 10 and section["log_snr"][-1] == -10
+    how = ["--solver", "ddpm", "--steps", 5, "--steps_of", tmp_path / "out/price.yaml", "--num_images", 2]
+    launch("sample.py", "--model", model, *how, "--output", tmp_path / "images")
+    first = json.loads((tmp_path / "images/manifest.jsonl").read_text().splitlines()[0])
+    assert len(first["timesteps"]) == 5
+
+    refused = launch("analyze_schedules.py", *FEW, "--model", model, "--output", tmp_path / "other", check=False)
+    assert refused.returncode == 1 and "--model draws images of 8 pixels and 1 channels" in refused.err
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,14 @@ import numpy as np
 import torch
 
 from cardiff.analysis.spectra import to_float
+from pipelines import ClassConditionalPipeline
 
 Denoiser = Callable[[torch.Tensor, float], torch.Tensor]
 """E[x₀ | x_t] of images (B, C, H, W) at a log-SNR."""
 CLEAN = 13.0
 """Log-SNR at which a sample counts as clean."""
+LEVELS = np.arange(-12.0, 12.1, 1.0)
+"""Log-SNRs at which a price is usually measured."""
 
 
 def finite_set_denoiser(images: np.ndarray) -> Denoiser:
@@ -27,6 +30,27 @@ def finite_set_denoiser(images: np.ndarray) -> Denoiser:
         snr, a = np.exp(log_snr), 1 / np.sqrt(1 + np.exp(-log_snr))
         logits = snr * (x.reshape(len(x), -1) @ data.T / a - squares / 2)  # −‖x − a·x_j‖²/2σ² without what is common
         return (torch.softmax(logits, dim=1) @ data).reshape(x.shape)
+
+    return denoise
+
+
+def network_denoiser(pipeline: ClassConditionalPipeline) -> Denoiser:
+    """What a trained network takes for the clean image, without a label, at its trained level nearest to a log-SNR."""
+    scheduler, unet = pipeline.scheduler, pipeline.unet
+    trained = torch.logit(scheduler.alphas_cumprod.double(), eps=1e-12)
+
+    @torch.no_grad()
+    def denoise(x: torch.Tensor, log_snr: float) -> torch.Tensor:
+        a, sigma = _a_sigma(log_snr)
+        conditional = unet.config.num_class_embeds is not None
+        labels = torch.full((len(x),), pipeline.null_class, device=x.device) if conditional else None
+        output = unet(x, int((trained - log_snr).abs().argmin()), labels).sample
+        x0 = {
+            "epsilon": lambda: (x - sigma * output) / a,
+            "v_prediction": lambda: a * x - sigma * output,
+            "sample": lambda: output,
+        }[scheduler.config.prediction_type]()
+        return x0.clamp(-1, 1) if scheduler.config.clip_sample else x0
 
     return denoise
 

@@ -30,14 +30,19 @@ from cardiff.analysis.measures import (
     merged,
 )
 from cardiff.analysis.optimum import Optimum, knots_of, point_of
+from cardiff.analysis.price import LEVELS, measured_price, network_denoiser, schedule_of_price
 from cardiff.analysis.spectra import octave_arguments
 from cardiff.cli import CommandLine
 from cardiff.config import DataConfig
 from cardiff.data import ImageStream, open_store
+from cardiff.hub import find_model, load_pipeline
+from pipelines import ClassConditionalPipeline
 from schedulers import SCHEDULES
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits_16_conditional.yaml"
 OWN_CONFIG, OPTIMUM = "this configuration", "optimum in 17 knots"
+PRICED = 64
+"""Images on which the price of a step is measured."""
 KAPPAS = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 SCHEDULE_WORK, FRONT_WORK = 8, 2
 """Time of a schedule, and of a point of the front, in parts of the progress bar."""
@@ -75,6 +80,8 @@ class AnalysisOptions:
     """Solver for the ranking and for the optimum."""
     kappa: float = 0.0
     """Weight of structure against the logarithm of the error, in spectral.yaml and optimal.yaml."""
+    model: str | None = None
+    """Trained model of these images; where it wants its steps is written to price.yaml, for sample.py --steps_of."""
     seed: int = 0
     """Seed of the choice of images and of the noise."""
 
@@ -119,7 +126,10 @@ def run(options: AnalysisOptions, config: DataConfig, section: dict | None = Non
         ValueError: For options, data or a folder that cannot be used.
     """
     folder = _prepare(options, config)
+    pipeline = None if options.model is None else load_pipeline(find_model(options.model))
     images, labels = load_images(config, options.max_images, options.seed)
+    if pipeline is not None:
+        _check_model(pipeline, images)
     count = len(choose_schedules(options.schedules, {})) + 3
     total = len(GRID) + 2 + SCHEDULE_WORK * count + FRONT_WORK * 3 * len(KAPPAS)
     with tqdm(total=total, desc="measuring the data", unit="part") as bar:
@@ -132,6 +142,9 @@ def run(options: AnalysisOptions, config: DataConfig, section: dict | None = Non
         written = {"spectral": {"name": "spectral", **fitted, "kappa": options.kappa}}
         start = _table_of(written["spectral"], options)
         written["optimal"] = knots_of(front.best(options.kappa, 0.5, start))
+        if pipeline is not None:
+            price = measured_price(network_denoiser(pipeline), images, LEVELS, count=PRICED, seed=options.seed)
+            written["price"] = schedule_of_price(LEVELS, price, last=-10.0, first=10.0)
         rows, notes = _measure_rows(options, data, section, written, front, start, bar)
         rows.sort(key=lambda row: (row.measures.leaks, row.distance if np.isfinite(row.distance) else np.inf))
 
@@ -149,6 +162,15 @@ def run(options: AnalysisOptions, config: DataConfig, section: dict | None = Non
     (folder / "table.md").write_text(table, encoding="utf-8")
     (folder / "report.md").write_text(_report(rows, data, options, table), encoding="utf-8")
     return folder
+
+
+def _check_model(pipeline: ClassConditionalPipeline, images: np.ndarray) -> None:
+    expected = (pipeline.unet.config.in_channels, pipeline.unet.config.sample_size)
+    if images.shape[1:3] != expected:
+        raise ValueError(
+            f"--model draws images of {expected[1]} pixels and {expected[0]} channels, but the data have "
+            f"{images.shape[2]} and {images.shape[1]}: set data.resolution and data.channels."
+        )
 
 
 def load_images(config: DataConfig, count: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -442,6 +464,7 @@ def _report(rows: Sequence[Row], data: DataMeasures, options: AnalysisOptions, t
     return text + (
         "\n## Files\n\n"
         "- `spectral.yaml`, `optimal.yaml`: scheduler sections for training, given as a second `--config`.\n"
+        "- `price.yaml`, if a model was given: where it wants its steps, for `sample.py --steps_of`.\n"
         "- `table.csv`: the tables in full precision, a row a schedule.\n"
         "- `measures.npz`: the curves; `names` (S,) and, a row a schedule, `log_snr`, `alphas_cumprod`, `betas`, "
         "`structure`, `information_bound`, `information`, `class_information`, `recovery`, `ssim` (S, T), `octaves` "

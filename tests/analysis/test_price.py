@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from tiny_models import gaussian_pipeline
 
 from cardiff.analysis.errors import log_snr_of
-from cardiff.analysis.price import finite_set_denoiser, measured_price, schedule_of_price
+from cardiff.analysis.price import finite_set_denoiser, measured_price, network_denoiser, schedule_of_price
 from cardiff.analysis.spectra import to_float
 from schedulers import SCHEDULES
 
@@ -57,3 +58,21 @@ def test_schedule_of_a_price_spends_its_steps_where_it_is_high():
     expected = np.sqrt(price)[inside].sum() / np.sqrt(price).sum()
     assert share == pytest.approx(expected, abs=0.05)
     assert (np.diff(log_snr) < 0).all()
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_network_denoiser_gives_the_clean_image(prediction_type):
+    """Of a network that is exact, the posterior mean; it is asked without a label, which is class 1 here."""
+    trained = SCHEDULES["cosine"](prediction_type=prediction_type, clip_sample=False).to_stock()
+    pipeline = gaussian_pipeline(trained, trained, means=[0.9, 0.2], variances=[0.1, 0.3], sample_size=4)
+    level = log_snr_of(trained.alphas_cumprod.double().numpy())[400]
+    x = torch.randn(3, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    a2 = 1 / (1 + np.exp(-level))
+    expected = 0.2 + np.sqrt(a2) * 0.3 / (a2 * 0.3 + 1 - a2) * (x - np.sqrt(a2) * 0.2)
+    torch.testing.assert_close(network_denoiser(pipeline)(x, level), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_network_denoiser_clips_as_the_sampler_does():
+    trained = SCHEDULES["cosine"](prediction_type="sample").to_stock()
+    pipeline = gaussian_pipeline(trained, trained, means=[3.0], variances=[1e-3], sample_size=4)
+    assert (network_denoiser(pipeline)(torch.zeros(1, 1, 4, 4).double(), 0.0) == 1).all()
