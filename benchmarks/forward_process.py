@@ -38,6 +38,12 @@ def main():
     if options.train:
         run("benchmarks/schedule_pilot.py", "--output", PILOT)
         run("benchmarks/schedule_steps.py", "--models", PILOT, "--output", FOLDER / "steps.json")
+        if (ROOT / CIFAR).is_dir():
+            folder, which = ROOT / "runs/pilot_cifar10", ("--set", "cifar10")
+            learned = ("--schedules", "cosine", "--weightings", "schedule_free", "--seeds", "0,1")
+            run("benchmarks/schedule_pilot.py", *which, *learned, "--output", folder)
+            steps = FOLDER / "steps_cifar10.json"
+            run("benchmarks/schedule_steps.py", *which, "--steps", 10, "--models", folder, "--output", steps)
         shutil.copy(PILOT / "results_1000.jsonl", FOLDER / "pilot.jsonl")
         shutil.copy(PILOT / "results_1000.md", FOLDER / "pilot.md")
     analyse("digits", "--config", "configs/digits_16_conditional.yaml")
