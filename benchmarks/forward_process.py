@@ -42,6 +42,10 @@ def main():
             folder, which = ROOT / "runs/pilot_cifar10", ("--set", "cifar10")
             learned = ("--schedules", "cosine", "--weightings", "schedule_free", "--seeds", "0,1")
             run("benchmarks/schedule_pilot.py", *which, *learned, "--output", folder)
+            plain = ("--schedules", "cosine,sigmoid,spectral pixels", "--weightings", "uniform", "--seeds", "0,1")
+            run("benchmarks/schedule_pilot.py", *which, *plain, "--output", folder)
+            shutil.copy(folder / "results_1000.jsonl", FOLDER / "pilot_cifar10.jsonl")
+            shutil.copy(folder / "results_1000.md", FOLDER / "pilot_cifar10.md")
             steps = FOLDER / "steps_cifar10.json"
             run("benchmarks/schedule_steps.py", *which, "--steps", 10, "--models", folder, "--output", steps)
         shutil.copy(PILOT / "results_1000.jsonl", FOLDER / "pilot.jsonl")

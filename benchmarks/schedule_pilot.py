@@ -211,7 +211,10 @@ def markdown(entries: list[dict], images: np.ndarray) -> str:
                 cells.append(f"{np.mean(pixel):.2f} ± {np.std(pixel, ddof=1):.2f} ({np.mean(feature):.2f})")
             structure = model.spectrum.structure(levels[name]).mean()
             lines.append(f"| {name} | {structure:.3f} | {' | '.join(cells)} |")
-        lines += ["", "Rank correlation over the schedules of what is computed on paper with these distances:", ""]
+        lines.append("")
+        if len(names) < 5:
+            continue  # too few to rank
+        lines += ["Rank correlation over the schedules of what is computed on paper with these distances:", ""]
         paper = {title: key for title, key in COLUMNS.items() if key[1] is not None}
         lines += ["| on paper | " + " | ".join(paper) + " |", "|---" * (1 + len(paper)) + "|"]
         for title, measure in (("structure A", "structure"), ("E in pixels", "pixels"), ("E by octave", "octaves")):
