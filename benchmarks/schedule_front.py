@@ -11,6 +11,7 @@ import itertools
 import json
 import sys
 from dataclasses import asdict
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +93,9 @@ def measure_set(name: str, model: GaussianModel) -> list[dict]:
                 if best not in distances:
                     distances[best] = front.distance(ours[best], family[best])[0]
                 # Any start is good: the farthest point that a search shows is the distance.
-                shown, optimum = max((front.distance(theirs, start) for start in (family[best], table)), key=first)
+                shown, optimum = max(
+                    (front.distance(theirs, start) for start in (family[best], table)), key=itemgetter(0)
+                )
                 knots = log_snr_of(alphas_cumprod_of(knots_of(optimum)))
                 rows.append(
                     {
@@ -141,10 +144,6 @@ def idle(spectrum: Spectrum, log_snr: np.ndarray) -> list[float]:
     """Shares of the timesteps at which every octave is whole, and at which every octave is gone."""
     gain = spectrum.gain(log_snr)
     return [float((gain.min(1) > WHOLE).mean()), float((gain.max(1) < GONE).mean())]
-
-
-def first(pair: tuple):
-    return pair[0]
 
 
 def markdown(results: dict) -> str:

@@ -20,11 +20,11 @@ from scipy.stats import spearmanr
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from cardiff.analysis.catalogue import alphas_cumprod_of
-from cardiff.analysis.errors import log_snr_of
+from cardiff.analysis.errors import log_snr_of, steps_of
 from cardiff.analysis.measures import merged
 from cardiff.analysis.optimum import point_of
 from cardiff.analysis.spectra import fit_gaussian, octave_arguments
-from cardiff.config import DataConfig, make_schedule, parse_run
+from cardiff.config import DataConfig, parse_run
 from cardiff.data import open_store
 from cardiff.evaluation import frechet_distance
 from cardiff.hub import load_pipeline
@@ -136,33 +136,38 @@ def train(folder: Path, data: DataConfig, scheduler: dict, weighting: str, seed:
 def measure(folder: Path, images: np.ndarray, features, spectrum: dict) -> dict:
     """Fréchet distances of samples, and the error of x̂₀ over log-SNR."""
     pipeline = load_pipeline(folder)
-    trained = pipeline.scheduler
-    reference = {"pixel": images.reshape(len(images), -1) / 127.5 - 1, "feature": features(images)}
-
-    def distances(solver: str, steps: int, timesteps=None) -> dict:
-        pipeline.scheduler = make_solver(trained, solver)
-        drawn = draw_images(
-            pipeline,
-            range(SAMPLES),
-            seed=0,
-            labels=None,
-            guidance_scale=1,
-            steps=steps,
-            timesteps=timesteps,
-            batch_size=250,
-        )
-        drawn = drawn.transpose(0, 3, 1, 2)
-        mine = {"pixel": drawn.reshape(len(drawn), -1) / 127.5 - 1, "feature": features(drawn)}
-        return {kind: frechet_distance(mine[kind], reference[kind]) for kind in reference}
-
-    found = {f"{solver} {steps}": distances(solver, steps) for solver, steps in OWN}
+    trained, data = pipeline.scheduler, (images, features)
+    found = {f"{solver} {steps}": distances(pipeline, solver, steps, None, *data) for solver, steps in OWN}
     for other in ("cosine", "spectral κ=0"):
-        levels = make_schedule(section(other, spectrum)).alphas_cumprod.double()
+        levels = log_snr_of(alphas_cumprod_of(section(other, spectrum)))
         for solver, steps in CROSS:
-            at = np.round(np.arange(len(levels), 0, -len(levels) / steps)).astype(int) - 1
-            timesteps = timesteps_at(trained, torch.logit(levels)[at].numpy())
-            found[f"{solver} {steps} at {other}"] = distances(solver, steps, timesteps)
+            timesteps = timesteps_at(trained, steps_of(levels, steps))
+            found[f"{solver} {steps} at {other}"] = distances(pipeline, solver, steps, timesteps, *data)
     return {"distances": found, "error_over_log_snr": denoising_error(pipeline.unet, trained, images)}
+
+
+def distances(pipeline, solver: str, steps: int, timesteps: list[int] | None, images: np.ndarray, features) -> dict:
+    """Fréchet distances of samples to the data, on pixels and on a classifier's features.
+
+    Args:
+        solver: A name of `cardiff.sampling.SOLVERS`.
+        steps: Evenly spaced sampling steps, unless timesteps are given.
+    """
+    trained = pipeline.scheduler
+    pipeline.scheduler = make_solver(trained, solver)
+    drawn = draw_images(
+        pipeline,
+        range(SAMPLES),
+        seed=0,
+        labels=None,
+        guidance_scale=1,
+        steps=steps,
+        timesteps=timesteps,
+        batch_size=250,
+    ).transpose(0, 3, 1, 2)
+    pipeline.scheduler = trained
+    flat = [x.reshape(len(x), -1) / 127.5 - 1 for x in (drawn, images)]
+    return {"pixel": frechet_distance(*flat), "feature": frechet_distance(features(drawn), features(images))}
 
 
 @torch.no_grad()

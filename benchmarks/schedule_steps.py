@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.schedule_pilot import SETS, classifier_features
+from benchmarks.schedule_pilot import SETS, classifier_features, distances
 from cardiff.analysis.catalogue import alphas_cumprod_of, with_spectrum
 from cardiff.analysis.errors import log_snr_of, sampling_error, steps_of
 from cardiff.analysis.measures import merged
@@ -37,9 +37,8 @@ from cardiff.analysis.price import (
 from cardiff.analysis.spectra import fit_gaussian, octave_arguments
 from cardiff.config import make_schedule
 from cardiff.data import open_store
-from cardiff.evaluation import frechet_distance
 from cardiff.hub import load_pipeline
-from cardiff.sampling import draw_images, make_solver, timesteps_at
+from cardiff.sampling import timesteps_at
 from pipelines import ClassConditionalPipeline
 
 SECTIONS = {
@@ -57,7 +56,6 @@ SECTIONS = {
     "spectral, pixels, DDIM": {"name": "spectral", "pixel_weight": 1.0, "solver": "ddim"},
 }
 SOLVERS = {"ddpm": "ddpm", "ddim": "euler"}  # Euler steps of the probability flow are DDIM's, at any timesteps
-SAMPLES = 1000
 
 
 class FiniteSetUNet(ModelMixin, ConfigMixin):
@@ -118,12 +116,12 @@ def main():
                 row = {"schedule": name, "solver": solver, "steps": steps, "section": section}
                 row |= {"pixels": error.pixels, "octaves": error.octaves}
                 exact = finite_set_pipeline(section, images)
-                row["finite set"] = distances(exact, solver, steps, None, images, features)
+                row["finite set"] = distances(exact, SOLVERS[solver], steps, None, images, features)
                 bar.update()
                 row["network"] = []
                 for pipeline in networks.values():
                     timesteps = timesteps_at(pipeline.scheduler, steps_of(levels, steps))
-                    row["network"].append(distances(pipeline, solver, steps, timesteps, images, features))
+                    row["network"].append(distances(pipeline, SOLVERS[solver], steps, timesteps, images, features))
                     bar.update()
                 results["rows"].append(row)
             options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -144,25 +142,6 @@ def finite_set_pipeline(section: dict, images: np.ndarray) -> ClassConditionalPi
     levels = torch.logit(scheduler.alphas_cumprod.double()).numpy()
     unet = FiniteSetUNet(images.shape[-1], images.shape[1]).set_up(images, levels)
     return ClassConditionalPipeline(unet, scheduler)
-
-
-def distances(pipeline, solver: str, steps: int, timesteps, images: np.ndarray, features) -> dict:
-    """Fréchet distances of samples to the data, on pixels and on a classifier's features."""
-    trained = pipeline.scheduler
-    pipeline.scheduler = make_solver(trained, SOLVERS[solver])
-    drawn = draw_images(
-        pipeline,
-        range(SAMPLES),
-        seed=0,
-        labels=None,
-        guidance_scale=1,
-        steps=steps,
-        timesteps=timesteps,
-        batch_size=250,
-    ).transpose(0, 3, 1, 2)
-    pipeline.scheduler = trained
-    flat = [x.reshape(len(x), -1) / 127.5 - 1 for x in (drawn, images)]
-    return {"pixel": frechet_distance(*flat), "feature": frechet_distance(features(drawn), features(images))}
 
 
 def markdown(results: dict) -> str:
