@@ -47,8 +47,6 @@ class ScheduleMeasures:
     """What one schedule does to a data set; arrays are over the T timesteps, t = (i + 1)/T."""
 
     name: str
-    arguments: dict
-    """The `scheduler` section: name and arguments of the schedule."""
     log_snr: np.ndarray
     alphas_cumprod: np.ndarray
     betas: np.ndarray
@@ -131,12 +129,11 @@ def measure_data(
     return DataMeasures(images, model, posterior, ssim)
 
 
-def measure_schedule(name: str, arguments: dict, alphas_cumprod: np.ndarray, data: DataMeasures) -> ScheduleMeasures:
+def measure_schedule(name: str, alphas_cumprod: np.ndarray, data: DataMeasures) -> ScheduleMeasures:
     """Measure one schedule.
 
     Args:
         name: What it is called in tables and figures.
-        arguments: Its `scheduler` section.
         alphas_cumprod: ᾱ in float64; (T,).
         data: The data set.
     """
@@ -155,7 +152,6 @@ def measure_schedule(name: str, arguments: dict, alphas_cumprod: np.ndarray, dat
     finite = [n for n in STEPS if n <= len(log_snr)]
     return ScheduleMeasures(
         name=name,
-        arguments=arguments,
         log_snr=log_snr,
         alphas_cumprod=alphas_cumprod,
         betas=1 - alphas_cumprod / np.concatenate([[1.0], alphas_cumprod[:-1]]),

@@ -417,7 +417,7 @@ def _measure_rows(options, data, section, written, front, start, bar) -> tuple[l
             bar.update(SCHEDULE_WORK)
             continue
         tables[name] = alphas_cumprod
-        measures = measure_schedule(name, chosen, alphas_cumprod, data)
+        measures = measure_schedule(name, alphas_cumprod, data)
         target = point_of(front.spectrum, measures.log_snr, options.solver, options.steps)
         distance = front.distance(target, start)[0]
         if not np.isfinite(distance):  # one with as much structure may be nearer
@@ -435,7 +435,7 @@ def _table_of(section: dict, options: AnalysisOptions) -> np.ndarray:
 
 
 def _idle_clean(data: DataMeasures, log_snr: np.ndarray) -> float:
-    return measure_schedule("", {}, 1 / (1 + np.exp(-log_snr)), data).idle_clean
+    return measure_schedule("", 1 / (1 + np.exp(-log_snr)), data).idle_clean
 
 
 def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -24,12 +24,12 @@ def digits():
 
 def of(section: dict, data, name: str = "it"):
     section = with_spectrum(section, octave_arguments(data.model))
-    return measure_schedule(name, section, alphas_cumprod_of(section), data)
+    return measure_schedule(name, alphas_cumprod_of(section), data)
 
 
 def straight(first: float, last: float, data, timesteps: int = 1000):
     """A schedule whose log-SNR falls evenly."""
-    return measure_schedule("it", {}, 1 / (1 + np.exp(-np.linspace(first, last, timesteps))), data)
+    return measure_schedule("it", 1 / (1 + np.exp(-np.linspace(first, last, timesteps))), data)
 
 
 def words(measures, data, **changes) -> str:
@@ -68,7 +68,7 @@ def test_a_low_first_log_snr_makes_the_last_step_pay(digits):
 
 def test_long_steps_out_of_noise_pay_at_the_noisy_end(digits):
     t = np.linspace(0, 1, 1000)
-    jump = measure_schedule("it", {}, 1 / (1 + np.exp(-np.where(t < 0.999, 12 - 10 * t, -12 - t))), digits)
+    jump = measure_schedule("it", 1 / (1 + np.exp(-np.where(t < 0.999, 12 - 10 * t, -12 - t))), digits)
     assert "The price is paid at the noisy end" in words(jump, digits)
 
 

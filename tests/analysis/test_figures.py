@@ -28,7 +28,7 @@ def smooth_images(count: int, channels: int, size: int, seed: int) -> np.ndarray
 
 
 def measured(names, data):
-    return [measure_schedule(name, PUBLISHED[name], alphas_cumprod_of(PUBLISHED[name]), data) for name in names]
+    return [measure_schedule(name, alphas_cumprod_of(PUBLISHED[name]), data) for name in names]
 
 
 def pixels(path) -> np.ndarray:

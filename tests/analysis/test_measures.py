@@ -32,7 +32,7 @@ def digits():
 @pytest.fixture(scope="module")
 def measured(digits):
     tables = {name: SCHEDULES[name].alphas_bar(1000) for name in ("linear", "cosine", "edm_lognormal")}
-    return {name: measure_schedule(name, {"name": name}, table, digits) for name, table in tables.items()}
+    return {name: measure_schedule(name, table, digits) for name, table in tables.items()}
 
 
 def test_log_snr_of_a_schedule():

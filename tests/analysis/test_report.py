@@ -44,7 +44,7 @@ def test_every_file_is_there(folder):
 @pytest.mark.parametrize("name", ["linear", "cosine", "Laplace"])
 def test_the_table_has_the_measures(name, folder, data):
     (row,) = (row for row in rows_of(folder) if row["schedule"] == name)
-    m = measure_schedule(name, PUBLISHED[name], alphas_cumprod_of(PUBLISHED[name]), data)
+    m = measure_schedule(name, alphas_cumprod_of(PUBLISHED[name]), data)
     expected = {
         "leak_nats": m.leak,
         "mean_structure": m.mean_structure,
