@@ -8,12 +8,12 @@ Run the same command again to go on with an interrupted run. Any option can foll
 
 from cardiff.cli import one_sentence_errors
 from cardiff.config import parse_run
-from cardiff.training import Trainer
+from cardiff.diffusion_training import DiffusionTrainer
 
 
 @one_sentence_errors
 def main(argv=None):
-    trainer = Trainer(parse_run(argv, conditional=True, description=__doc__))
+    trainer = DiffusionTrainer(parse_run(argv, kind="conditional", description=__doc__))
     while trainer.maintain():
         trainer.step()
     return trainer.finish()

@@ -26,10 +26,10 @@ from cardiff.analysis.optimum import point_of
 from cardiff.analysis.spectra import fit_gaussian, octave_arguments
 from cardiff.config import DataConfig, parse_run
 from cardiff.data import open_store
+from cardiff.diffusion_training import DiffusionTrainer
 from cardiff.evaluation import frechet_distance
 from cardiff.hub import load_pipeline
 from cardiff.sampling import draw_images, make_solver, timesteps_at
-from cardiff.training import Trainer
 
 ROOT = Path(__file__).parent.parent
 SETS = {
@@ -127,7 +127,7 @@ def train(folder: Path, data: DataConfig, scheduler: dict, weighting: str, seed:
     argv = ["--config", str(ROOT / "configs/digits_16_unconditional.yaml")]
     for key, value in settings.items():
         argv += [f"--{key}", json.dumps(value) if isinstance(value, list | bool) else str(value)]
-    trainer = Trainer(parse_run(argv, conditional=False, description=__doc__))
+    trainer = DiffusionTrainer(parse_run(argv, kind="unconditional", description=__doc__))
     while trainer.maintain():
         trainer.step()
     trainer.finish()

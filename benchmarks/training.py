@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from cardiff.config import DataConfig, parse_run
 from cardiff.data import decode_image, open_store
 from cardiff.data.batches import BatchPlan, batch_loader
-from cardiff.training import Trainer
+from cardiff.diffusion_training import DiffusionTrainer
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,10 +45,10 @@ def step_ratio(resolution: int, batch_size: int, rounds: int, folder: Path, devi
     arguments += f"--data.data_files {ROOT}/data/digits.parquet --data.resolution {resolution}".split()
     arguments += f"--data.cache_dir {folder} --train.batch_size {batch_size} --train.log_every 50".split()
     arguments += "--train.max_steps 100000 --train.checkpoint_every 0 --train.sample_every 0".split()
-    trainer = Trainer(parse_run(arguments, conditional=True, description=""))
+    trainer = DiffusionTrainer(parse_run(arguments, kind="conditional", description=""))
     trainer.log.bar.disable = True
     shape = (batch_size, 1, resolution, resolution)
-    unet, optimizer = trainer.unet, trainer.optimizer
+    unet, optimizer = trainer.model, trainer.optimizer
     noisy, target = torch.randn(shape, device=device), torch.randn(shape, device=device)
     timesteps = torch.randint(0, 1000, (batch_size,), device=device)
     labels = torch.randint(0, 11, (batch_size,), device=device)

@@ -1,6 +1,6 @@
 """Checkpoints of a training run: written aside and renamed, verified when read, thinned out by age.
 
-A checkpoint is a loadable pipeline (the averaged weights) with a folder `training/` beside it: raw weights, optimizer
+A checkpoint is a loadable model (the averaged weights) with a folder `training/` beside it: raw weights, optimizer
 state and what cannot be derived from the step number. Tensors are safetensors and the rest is JSON, so nothing in a
 checkpoint is ever unpickled.
 """
@@ -63,7 +63,7 @@ def write_checkpoint(root: Path, step: int, fill: Callable[[Path], None]) -> Pat
 
 
 def publish(checkpoint: Path, output_dir: Path) -> None:
-    """Copy a checkpoint's pipeline to the root of the output folder, file by file, each whole at any moment."""
+    """Copy a checkpoint's model to the root of the output folder, file by file, each whole at any moment."""
     for source in sorted(checkpoint.rglob("*")):
         relative = source.relative_to(checkpoint)
         if source.is_file() and relative.parts[0] != "training" and source.name != CHECKSUMS:

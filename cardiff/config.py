@@ -1,7 +1,8 @@
 """The typed configuration of a run and its command line.
 
-A run is four sections: `data` and `train` are the dataclasses below, `unet` holds arguments of diffusers'
-UNet2DModel, and `scheduler` the arguments of the schedule named by `scheduler.name`.
+A run is four sections: `data` and `train` are the dataclasses below, `unet` holds arguments of diffusers' UNet2DModel
+or, in its place, `classifier` those of NoisyClassifier, and `scheduler` the arguments of the schedule named by
+`scheduler.name`.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ class DataConfig:
     label_column: str = "label"
     """Column that holds the class labels."""
     resolution: int = 32
-    """Height and width in pixels; the UNet's sample_size follows."""
+    """Height and width in pixels; the network's sample_size follows."""
     channels: Literal[1, 3] = 3
-    """1 for grey, 3 for RGB; the UNet's in_channels and out_channels follow."""
+    """1 for grey, 3 for RGB; the network's channels in and out follow."""
     fit: Literal["crop", "pad", "stretch"] = "crop"
     """How a picture becomes square: cut the middle out, pad with black, or distort."""
     upscale: bool = False
@@ -99,8 +100,30 @@ class UNetConfig:
 
 
 @dataclass
+class ClassifierConfig:
+    """Arguments of NoisyClassifier; size, channels, classes and noise levels follow from `data` and `scheduler`."""
+
+    block_out_channels: list[int] = field(default_factory=lambda: [64, 128, 256, 256])
+    """Channels of each resolution, from the full size down; the length is the number of resolutions."""
+    layers_per_block: int = 2
+    """ResNet blocks per resolution."""
+    down_block_types: list[str] = field(
+        default_factory=lambda: ["DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"]
+    )
+    """One per resolution: DownBlock2D, or AttnDownBlock2D with self-attention."""
+    attention_head_dim: int | None = 64
+    """Channels per attention head, also in the pooling at the end; null for one head."""
+    dropout: float = 0.0
+    """Dropout in every ResNet block."""
+    norm_num_groups: int = 32
+    """Groups of each GroupNorm; divides every entry of block_out_channels."""
+    resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
+    """Add the timestep embedding to the features, or scale and shift them by it (AdaGN)."""
+
+
+@dataclass
 class TrainConfig:
-    """Length, optimizer, precision and bookkeeping of the training run."""
+    """Length, optimizer, precision and bookkeeping of any training run."""
 
     epochs: float = 100
     """Passes over the data; ignored when max_steps is given."""
@@ -122,18 +145,14 @@ class TrainConfig:
     """Gradients are scaled down to this norm."""
     ema_decay: float = 0.9999
     """Largest decay of the weight average; at step n it is at most (1+n)/(10+n), so short runs average less."""
-    loss_weighting: Literal["uniform", "min_snr", "schedule_free"] = "uniform"
-    """Weights of the loss over timesteps: none, min-SNR (arXiv 2303.09556), or those that divide the schedule out."""
-    min_snr_gamma: float = 5.0
-    """Where min-SNR caps the signal-to-noise ratio."""
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
     """Precision of the forward pass; null leaves it to accelerate's own configuration."""
     compile: bool = False
-    """Compile the UNet with torch.compile."""
+    """Compile the network with torch.compile."""
     channels_last: bool = False
     """Keep images and weights in channels-last memory format."""
     seed: int = 0
-    """Seed of the weights, the data order, noise, timesteps, flips, label dropout and the sample grids."""
+    """Seed of the weights and of every draw: data order, noise, timesteps, flips, dropped labels, held-out images."""
     log_every: int = 50
     """Steps between entries in the log; also how often the loss is checked for NaN. 0: only with checkpoints."""
     checkpoint_every: int = 5000
@@ -142,19 +161,29 @@ class TrainConfig:
     """Newest checkpoints to keep."""
     keep_checkpoints_every: int = 0
     """Keep also every checkpoint whose step is a multiple of this. 0 for none."""
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    """Accelerate trackers: tensorboard, wandb, … logs/metrics.jsonl is always written."""
+
+
+@dataclass
+class DiffusionTrainConfig(TrainConfig):
+    """Length, optimizer, precision, objective, sample grids and bookkeeping of the training run."""
+
+    loss_weighting: Literal["uniform", "min_snr", "schedule_free"] = "uniform"
+    """Weights of the loss over timesteps: none, min-SNR (arXiv 2303.09556), or those that divide the schedule out."""
+    min_snr_gamma: float = 5.0
+    """Where min-SNR caps the signal-to-noise ratio."""
     sample_every: int = 5000
     """Steps between sample grids from the averaged weights, besides the one at the end. 0 for never."""
     sample_images: int = 64
     """Images in a sample grid."""
     sample_steps: int = 25
     """DPM-Solver++ steps of a sample grid."""
-    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
-    """Accelerate trackers: tensorboard, wandb, … logs/metrics.jsonl is always written."""
 
 
 @dataclass
-class ConditionalTrainConfig(TrainConfig):
-    """Length, optimizer, precision, conditioning and bookkeeping of the training run."""
+class ConditionalTrainConfig(DiffusionTrainConfig):
+    """Length, optimizer, precision, objective, conditioning, sample grids and bookkeeping of the training run."""
 
     label_dropout: float = 0.1
     """Share of the labels replaced by the null class, drawn per image."""
@@ -163,21 +192,54 @@ class ConditionalTrainConfig(TrainConfig):
 
 
 @dataclass
+class ClassifierTrainConfig(TrainConfig):
+    """Length, optimizer, precision, measuring and bookkeeping of a classifier's training run."""
+
+    weight_decay: float = 0.05
+    """Decoupled weight decay of AdamW; the value of Dhariwal and Nichol (arXiv 2105.05233)."""
+    held_out: float = 0.1
+    """Share of the images that are kept from training and measured. 0 measures nothing."""
+    report_every: int = 5000
+    """Steps between reports on the held-out images, besides the one at the end. 0 for never."""
+
+
+Kind = Literal["unconditional", "conditional", "classifier"]
+# What each kind of run trains, which is also the name of the section that describes it, and its two sections.
+SECTIONS = {
+    "unconditional": ("unet", UNetConfig, DiffusionTrainConfig),
+    "conditional": ("unet", UNetConfig, ConditionalTrainConfig),
+    "classifier": ("classifier", ClassifierConfig, ClassifierTrainConfig),
+}
+
+
+@dataclass
 class RunConfig:
     """A whole run, resolved: what `config.yaml` in the output folder holds."""
 
     output_dir: str
+    kind: Kind
     data: DataConfig
-    unet: UNetConfig
+    network: UNetConfig | ClassifierConfig
+    """The section `unet` or `classifier`."""
     scheduler: dict
     """`name` of the schedule and the arguments of its class."""
     train: TrainConfig
-    conditional: bool
+
+    @property
+    def network_name(self) -> str:
+        """Name of the section that describes the network: `unet` or `classifier`."""
+        return SECTIONS[self.kind][0]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the run needs the labels of the images."""
+        return self.kind != "unconditional"
 
     def to_dict(self) -> dict:
         """The four sections, as the YAML file has them."""
         sections = asdict(self)
-        return {name: sections[name] for name in ("data", "unet", "scheduler", "train")}
+        sections[self.network_name] = sections["network"]
+        return {name: sections[name] for name in ("data", self.network_name, "scheduler", "train")}
 
 
 def make_schedule(scheduler: dict) -> NoiseSchedule:
@@ -186,13 +248,14 @@ def make_schedule(scheduler: dict) -> NoiseSchedule:
     return find_schedule(arguments.pop("name"))(**arguments)
 
 
-def parse_run(argv: Sequence[str] | None, *, conditional: bool, description: str) -> RunConfig:
+def parse_run(argv: Sequence[str] | None, *, kind: Kind, description: str) -> RunConfig:
     """Parse the command line of a training script; prints help or one sentence and exits when there is no run to do.
 
     The schedule is looked up first, since the arguments that `scheduler` takes depend on it.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     name = _schedule_name(argv)
+    network_name, network_section, train_section = SECTIONS[kind]
     parser = CommandLine(description)
     try:
         schedule = find_schedule(name)
@@ -201,7 +264,7 @@ def parse_run(argv: Sequence[str] | None, *, conditional: bool, description: str
     parser.add_argument("--config", action="config", help="YAML file with the sections below; give it first.")
     parser.add_argument("--output_dir", type=str, required=True, help="Folder of the run; a run found there goes on.")
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
-    parser.add_argument("--unet", type=UNetConfig, default=UNetConfig())
+    parser.add_argument(f"--{network_name}", type=network_section, default=network_section())
     parser.add_argument(
         "--scheduler.name",
         type=str,
@@ -210,27 +273,25 @@ def parse_run(argv: Sequence[str] | None, *, conditional: bool, description: str
         "alphas_cumprod at the times t; it brings the options below.",
     )
     parser.add_class_arguments(schedule, "scheduler", skip={"trained_betas"})
-    section = ConditionalTrainConfig if conditional else TrainConfig
-    parser.add_argument("--train", type=section, default=section())
+    parser.add_argument("--train", type=train_section, default=train_section())
     parsed = parser.parse_args(_without_other_schedules(argv, name))
-    data, unet = DataConfig(**parsed.data.as_dict()), UNetConfig(**parsed.unet.as_dict())
-    train = section(**parsed.train.as_dict())
+    config = RunConfig(
+        output_dir=parsed.output_dir,
+        kind=kind,
+        data=DataConfig(**parsed.data.as_dict()),
+        network=network_section(**parsed[network_name].as_dict()),
+        scheduler=parsed.scheduler.as_dict(),
+        train=train_section(**parsed.train.as_dict()),
+    )
     try:
-        _check_train(train)
-        _check_data(data)
-        _check_unet(unet, data.resolution)
-        scheduler = parsed.scheduler.as_dict()
-        make_schedule(scheduler)  # its own checks of the parameters
+        _check_train(config.train)
+        _check_data(config.data)
+        _check_network(config)
+        _check_held_out(config)
+        make_schedule(config.scheduler)  # its own checks of the parameters
     except ValueError as error:
         parser.error(str(error))
-    return RunConfig(
-        output_dir=parsed.output_dir,
-        data=data,
-        unet=unet,
-        scheduler=scheduler,
-        train=train,
-        conditional=conditional,
-    )
+    return config
 
 
 def _check_data(data: DataConfig) -> None:
@@ -240,38 +301,54 @@ def _check_data(data: DataConfig) -> None:
             raise ValueError(f"data.{name} is {getattr(data, name)}, but must be {least} or more.")
 
 
-def _check_unet(unet: UNetConfig, resolution: int) -> None:
+def _check_network(config: RunConfig) -> None:
     """Refuse blocks that do not fit together or do not fit the images, before any image is decoded."""
-    levels = len(unet.block_out_channels)
+    name, network, resolution = config.network_name, config.network, config.data.resolution
+    levels = len(network.block_out_channels)
     if levels == 0:
-        raise ValueError("unet.block_out_channels is empty: give the channels of each resolution.")
-    for name in ("down_block_types", "up_block_types"):
-        if len(getattr(unet, name)) != levels:
+        raise ValueError(f"{name}.block_out_channels is empty: give the channels of each resolution.")
+    for field_name in ("down_block_types", "up_block_types"):
+        blocks = getattr(network, field_name, None)  # a classifier has no way up
+        if blocks is not None and len(blocks) != levels:
             raise ValueError(
-                f"unet.{name} lists {len(getattr(unet, name))} blocks and unet.block_out_channels {levels}: "
+                f"{name}.{field_name} lists {len(blocks)} blocks and {name}.block_out_channels {levels}: "
                 "give one for each resolution."
             )
     if resolution % 2 ** (levels - 1):
         raise ValueError(
-            f"data.resolution is {resolution}, but a UNet of {levels} resolutions halves it {levels - 1} times: "
-            f"make it a multiple of {2 ** (levels - 1)} or shorten unet.block_out_channels."
+            f"data.resolution is {resolution}, but the network's {levels} resolutions halve it {levels - 1} times: "
+            f"make it a multiple of {2 ** (levels - 1)} or shorten {name}.block_out_channels."
         )
 
 
 def _check_train(train: TrainConfig) -> None:
-    """Refuse numbers that have the right type and no meaning."""
+    """Refuse numbers that have the right type and no meaning; a kind of run has not all of them."""
+    given = vars(train)
     positive = ("batch_size", "gradient_accumulation_steps", "learning_rate", "max_grad_norm", "sample_images")
     for name in (*positive, "sample_steps", "keep_checkpoints", "epochs", "min_snr_gamma"):
-        if not getattr(train, name) > 0:
-            raise ValueError(f"train.{name} is {getattr(train, name)}, but must be above 0.")
-    for name in ("log_every", "checkpoint_every", "sample_every", "lr_warmup_steps", "keep_checkpoints_every", "seed"):
-        if getattr(train, name) < 0:
-            raise ValueError(f"train.{name} is {getattr(train, name)}, but must be 0 or more.")
+        if not given.get(name, 1) > 0:
+            raise ValueError(f"train.{name} is {given[name]}, but must be above 0.")
+    counts = ("log_every", "checkpoint_every", "sample_every", "report_every", "lr_warmup_steps")
+    for name in (*counts, "keep_checkpoints_every", "seed"):
+        if given.get(name, 0) < 0:
+            raise ValueError(f"train.{name} is {given[name]}, but must be 0 or more.")
     if train.max_steps is not None and train.max_steps < 1:
         raise ValueError(f"train.max_steps is {train.max_steps}, but must be 1 or more.")
     for name in ("ema_decay", "label_dropout"):
-        if not 0 <= getattr(train, name, 0) <= 1:
-            raise ValueError(f"train.{name} is {getattr(train, name)}, but must lie between 0 and 1.")
+        if not 0 <= given.get(name, 0) <= 1:
+            raise ValueError(f"train.{name} is {given[name]}, but must lie between 0 and 1.")
+
+
+def _check_held_out(config: RunConfig) -> None:
+    """Refuse a share that leaves nothing to train on, or that cannot be set aside."""
+    held_out = getattr(config.train, "held_out", 0.0)
+    if not 0 <= held_out < 1:
+        raise ValueError(f"train.held_out is {held_out}, but must be 0 or more and below 1.")
+    if held_out and config.data.streaming:
+        raise ValueError(
+            f"train.held_out is {held_out}, but images can be set aside only from a store: give --train.held_out 0 "
+            "or leave data.streaming off."
+        )
 
 
 def _schedule_name(argv: Sequence[str]) -> str:

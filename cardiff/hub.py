@@ -1,16 +1,21 @@
-"""Saving and loading pipelines: folders that anyone can load, and loading that executes nothing from a folder."""
+"""Saving and loading models: folders that anyone can load, and loading that executes nothing from a folder."""
 
 import inspect
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import diffusers
 import torch
-from diffusers import DiffusionPipeline, UNet2DModel
+from diffusers import DDPMScheduler, DiffusionPipeline, ModelMixin, UNet2DModel
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
-from pipelines import ClassConditionalPipeline
+from pipelines import ClassConditionalPipeline, NoisyClassifier
+
+Network = TypeVar("Network", bound=ModelMixin)
 
 
 def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:
@@ -54,6 +59,8 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> ClassCond
     folder = Path(folder)
     index_file = folder / "model_index.json"
     if not index_file.is_file():
+        if _classifier_config(folder).is_file():
+            raise ValueError(f"{folder} holds a classifier and no pipeline: name the folder of a diffusion model.")
         raise ValueError(
             f"{folder} holds no model_index.json: name the output folder of a training run, one of its checkpoints, "
             "or a Hub repository."
@@ -78,24 +85,89 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> ClassCond
             f"{index_file} names a {name} of {unet_name} and {scheduler_name}; this project loads "
             "ClassConditionalPipeline and DDPMPipeline with a UNet2DModel and a scheduler of diffusers."
         )
-    try:
-        unet, loaded = UNet2DModel.from_pretrained(
-            folder / "unet", use_safetensors=True, torch_dtype=dtype, output_loading_info=True
-        )
-        # diffusers fills a gap with random numbers and leaves a surplus out.
-        for problem in ("missing_keys", "unexpected_keys"):
-            if loaded[problem]:
-                raise ValueError(f"the weights have {problem.replace('_', ' ')}: {sorted(loaded[problem])[:3]}.")
+    with _damage_in_one_sentence(folder):
+        unet = _load_network(UNet2DModel, folder / "unet", dtype)
         scheduler = scheduler_class.from_pretrained(folder / "scheduler")
         return ClassConditionalPipeline(unet, scheduler, index.get("id2label"))
-    except Exception as error:  # whatever a damaged file raises, by way of safetensors, json or diffusers
+
+
+def save_classifier(classifier: NoisyClassifier, scheduler: DDPMScheduler, folder: Path) -> None:
+    """Write a classifier, the noise levels that it was trained on, and the source file that it needs.
+
+    Where this project is not installed, noisy_classifier.py in the folder is imported and its
+    `NoisyClassifier.from_pretrained(folder/classifier)` loads the rest.
+    """
+    classifier.save_pretrained(Path(folder, "classifier"), safe_serialization=True)
+    scheduler.save_pretrained(Path(folder, "scheduler"))
+    source = Path(inspect.getfile(NoisyClassifier))
+    shutil.copyfile(source, Path(folder, source.name))
+
+
+def load_classifier(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[NoisyClassifier, DDPMScheduler]:
+    """Load a classifier of this project without executing code from its folder.
+
+    Args:
+        folder: Output folder of a run of train_classifier.py, or one of its checkpoints.
+        dtype: Weights are converted to it.
+
+    Returns:
+        The classifier, in evaluation mode, and a scheduler with the noise levels that it was trained on.
+
+    Raises:
+        ValueError: Nothing there, damaged, or not a classifier of this project.
+    """
+    folder = Path(folder)
+    config_file = _classifier_config(folder)
+    if not config_file.is_file():
+        if Path(folder, "model_index.json").is_file():
+            raise ValueError(f"{folder} holds a diffusion pipeline and no classifier: train one, train_classifier.py.")
+        raise ValueError(
+            f"{folder} holds no classifier/config.json: name the output folder of train_classifier.py, one of its "
+            "checkpoints, or a Hub repository."
+        )
+    with _damage_in_one_sentence(folder):
+        name = json.loads(config_file.read_text())["_class_name"]
+        if name != NoisyClassifier.__name__:
+            raise ValueError(f"{config_file} names a {name} and not a {NoisyClassifier.__name__}.")
+        classifier = _load_network(NoisyClassifier, folder / "classifier", dtype)
+        scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
+        if scheduler.alphas_cumprod.tolist() != list(classifier.config.alphas_cumprod):
+            raise ValueError("classifier and scheduler have different noise levels.")
+        return classifier, scheduler
+
+
+def _classifier_config(folder: Path) -> Path:
+    return Path(folder, "classifier", "config.json")
+
+
+@contextmanager
+def _damage_in_one_sentence(folder: Path) -> Iterator[None]:
+    """Whatever a damaged file raises, by way of safetensors, json or diffusers, as a ValueError."""
+    try:
+        yield
+    except Exception as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{folder} is damaged or incomplete: {reason} Copy or train it again.") from error
+
+
+def _load_network(network: type[Network], folder: Path, dtype: torch.dtype) -> Network:
+    """The network with every one of its weights, and no others, from safetensors."""
+    model, loaded = network.from_pretrained(folder, use_safetensors=True, torch_dtype=dtype, output_loading_info=True)
+    # diffusers fills a gap with random numbers and leaves a surplus out.
+    for problem in ("missing_keys", "unexpected_keys"):
+        if loaded[problem]:
+            raise ValueError(f"the weights have {problem.replace('_', ' ')}: {sorted(loaded[problem])[:3]}.")
+    return model
 
 
 def weights_file(folder: Path) -> Path:
     """Where the UNet's weights lie in a pipeline folder."""
     return Path(folder, "unet", "diffusion_pytorch_model.safetensors")
+
+
+def classifier_weights_file(folder: Path) -> Path:
+    """Where a classifier's weights lie in its folder."""
+    return Path(folder, "classifier", "diffusion_pytorch_model.safetensors")
 
 
 def _download(model: str, revision: str | None) -> Path:
@@ -107,6 +179,7 @@ def _download(model: str, revision: str | None) -> Path:
         raise ValueError(f"There is no folder {model}.")
     try:
         patterns = ["model_index.json", "unet/*.json", "unet/*.safetensors", "scheduler/*.json"]
+        patterns += ["classifier/*.json", "classifier/*.safetensors"]
         return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -61,15 +61,19 @@ class RunLog:
         self._since = time.perf_counter()
 
     def write(self, step: int, values: dict, images: int) -> None:
-        """Log values at a step, with the images per second since the last entry."""
+        """Log what training came to at a step, with the images per second since the last entry."""
         now = time.perf_counter()
         values = {**values, "images_per_second": images / (now - self._since)}
         self._since = now
+        self.record(step, values)
+        self.bar.set_postfix(loss=f"{values['loss']:.4f}", img_s=f"{values['images_per_second']:.0f}")
+
+    def record(self, step: int, values: dict) -> None:
+        """Log values at a step that are not of the training itself."""
         if self.accelerator.is_main_process:
             with open(self.file, "a") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
         self.accelerator.log(values, step=step)
-        self.bar.set_postfix(loss=f"{values['loss']:.4f}", img_s=f"{values['images_per_second']:.0f}")
 
     def pause(self) -> "RunLog":
         """Use as `with log.pause():` around work that is not training, to keep it out of images per second."""

@@ -1,15 +1,15 @@
-"""UNets and pipelines as the configuration asks for them."""
+"""UNets, classifiers and pipelines as the configuration asks for them."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
 
 import torch
-from diffusers import DDPMPipeline, DiffusionPipeline, UNet2DModel
+from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, UNet2DModel
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from cardiff.config import RunConfig
 from cardiff.randomness import WEIGHTS, derive_seed
-from pipelines import ClassConditionalPipeline
+from pipelines import ClassConditionalPipeline, NoisyClassifier
 
 
 def build_unet(config: RunConfig, num_classes: int | None) -> UNet2DModel:
@@ -28,10 +28,30 @@ def build_unet(config: RunConfig, num_classes: int | None) -> UNet2DModel:
             in_channels=config.data.channels,
             out_channels=config.data.channels,
             num_class_embeds=None if num_classes is None else num_classes + 1,
-            **asdict(config.unet),
+            **asdict(config.network),
         )
     except (ValueError, AttributeError) as error:
         raise ValueError(f"The section unet does not describe a UNet2DModel: {error}") from error
+
+
+def build_classifier(config: RunConfig, scheduler: DDPMScheduler, class_names: Sequence[str]) -> NoisyClassifier:
+    """The classifier of a run, for the noise levels of `scheduler`, with weights drawn from the run's seed.
+
+    Raises:
+        ValueError: The `classifier` section does not describe a NoisyClassifier.
+    """
+    torch.manual_seed(derive_seed(config.train.seed, WEIGHTS))
+    try:
+        return NoisyClassifier(
+            sample_size=config.data.resolution,
+            in_channels=config.data.channels,
+            num_classes=len(class_names),
+            alphas_cumprod=scheduler.alphas_cumprod.tolist(),
+            id2label=dict(enumerate(class_names)),
+            **asdict(config.network),
+        )
+    except ValueError as error:
+        raise ValueError(f"The section classifier does not describe a NoisyClassifier: {error}") from error
 
 
 def null_class(unet: UNet2DModel) -> int | None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 # One number per purpose keeps the streams of one seed apart.
-WEIGHTS, ORDER, DRAWS, NOISE, DROPOUT, SAMPLES = range(6)
+WEIGHTS, ORDER, DRAWS, NOISE, DROPOUT, SAMPLES, HELD_OUT = range(7)
 
 NOISE_BLOCK = 16
 """Images per draw of noise. A process draws only the blocks that it needs, whatever its share of the batch."""

@@ -4,13 +4,14 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cardiff.config import RunConfig
+from cardiff.config import SECTIONS, RunConfig
 
 # Without these a run is another one; elsewhere a change is the user's right and is only reported.
-FIXED = ("unet.", "scheduler.", "data.resolution", "data.channels")
+FIXED = ("unet.", "classifier.", "scheduler.", "data.resolution", "data.channels", "train.held_out")
 # These change nothing that is trained.
 SILENT = ("data.cache_dir", "data.num_workers", "train.max_steps", "train.epochs", "train.log_every", "train.trackers")
-SILENT += ("train.checkpoint_every", "train.keep_checkpoints", "train.sample_", "train.mixed_precision")
+SILENT += ("train.checkpoint_every", "train.keep_checkpoints", "train.sample_", "train.report_every")
+SILENT += ("train.mixed_precision",)
 
 
 @dataclass
@@ -39,13 +40,22 @@ def refuse_changes(state: TrainingState, config: RunConfig, class_names: list) -
     """Compare a checkpoint with the configuration that would resume it; return notices about allowed changes.
 
     Raises:
-        ValueError: The model, the schedule or the classes are not those of the checkpoint.
+        ValueError: The model, the schedule, the classes or the held-out images are not those of the checkpoint.
     """
+    if config.network_name not in state.config:
+        trained = next(name for name, *_ in SECTIONS.values() if name in state.config)
+        raise ValueError(
+            f"{config.output_dir} holds the run of a {trained} and not of a {config.network_name}: "
+            "choose another --output_dir."
+        )
+    fixed = FIXED
+    if getattr(config.train, "held_out", 0):
+        fixed += ("train.seed",)  # by which the images were chosen that it must never see
     before, now = _flat(state.config), _flat(config.to_dict())
-    before["conditional"], now["conditional"] = state.conditional, config.conditional
+    before["conditional"], now["conditional"] = state.conditional, config.labelled
     before["class names"], now["class names"] = state.class_names, class_names
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
-    refused = [key for key in changed if key in ("conditional", "class names") or key.startswith(FIXED)]
+    refused = [key for key in changed if key in ("conditional", "class names") or key.startswith(fixed)]
     if refused:
         shown = "; ".join(f"{key} was {_short(before.get(key))} and is {_short(now.get(key))}" for key in refused)
         raise ValueError(

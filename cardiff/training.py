@@ -1,19 +1,19 @@
 """The trainer: one optimizer step, and what goes on around it.
 
 A script's loop is `while trainer.maintain(): trainer.step()`. Nothing in `step` waits for the device; everything that
-reads a number back, writes a file or draws a picture is in `maintain`.
+reads a number back, writes a file or draws a picture is in `maintain`. What is trained is said by a subclass.
 """
 
 import math
+from abc import ABC, abstractmethod
 from pathlib import Path
 
-import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration, broadcast_object_list
-from diffusers import UNet2DModel
+from diffusers import ModelMixin
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
@@ -21,23 +21,18 @@ from safetensors import SafetensorError
 from cardiff import checkpoints
 from cardiff.config import RunConfig, make_schedule
 from cardiff.data import ImageStore
-from cardiff.data.batches import BatchPlan, batch_loader, open_data
-from cardiff.hub import save_pipeline
+from cardiff.data.batches import BatchPlan, batch_loader, open_data, split_rows
 from cardiff.logs import LossTotals, RunLog
-from cardiff.models import build_pipeline, build_unet, null_class
-from cardiff.objective import loss_weights, prediction_target, squared_error
-from cardiff.plots import save_labelled_grid
 from cardiff.randomness import DROPOUT, batch_noise, derive_seed
-from cardiff.sampling import draw_images, gather_dict, make_solver
 from cardiff.signals import StopRequest
 from cardiff.state import TrainingState, refuse_changes
-from pipelines import ClassConditionalPipeline
 
 
-class Trainer:
+class Trainer(ABC):
     """A training run: everything it needs, from the data to the checkpoints.
 
-    Building it opens the data, builds the model and continues from the newest good checkpoint in `output_dir`.
+    Building it opens the data, builds the model and continues from the newest good checkpoint in `output_dir`. A
+    subclass says what the model is, what its loss is, what is shown of it on the way and how it is saved.
 
     Raises:
         ValueError: Data, configuration or checkpoint that the run cannot use, in one sentence.
@@ -58,21 +53,21 @@ class Trainer:
 
         # Data: this process's part of every global batch.
         self.positions = self._positions()
-        self.data = open_data(config.data, conditional=config.conditional, seed=train.seed)
-        self.class_names = self.data.class_names if config.conditional else []
+        self.data = open_data(config.data, conditional=config.labelled, seed=train.seed)
+        self.class_names = self.data.class_names if config.labelled else []
+        self.rows, self.held_out = split_rows(self.data, getattr(train, "held_out", 0.0), train.seed)
         self.total_steps = self._total_steps()
 
         # Model: weights from the seed, so that every process starts with the same.
-        unet = build_unet(config, len(self.class_names) if config.conditional else None)
-        self.null_class = null_class(unet)
         self.scheduler = make_schedule(config.scheduler).to_stock()
+        model = self.build_model()
         if train.channels_last:
-            unet.to(memory_format=torch.channels_last)
+            model.to(memory_format=torch.channels_last)
         if train.compile:
-            unet.compile()
-        self.averaged_unet = UNet2DModel.from_config(unet.config)  # filled in when it is sampled or saved
+            model.compile()
+        self._averaged_model = type(model).from_config(model.config)  # filled in when it is shown or saved
         optimizer = torch.optim.AdamW(
-            unet.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=_fused(self.device)
+            model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=_fused(self.device)
         )
         self.learning_rate_factor = get_scheduler(
             train.lr_schedule,
@@ -80,10 +75,9 @@ class Trainer:
             num_warmup_steps=train.lr_warmup_steps,
             num_training_steps=self.total_steps,
         ).lr_lambdas[0]
-        self.unet, self.optimizer = self.accelerator.prepare(unet, optimizer)
-        self.unet.train()
-        self.ema = EMAModel(self.unet.parameters(), decay=train.ema_decay, foreach=True)
-        self.loss_weights = loss_weights(self.scheduler, train.loss_weighting, train.min_snr_gamma).to(self.device)
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.model.train()
+        self.ema = EMAModel(self.model.parameters(), decay=train.ema_decay, foreach=True)
 
         # Where the run stands: at the newest good checkpoint, or at the beginning.
         self.global_step, self.stream_state, self.last_checkpoint = 0, None, None
@@ -108,6 +102,7 @@ class Trainer:
                 range(self.start_step, self.total_steps),
                 num_workers=config.data.num_workers,
                 pin_memory=self.device.type == "cuda",
+                rows=self.rows,
                 stream_state=self.stream_state,
             )
         )
@@ -117,7 +112,35 @@ class Trainer:
         )
         self.stop_requested = StopRequest(self.accelerator.num_processes)
 
-    # The step: algorithm 1 of Ho et al. (arXiv 2006.11239), with the labels dropped as in arXiv 2207.12598.
+    # What a subclass says.
+
+    @abstractmethod
+    def build_model(self) -> ModelMixin:
+        """The network, with weights drawn from the seed; called once, with the data and the scheduler at hand."""
+
+    @abstractmethod
+    def loss(self, images, timesteps, noise, flip, labels=None, drop=None) -> torch.Tensor:
+        """The loss of each image, (b,), from uint8 images (b, C, H, W) and the draws made for them."""
+
+    @property
+    @abstractmethod
+    def show_every(self) -> int:
+        """Steps between calls of `show`, besides the one at the end. 0 for never."""
+
+    @abstractmethod
+    def show(self) -> None:
+        """Write down what the averaged weights can do; called by all processes."""
+
+    @abstractmethod
+    def save_model(self, model: ModelMixin, folder: Path) -> None:
+        """Write the network with these weights so that anyone can load it."""
+
+    @property
+    @abstractmethod
+    def outcome(self) -> str:
+        """What the finished run leaves, as the end of a sentence."""
+
+    # The step: algorithm 1 of Ho et al. (arXiv 2006.11239), whatever the loss.
 
     def step(self) -> None:
         """One optimizer step on one global batch."""
@@ -128,17 +151,17 @@ class Trainer:
         batch["noise"] = batch_noise(
             train.seed, self.global_step, self.positions, tuple(batch["images"].shape[1:]), self.device
         )
-        # Dropout inside the UNet is the one draw that depends on the number of processes.
+        # Dropout inside the network is the one draw that depends on the number of processes.
         torch.manual_seed(derive_seed(train.seed, DROPOUT, self.global_step, self.accelerator.process_index))
 
         # Gradients, from as many parts as fit the memory.
         for part in _split(batch, train.gradient_accumulation_steps):
-            with self.accelerator.accumulate(self.unet):
+            with self.accelerator.accumulate(self.model):
                 loss = self.loss(**part)  # (b,)
                 self.accelerator.backward(loss.mean())
             self.totals.watch(loss.detach(), self.global_step + 1)
             self.totals.add(loss.detach(), part["timesteps"], self.scheduler.config.num_train_timesteps)
-        norm = self.accelerator.clip_grad_norm_(self.unet.parameters(), train.max_grad_norm)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), train.max_grad_norm)
 
         # Optimizer step.
         for group in self.optimizer.param_groups:
@@ -147,29 +170,24 @@ class Trainer:
         self.optimizer.zero_grad()
 
         # Weight average.
-        self.ema.step(self.unet.parameters())
+        self.ema.step(self.model.parameters())
         self.totals.grad_norm = _whole(norm)
         self.global_step += 1
         self.log.bar.update(1)
 
-    def loss(self, images, timesteps, noise, flip, labels=None, drop=None) -> torch.Tensor:
-        """Weighted squared error of each image, (b,), from uint8 images (b, C, H, W) and the draws made for them."""
+    def noised(self, images, timesteps, noise, flip) -> tuple[torch.Tensor, torch.Tensor]:
+        """x₀ in [-1, 1] and x_t, float32 (b, C, H, W), from uint8 images, mirrored where `flip` says so."""
         images = images.float() / 127.5 - 1  # [0, 255] -> [-1, 1]
         images = torch.where(flip[:, None, None, None], images.flip(-1), images)
         noisy = self.scheduler.add_noise(images, noise, timesteps)  # x_t = √ᾱ_t·x₀ + √(1−ᾱ_t)·ε
         if self.config.train.channels_last:
             noisy = noisy.contiguous(memory_format=torch.channels_last)
-        class_labels = None
-        if self.config.conditional:
-            class_labels = torch.where(drop, self.null_class, labels)
-        output = self.unet(noisy, timesteps, class_labels).sample
-        target = prediction_target(self.scheduler, images, noise, timesteps)
-        return self.loss_weights[timesteps] * squared_error(output, target)
+        return images, noisy
 
     # Around the step.
 
     def maintain(self) -> bool:
-        """Log, save and draw what is due at this step; False when the run is done or asked to stop."""
+        """Log, save and show what is due at this step; False when the run is done or asked to stop."""
         train, step = self.config.train, self.global_step
         finished = step >= self.total_steps
         stopping = self.stop_requested()
@@ -181,9 +199,9 @@ class Trainer:
             if checkpoint_due:
                 with self.log.pause():
                     self.save_checkpoint(must_succeed=ending)
-            if train.sample_every and (finished or _due(step, train.sample_every)):
+            if self.show_every and (finished or _due(step, self.show_every)):
                 with self.log.pause():
-                    self.draw_samples()
+                    self.show()
         return not ending
 
     def finish(self) -> bool:
@@ -193,7 +211,7 @@ class Trainer:
         elif self.global_step == self.start_step:
             self.log.say(f"{self.output_dir} is already trained to step {self.global_step}; nothing to do.")
         else:
-            self.log.say(f"Trained to step {self.global_step}; the pipeline is in {self.output_dir}.")
+            self.log.say(f"Trained to step {self.global_step}; {self.outcome}")
         self.log.close()
         self.stop_requested.restore()
         return self.global_step >= self.total_steps
@@ -217,47 +235,14 @@ class Trainer:
         self.log.write(self.global_step, values, images)
 
     @torch.no_grad()
-    def averaged_pipeline(self):
-        """The pipeline with the averaged weights; a collective operation when the model is sharded."""
+    def averaged_model(self) -> ModelMixin:
+        """The network with the averaged weights; a collective operation when the model is sharded."""
         averages = zip(self._named_parameters(), self.ema.shadow_params, strict=True)
-        self.averaged_unet.load_state_dict({name: _whole(average) for (name, _), average in averages})
-        return build_pipeline(self.averaged_unet, self.scheduler, self.class_names)
-
-    def draw_samples(self) -> None:
-        """Draw the sample grid from the averaged weights: the same noise and classes every time."""
-        train = self.config.train
-        accelerator, count = self.accelerator, train.sample_images
-        self.averaged_pipeline()  # fills averaged_unet
-        if self.config.conditional:
-            rows = min(8, len(self.class_names), count)
-            shown = np.linspace(0, len(self.class_names) - 1, rows).round().astype(int).tolist()
-            columns = count // rows
-            labels = [label for label in shown for _ in range(columns)]
-            names = [self.class_names[label] for label in shown]
-        else:
-            rows = math.isqrt(count)
-            columns, labels, names = count // rows, None, [""] * math.isqrt(count)
-        self.averaged_unet.to(self.device).eval()
-        pipeline = ClassConditionalPipeline(
-            self.averaged_unet, make_solver(self.scheduler, "dpm"), dict(enumerate(self.class_names))
-        )
-        mine = list(range(accelerator.process_index, rows * columns, accelerator.num_processes))
-        images = draw_images(
-            pipeline,
-            mine,
-            seed=train.seed,
-            labels=None if labels is None else [labels[i] for i in mine],
-            guidance_scale=getattr(train, "sample_guidance_scale", 1.0),
-            steps=train.sample_steps,
-            batch_size=len(self.positions) // train.gradient_accumulation_steps,  # what training fits in memory
-        )
-        images = gather_dict(dict(zip(mine, images)))
-        if accelerator.is_main_process:
-            path = self.output_dir / "samples" / f"step-{self.global_step:08d}.png"
-            save_labelled_grid(np.stack([images[i] for i in sorted(images)])[None], names, [""], path)
+        self._averaged_model.load_state_dict({name: _whole(average) for (name, _), average in averages})
+        return self._averaged_model
 
     def save_checkpoint(self, must_succeed: bool) -> None:
-        """Write a checkpoint, put its pipeline at the root of the output folder, and thin out the older ones.
+        """Write a checkpoint, put its model at the root of the output folder, and thin out the older ones.
 
         A checkpoint that cannot be written is reported and training goes on, unless it was the last chance.
 
@@ -265,7 +250,7 @@ class Trainer:
             ValueError: It could not be written and must succeed.
         """
         # Collected by all processes, since each may hold a part; written by one.
-        pipeline = self.averaged_pipeline()
+        model = self.averaged_model()
         tensors = self._model_and_optimizer()
         state = TrainingState(
             step=self.global_step,
@@ -273,12 +258,12 @@ class Trainer:
             stream=self.stream_state,
             scaler=self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
             class_names=self.class_names,
-            conditional=self.config.conditional,
+            conditional=self.config.labelled,
             config=self.config.to_dict(),
         )
 
         def fill(folder: Path) -> None:
-            save_pipeline(pipeline, folder)
+            self.save_model(model, folder)
             for name, part in tensors.items():
                 checkpoints.save_tensors(part, folder / "training" / f"{name}.safetensors")
             state.save(folder / "training")
@@ -306,14 +291,14 @@ class Trainer:
         self.log.say(f"Warning: {message} Training goes on; make room before the next one.")
 
     def _named_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
-        return list(self.accelerator.unwrap_model(self.unet).named_parameters())
+        return list(self.accelerator.unwrap_model(self.model).named_parameters())
 
     def _model_and_optimizer(self) -> dict[str, dict[str, torch.Tensor]]:
-        """Whole tensors by name, also when the model is sharded; the averaged weights are in the pipeline."""
+        """Whole tensors by name, also when the model is sharded; the averaged weights are beside them."""
         states = self.optimizer.optimizer.state
         parameters = self._named_parameters()
         return {
-            "unet": {name: _whole(p) for name, p in parameters},
+            self.config.network_name: {name: _whole(p) for name, p in parameters},
             "optimizer": {f"{name}/{key}": _whole(v) for name, p in parameters for key, v in states[p].items()},
         }
 
@@ -336,8 +321,9 @@ class Trainer:
         for notice in refuse_changes(state, self.config, self.class_names):
             self.accelerator.print(notice)
 
-        weights = checkpoints.load_tensors(path / "training/unet.safetensors")
-        averages = UNet2DModel.from_pretrained(path / "unet", use_safetensors=True).state_dict()
+        network = self.config.network_name
+        weights = checkpoints.load_tensors(path / "training" / f"{network}.safetensors")
+        averages = type(self._averaged_model).from_pretrained(path / network, use_safetensors=True).state_dict()
         moments = {}
         for name, value in checkpoints.load_tensors(path / "training/optimizer.safetensors").items():
             parameter, key = name.split("/")
@@ -367,7 +353,7 @@ class Trainer:
             return train.max_steps
         if not isinstance(self.data, ImageStore):
             raise ValueError("The length of a stream is not known beforehand: give train.max_steps.")
-        return math.ceil(train.epochs * len(self.data) / train.batch_size)
+        return math.ceil(train.epochs * len(self.rows) / train.batch_size)
 
     def _positions(self) -> range:
         """The positions of the global batch that this process works on."""

@@ -1,5 +1,6 @@
-"""Diffusers pipelines, each one self-contained file that a published checkpoint can carry."""
+"""Diffusers pipelines and models, each one self-contained file that a published checkpoint can carry."""
 
+from pipelines.noisy_classifier import NoisyClassifier
 from pipelines.pipeline_class_conditional import ClassConditionalPipeline
 
-__all__ = ["ClassConditionalPipeline"]
+__all__ = ["ClassConditionalPipeline", "NoisyClassifier"]

@@ -23,6 +23,12 @@ TINY_UNET = [
 """Options that make any configuration's UNet small enough for a test."""
 
 
+TINY_CLASSIFIER = [
+    *("--classifier.block_out_channels", "[8,16]", "--classifier.norm_num_groups", "4"),
+    *("--classifier.down_block_types", "[DownBlock2D,AttnDownBlock2D]", "--classifier.attention_head_dim", "8"),
+]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def image_cache(tmp_path_factory):
     """Image stores go into a folder of the test session, shared by all tests."""
@@ -50,6 +56,18 @@ def digits_options():
         *TINY_UNET,
         *("--train.sample_images", "4", "--train.sample_steps", "2", "--train.trackers", "[]"),
         *("--train.sample_every", "0", "--train.checkpoint_every", "0", "--train.log_every", "1"),
+    ]
+
+
+@pytest.fixture
+def classifier_options():
+    """Options of a tiny classifier of the digits."""
+    return [
+        *("--config", str(ROOT / "configs/digits_16_classifier.yaml")),
+        *("--data.data_files", str(ROOT / "data/digits.parquet")),
+        *TINY_CLASSIFIER,
+        *("--train.report_every", "0", "--train.checkpoint_every", "0", "--train.log_every", "1"),
+        *("--train.trackers", "[]"),
     ]
 
 

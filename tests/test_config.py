@@ -11,15 +11,18 @@ import yaml
 from diffusers import UNet2DModel
 
 from cardiff.config import (
+    SECTIONS,
+    ClassifierConfig,
+    ClassifierTrainConfig,
     ConditionalTrainConfig,
     DataConfig,
+    DiffusionTrainConfig,
     RunConfig,
-    TrainConfig,
     UNetConfig,
     make_schedule,
     parse_run,
 )
-from cardiff.models import build_pipeline, build_unet, null_class
+from cardiff.models import build_classifier, build_pipeline, build_unet, null_class
 from cardiff.state import TrainingState, refuse_changes
 from schedulers import SCHEDULES
 
@@ -27,21 +30,21 @@ CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 DIGITS = next(path for path in CONFIGS if path.stem == "digits_16_conditional")
 
 
-def parse(*argv, conditional=True):
-    return parse_run(["--output_dir", "out", *argv], conditional=conditional, description="test")
+def parse(*argv, kind="conditional"):
+    return parse_run(["--output_dir", "out", *argv], kind=kind, description="test")
 
 
-def shipped(path):
-    return parse("--config", str(path), conditional=path.stem.endswith("_conditional"))
+def kind_of(path):
+    return path.stem.rsplit("_")[-1]
 
 
 @pytest.fixture
 def refused(capsys):
     """Parse what must be refused: exit status 2 and one sentence, which is returned."""
 
-    def run(*argv, conditional=True):
+    def run(*argv, kind="conditional"):
         with pytest.raises(SystemExit) as stop:
-            parse(*argv, conditional=conditional)
+            parse(*argv, kind=kind)
         captured = capsys.readouterr()
         assert stop.value.code == 2 and captured.out == ""
         assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
@@ -53,34 +56,68 @@ def refused(capsys):
 # Shipped configurations
 
 
-def test_there_are_configurations_of_both_kinds():
-    assert {path.stem.rsplit("_")[-1] for path in CONFIGS} == {"conditional", "unconditional"}
+def test_there_are_configurations_of_every_kind():
+    assert {kind_of(path) for path in CONFIGS} == SECTIONS.keys()
+
+
+def test_a_classifier_has_the_data_and_the_schedule_of_its_diffusion_model():
+    for path in CONFIGS:
+        if kind_of(path) == "classifier":
+            twin = path.with_stem(path.stem.replace("_classifier", "_conditional"))
+            classifier, model = (yaml.safe_load(p.read_text()) for p in (path, twin))
+            assert [classifier[name] for name in ("data", "scheduler")] == [model["data"], model["scheduler"]]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
 def test_shipped_configurations(path, tmp_path):
-    """Every key means what it says, the UNet gives a batch of the size back, and config.yaml reads back the same."""
-    config, written = shipped(path), yaml.safe_load(path.read_text())
+    """Every key means what it says, the network fits the images, and config.yaml reads back the same."""
+    config, written = parse("--config", str(path), kind=kind_of(path)), yaml.safe_load(path.read_text())
     for section, values in config.to_dict().items():
         for key, value in written.get(section, {}).items():
             assert values[key] == value
-    num_classes = 10 if config.conditional else None
+    schedule = make_schedule(config.scheduler)
+    assert len(schedule.alphas_cumprod) == 1000
     with torch.device("meta"):
-        unet = build_unet(config, num_classes)
         images = torch.empty(2, config.data.channels, config.data.resolution, config.data.resolution)
-        labels = torch.zeros(2, dtype=torch.long) if config.conditional else None
-        assert unet(images, torch.zeros(2), labels).sample.shape == images.shape
-    assert null_class(unet) == num_classes
-    assert len(make_schedule(config.scheduler).alphas_cumprod) == 1000
+        if config.kind == "classifier":
+            logits = build_classifier(config, schedule, list("abc"))(images, torch.zeros(2))
+            assert logits.shape == (2, 3)
+        else:
+            unet = build_unet(config, 10 if config.labelled else None)
+            labels = torch.zeros(2, dtype=torch.long) if config.labelled else None
+            assert unet(images, torch.zeros(2), labels).sample.shape == images.shape
+            assert null_class(unet) == (10 if config.labelled else None)
 
+    assert list(config.to_dict()) == ["data", config.network_name, "scheduler", "train"]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
-    assert parse("--config", str(tmp_path / "config.yaml"), conditional=config.conditional) == config
+    assert parse("--config", str(tmp_path / "config.yaml"), kind=config.kind) == config
     assert json.loads(json.dumps(config.to_dict())) == config.to_dict()  # as state.json keeps it
 
 
 def test_unet_fields_are_unet_arguments():
     accepted = inspect.signature(UNet2DModel.__init__).parameters
     assert {field.name for field in fields(UNetConfig)} <= accepted.keys()
+
+
+def test_every_classifier_field_reaches_the_classifier():
+    values = {
+        "block_out_channels": [8, 16],
+        "layers_per_block": 1,
+        "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+        "attention_head_dim": 4,
+        "dropout": 0.3,
+        "norm_num_groups": 4,
+        "resnet_time_scale_shift": "scale_shift",
+    }
+    assert values.keys() == {field.name for field in fields(ClassifierConfig)}
+    options = [f"--classifier.{name}={json.dumps(v) if isinstance(v, list) else v}" for name, v in values.items()]
+    config = parse(*options, "--data.resolution", "8", "--data.channels", "1", kind="classifier")
+    scheduler = make_schedule(config.scheduler).to_stock()
+    classifier = build_classifier(config, scheduler, ["ant", "bee"])
+    assert {name: classifier.config[name] for name in values} == values
+    assert (classifier.config.sample_size, classifier.config.in_channels, classifier.config.num_classes) == (8, 1, 2)
+    assert classifier.config.id2label == {"0": "ant", "1": "bee"}
+    assert classifier.config.alphas_cumprod == scheduler.alphas_cumprod.tolist()
 
 
 def test_every_unet_field_reaches_the_unet():
@@ -111,9 +148,12 @@ def test_every_unet_field_reaches_the_unet():
 
 def test_defaults_are_the_documented_ones():
     config = parse()
-    assert (config.data, config.unet, config.train) == (DataConfig(), UNetConfig(), ConditionalTrainConfig())
+    assert (config.data, config.network, config.train) == (DataConfig(), UNetConfig(), ConditionalTrainConfig())
     assert config.scheduler["name"] == "cosine" and "trained_betas" not in config.scheduler
-    assert type(parse(conditional=False).train) is TrainConfig
+    assert type(parse(kind="unconditional").train) is DiffusionTrainConfig
+    config = parse(kind="classifier")
+    assert (config.network, config.train) == (ClassifierConfig(), ClassifierTrainConfig())
+    assert (config.train.weight_decay, config.train.held_out) == (0.05, 0.1)
 
 
 def test_command_line_beats_file():
@@ -121,10 +161,10 @@ def test_command_line_beats_file():
         *("--config", str(DIGITS), "--train.batch_size", "256", "--unet.dropout=0.2"),
         *("--scheduler.prediction_type", "epsilon", "--data.data_files", "[a.parquet,b.parquet]"),
     )
-    assert (config.train.batch_size, config.unet.dropout) == (256, 0.2)
+    assert (config.train.batch_size, config.network.dropout) == (256, 0.2)
     assert config.scheduler["prediction_type"] == "epsilon"
     assert config.data.data_files == ["a.parquet", "b.parquet"]
-    assert config.unet.block_out_channels == [32, 64, 64]  # what was not overridden stays
+    assert config.network.block_out_channels == [32, 64, 64]  # what was not overridden stays
 
 
 def test_a_later_file_beats_an_earlier_one(tmp_path):
@@ -223,7 +263,7 @@ def test_the_schedule_of_the_command_line_beats_the_file():
         (["--train.max_steps", "1.5"], "train.max_steps is '1.5', but must be int or null."),
         (["--data.channels", "2"], "data.channels is '2', but must be one of 1, 3."),
         (["--scheduler.name", "cosin"], "scheduler.name: There is no schedule 'cosin'; did you mean 'cosine'?"),
-        (["--scheduler.name", "/nowhere.py:f"], "There is no file /nowhere.py to take the schedule f from."),
+        (["--scheduler.name", "/nowhere.py:f"], "There is no file /nowhere.py to take the function f from."),
         (["--scheduler.name", "knots"], "the following arguments are required: scheduler.log_snr"),
         (
             ["--scheduler.name", "table", "--scheduler.alphas_cumprod", "[0.5]"],
@@ -243,7 +283,7 @@ def test_the_schedule_of_the_command_line_beats_the_file():
         (["--scheduler.num_train_timesteps", "0"], "num_train_timesteps"),
         (["--config", "/nowhere.yaml"], "/nowhere.yaml"),
         (["--data.resolution", "0"], "data.resolution is 0"),
-        (["--data.resolution", "36"], "data.resolution is 36, but a UNet of 4 resolutions halves it 3 times"),
+        (["--data.resolution", "36"], "data.resolution is 36, but the network's 4 resolutions halve it 3 times"),
         (["--unet.down_block_types", "[DownBlock2D]"], "unet.down_block_types lists 1 blocks"),
         (["--unet.up_block_types", "[UpBlock2D, UpBlock2D]"], "unet.up_block_types lists 2 blocks"),
         (
@@ -257,6 +297,35 @@ def test_the_schedule_of_the_command_line_beats_the_file():
 )
 def test_mistakes_on_the_command_line(argv, sentence, refused):
     assert sentence in refused(*argv)
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["--train.held_out", "1"], "train.held_out is 1.0, but must be 0 or more and below 1."),
+        (["--train.held_out=-0.1"], "train.held_out is -0.1, but must be 0 or more and below 1."),
+        (["--train.held_out", ".nan"], "train.held_out is nan, but must be 0 or more and below 1."),
+        (["--data.streaming", "true"], "train.held_out is 0.1, but images can be set aside only from a store"),
+        (["--train.report_every", "-1"], "train.report_every is -1, but must be 0 or more."),
+        (["--train.label_dropout", "0.1"], "there is no option 'train.label_dropout'"),
+        (["--train.sample_every", "3"], "there is no option 'train.sample_every'"),
+        (["--unet.dropout", "0.1"], "there is no option 'unet.dropout'; did you mean 'classifier.dropout'?"),
+        (["--classifier.dropuot", "0.1"], "did you mean 'classifier.dropout'?"),
+        (["--classifier.down_block_types", "[DownBlock2D]"], "classifier.down_block_types lists 1 blocks"),
+        (
+            ["--classifier.block_out_channels=[]", "--classifier.down_block_types=[]"],
+            "classifier.block_out_channels is empty",
+        ),
+        (["--data.resolution", "36"], "or shorten classifier.block_out_channels."),
+    ],
+)
+def test_mistakes_in_a_classifier_run(argv, sentence, refused):
+    assert sentence in refused(*argv, kind="classifier")
+
+
+def test_a_stream_without_held_out_images_is_accepted():
+    config = parse("--data.streaming", "true", "--train.held_out", "0", kind="classifier")
+    assert config.data.streaming and config.train.held_out == 0
 
 
 @pytest.mark.parametrize(
@@ -280,13 +349,13 @@ def test_mistakes_in_a_file(content, sentence, refused, tmp_path):
 
 def test_output_dir_is_required(capsys):
     with pytest.raises(SystemExit, match="2"):
-        parse_run([], conditional=True, description="test")
+        parse_run([], kind="conditional", description="test")
     assert "output_dir" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["label_dropout", "sample_guidance_scale"])
+@pytest.mark.parametrize("option", ["label_dropout", "sample_guidance_scale", "held_out"])
 def test_an_unconditional_run_has_no_conditioning_options(option, refused):
-    sentence = refused(f"--train.{option}", "0.1", conditional=False)
+    sentence = refused(f"--train.{option}", "0.1", kind="unconditional")
     assert f"there is no option 'train.{option}'" in sentence
 
 
@@ -300,6 +369,13 @@ def test_help_documents_every_option(capsys):
     assert "Temperature: small values spread log-SNR wide" in shown
     assert "Share of the labels replaced by the null class" in shown
     assert "trained_betas" not in shown
+    with pytest.raises(SystemExit, match="0"):
+        parse("--help", kind="classifier")
+    shown = " ".join(capsys.readouterr().out.split())
+    for section, options in (("classifier", ClassifierConfig), ("train", ClassifierTrainConfig)):
+        for field in fields(options):
+            assert f"--{section}.{field.name} " in shown
+    assert "Share of the images that are kept from training" in shown and "Peak learning rate of AdamW" in shown
 
 
 # Models
@@ -309,7 +385,14 @@ def tiny(**unet):
     blocks = {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2}
     section = UNetConfig(**{"block_out_channels": [8, 16], "norm_num_groups": 4, **blocks, **unet})
     data = DataConfig(resolution=8, channels=1)
-    return RunConfig("out", data, section, {"name": "cosine"}, ConditionalTrainConfig(), conditional=True)
+    return RunConfig("out", "conditional", data, section, {"name": "cosine"}, ConditionalTrainConfig())
+
+
+def tiny_classifier(**classifier):
+    section = {"block_out_channels": [8, 16], "norm_num_groups": 4, "down_block_types": ["DownBlock2D"] * 2}
+    section = ClassifierConfig(**{**section, "attention_head_dim": 8, **classifier})
+    data = DataConfig(resolution=8, channels=1)
+    return RunConfig("out", "classifier", data, section, {"name": "cosine"}, ClassifierTrainConfig())
 
 
 @pytest.mark.parametrize(
@@ -324,12 +407,29 @@ def test_unets_that_do_not_fit_together(config, sentence):
         build_unet(config, 3)
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"norm_num_groups": 5}, "divisible"),
+        ({"down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"]}, "one of DownBlock2D and AttnDownBlock2D"),
+        ({"attention_head_dim": 5}, "attention_head_dim=5 must divide the last of block_out_channels, 16."),
+    ],
+)
+def test_classifiers_that_do_not_fit_together(options, sentence):
+    scheduler = make_schedule({"name": "cosine"}).to_stock()
+    with pytest.raises(ValueError, match="The section classifier does not describe a NoisyClassifier: .*" + sentence):
+        build_classifier(tiny_classifier(**options), scheduler, ["ant", "bee"])
+
+
 def test_weights_come_from_the_seed():
     config = tiny()
     one, two = build_unet(config, 3), build_unet(config, 3)
     torch.testing.assert_close(one.state_dict(), two.state_dict(), rtol=0, atol=0)
     config.train.seed = 1
     assert not torch.equal(build_unet(config, 3).conv_in.weight, one.conv_in.weight)
+    config, scheduler = tiny_classifier(), make_schedule({"name": "cosine"}).to_stock()
+    one, two = (build_classifier(config, scheduler, ["ant", "bee"]) for _ in range(2))
+    torch.testing.assert_close(one.state_dict(), two.state_dict(), rtol=0, atol=0)
 
 
 def test_pipelines_of_both_kinds():
@@ -344,7 +444,7 @@ def test_pipelines_of_both_kinds():
 
 
 def state_of(config):
-    return TrainingState(5, 5, None, None, ["ant", "bee"], config.conditional, config.to_dict())
+    return TrainingState(5, 5, None, None, ["ant", "bee"], config.labelled, config.to_dict())
 
 
 def test_the_state_reads_back(tmp_path):
@@ -375,7 +475,36 @@ def test_other_classes_and_kinds_are_refused():
     with pytest.raises(ValueError, match="class names was"):
         refuse_changes(state_of(config), config, ["ant", "cat"])
     with pytest.raises(ValueError, match="conditional was true and is false"):
-        refuse_changes(state_of(config), replace(config, conditional=False), ["ant", "bee"])
+        refuse_changes(state_of(config), replace(config, kind="unconditional"), ["ant", "bee"])
+    classifier = parse(kind="classifier")
+    with pytest.raises(ValueError, match="out holds the run of a unet and not of a classifier: choose another"):
+        refuse_changes(state_of(config), classifier, ["ant", "bee"])
+    with pytest.raises(ValueError, match="out holds the run of a classifier and not of a unet"):
+        refuse_changes(state_of(classifier), config, ["ant", "bee"])
+
+
+@pytest.mark.parametrize(
+    ("option", "shown"),
+    [
+        ("--classifier.layers_per_block=3", "classifier.layers_per_block was 2 and is 3"),
+        ("--train.held_out=0.2", "train.held_out was 0.1 and is 0.2"),
+        ("--train.seed=1", "train.seed was 0 and is 1"),
+    ],
+)
+def test_another_classifier_or_other_held_out_images_are_refused(option, shown):
+    before, now = parse(kind="classifier"), parse(option, kind="classifier")
+    with pytest.raises(ValueError, match="out holds a run of another model") as error:
+        refuse_changes(state_of(before), now, ["ant", "bee"])
+    assert shown in str(error.value)
+
+
+def test_other_changes_of_a_classifier_are_allowed():
+    before, now = parse(kind="classifier"), parse("--train.report_every=7", kind="classifier")
+    assert refuse_changes(state_of(before), now, ["ant", "bee"]) == []
+    nothing = ["--train.held_out=0"]
+    before, now = parse(*nothing, kind="classifier"), parse(*nothing, "--train.seed=1", kind="classifier")
+    notices = refuse_changes(state_of(before), now, ["ant", "bee"])
+    assert notices == ["Resuming with train.seed changed from 0 to 1."]
 
 
 def test_other_changes_are_reported_or_silent():

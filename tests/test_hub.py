@@ -8,11 +8,12 @@ import pytest
 import torch
 from diffusers import DDPMPipeline, UNet2DModel
 from safetensors.torch import load_file, save_file
+from tiny_classifier import tiny_classifier
 from tiny_models import NAMES, tiny_pipeline, tiny_unet
 from without_project import run_without_project
 
-from cardiff.hub import find_model, load_pipeline, save_pipeline, weights_file
-from pipelines import ClassConditionalPipeline
+from cardiff.hub import find_model, load_classifier, load_pipeline, save_classifier, save_pipeline, weights_file
+from pipelines import ClassConditionalPipeline, NoisyClassifier
 from schedulers import CosineScheduler, LinearScheduler, SigmoidScheduler
 
 ARGUMENTS = {"class_labels": ["bee", "cat, black"], "guidance_scale": 2.0, "num_inference_steps": 4}
@@ -199,3 +200,117 @@ def test_an_unreadable_repository_is_one_sentence(name):
     """Offline, as all tests are."""
     with pytest.raises(ValueError, match="is neither a folder nor a Hub repository that can be read"):
         find_model(name)
+
+
+def test_the_hub_is_asked_for_configurations_and_weights_alone(monkeypatch):
+    asked = []
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **kwargs: asked.append(kwargs) or "here")
+    assert find_model("user/model").name == "here"
+    patterns = asked[0]["allow_patterns"]
+    assert {"unet/*.safetensors", "classifier/*.json", "classifier/*.safetensors", "scheduler/*.json"} <= set(patterns)
+    assert all(pattern.endswith((".json", ".safetensors")) for pattern in patterns)
+
+
+# Classifiers
+
+NOISE = CosineScheduler().to_stock()
+
+
+def logits_of(classifier):
+    x = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    return classifier(x.to(classifier.dtype), torch.tensor([0, 400, 900, 999])).detach()
+
+
+@pytest.fixture
+def classifier_folder(tmp_path):
+    save_classifier(tiny_classifier(), NOISE, tmp_path / "classifier_run")
+    return tmp_path / "classifier_run"
+
+
+def test_save_load_same_logits(classifier_folder):
+    files = {p.relative_to(classifier_folder).as_posix() for p in classifier_folder.rglob("*") if p.is_file()}
+    assert files == {
+        *("noisy_classifier.py", "scheduler/scheduler_config.json"),
+        *("classifier/config.json", "classifier/diffusion_pytorch_model.safetensors"),
+    }
+    classifier, scheduler = load_classifier(classifier_folder)
+    assert isinstance(classifier, NoisyClassifier) and classifier.id2label == NAMES and not classifier.training
+    assert type(scheduler).__name__ == "DDPMScheduler"
+    torch.testing.assert_close(scheduler.alphas_cumprod, NOISE.alphas_cumprod, rtol=0, atol=0)
+    torch.testing.assert_close(logits_of(classifier), logits_of(tiny_classifier()), rtol=0, atol=0)
+    half, _ = load_classifier(classifier_folder, dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16 and logits_of(half).isfinite().all()
+
+
+def test_loads_without_the_project_by_its_own_file(classifier_folder, tmp_path):
+    code = """
+import sys
+sys.path.insert(0, "classifier_run")
+import numpy, torch
+from noisy_classifier import NoisyClassifier
+classifier = NoisyClassifier.from_pretrained("classifier_run/classifier")
+x = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+numpy.save("logits.npy", classifier(x, torch.tensor([0, 400, 900, 999])).detach().numpy())
+"""
+    run_without_project(code, tmp_path)
+    np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), logits_of(tiny_classifier()).numpy())
+
+
+def test_loading_a_classifier_executes_nothing(classifier_folder, tmp_path):
+    marker = tmp_path / "executed"
+    for name in ("noisy_classifier.py", "classifier/noisy_classifier.py", "scheduler/scheduling_ddpm.py"):
+        (classifier_folder / name).write_text(f"open({str(marker)!r}, 'w').close()\nraise SystemExit(9)\n")
+    state = tiny_classifier().state_dict()
+    torch.save(state, classifier_folder / "classifier/diffusion_pytorch_model.bin")
+    load_classifier(classifier_folder)
+    assert not marker.exists()
+    (classifier_folder / "classifier/diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(ValueError, match="damaged or incomplete"):
+        load_classifier(classifier_folder)
+
+
+def rewrite_tensors(folder, change):
+    file = folder / "classifier/diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def rewrite_config(folder, **changes):
+    file = folder / "classifier/config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+CLASSIFIER_DAMAGES = {
+    "nothing there": (shutil.rmtree, "holds no classifier/config.json: name the output folder of train_classifier.py"),
+    "no scheduler": (lambda f: shutil.rmtree(f / "scheduler"), "damaged or incomplete"),
+    "truncated config": (lambda f: truncate(f / "classifier/config.json", 40), "damaged or incomplete"),
+    "config is a list": (lambda f: (f / "classifier/config.json").write_text("[1]"), "damaged or incomplete"),
+    "other class": (lambda f: rewrite_config(f, _class_name="UNet2DModel"), "names a UNet2DModel and not a Noisy"),
+    "other noise": (lambda f: rewrite_config(f, alphas_cumprod=[0.5] * 1000), "have different noise levels"),
+    "other channels": (lambda f: rewrite_config(f, block_out_channels=[8, 32]), "damaged or incomplete"),
+    "truncated weights": (
+        lambda f: truncate(f / "classifier/diffusion_pytorch_model.safetensors", 5000),
+        "damaged or incomplete",
+    ),
+    "missing key": (lambda f: rewrite_tensors(f, lambda t: t.pop("head.bias")), "missing keys: .'head.bias'"),
+    "unexpected key": (
+        lambda f: rewrite_tensors(f, lambda t: t.update(extra=torch.ones(1))),
+        "unexpected keys: .'extra'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "sentence"), CLASSIFIER_DAMAGES.values(), ids=CLASSIFIER_DAMAGES)
+def test_damaged_classifiers(damage, sentence, classifier_folder):
+    damage(classifier_folder)
+    with pytest.raises(ValueError, match=sentence) as error:
+        load_classifier(classifier_folder)
+    assert str(classifier_folder) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_models_of_the_other_kind_are_named(folder, classifier_folder):
+    with pytest.raises(ValueError, match="holds a diffusion pipeline and no classifier"):
+        load_classifier(folder)
+    with pytest.raises(ValueError, match="holds a classifier and no pipeline"):
+        load_pipeline(classifier_folder)

@@ -40,7 +40,7 @@ def whole_run(shared, launch, digits_options):
     """An uninterrupted run in one process, made once."""
     folder = shared / "whole"
     if not folder.exists():
-        options = [*OPTIONS, "--train.sample_every", 21, "--train.checkpoint_every", 20]
+        options = [*OPTIONS, "--train.sample_every", 21, "--train.checkpoint_every", 20, "--train.keep_checkpoints", 2]
         launch("train_conditional.py", *digits_options, *options, "--output_dir", folder)
     return folder
 
@@ -70,18 +70,40 @@ def test_a_sharded_model_trains_saves_and_resumes_as_a_whole_one(whole_run, shar
     options = [*digits_options, *OPTIONS, "--output_dir", folder, "--train.sample_every", 20]
     options[options.index("--train.max_steps") + 1] = "20"
     options += ["--train.lr_schedule", "constant_with_warmup"]  # the same with another max_steps
-    launch("tests/sharded_training.py", *options, processes=2)
+    launch("tests/sharded_training.py", "train_conditional", *options, processes=2)
     assert (folder / "samples/step-00000020.png").exists()
     # Goes on in one process without sharding, and sharded again; both end where a run that was never sharded does.
     options[options.index("--train.max_steps") + 1] = "30"
     launch("train_conditional.py", *options)
     options[options.index("--train.max_steps") + 1] = "42"
-    launch("tests/sharded_training.py", *options, processes=2)
+    launch("tests/sharded_training.py", "train_conditional", *options, processes=2)
     plain = [*options, "--output_dir", shared / "plain"]
     launch("train_conditional.py", *plain)
     np.testing.assert_allclose(losses(folder), losses(shared / "plain"), rtol=1e-4)
     one, two = (load_file(run / "unet/diffusion_pytorch_model.safetensors") for run in (shared / "plain", folder))
     torch.testing.assert_close(two, one, rtol=0, atol=1e-3)
+
+
+def test_two_processes_train_a_classifier_as_one(shared, launch, classifier_options):
+    """Their reports too, of which each makes a part; and so do two that share the weights."""
+    options = [*classifier_options, "--train.max_steps", 12, "--train.batch_size", 48, "--train.report_every", 6]
+    scripts = {"one": "train_classifier.py", "two": "train_classifier.py", "sharded": "tests/sharded_training.py"}
+    logs, reports = {}, {}
+    for name, script in scripts.items():
+        folder = shared / f"classifier_{name}"
+        first = ["train_classifier"] if name == "sharded" else []
+        result = launch(script, *first, *options, "--output_dir", folder, processes=1 if name == "one" else 2)
+        assert "of 180 held-out clean images." in result.out
+        lines = [json.loads(line) for line in (folder / "logs/metrics.jsonl").read_text().splitlines()]
+        logs[name] = [line["loss"] for line in lines if "loss" in line]
+        reports[name] = [json.loads(path.read_text()) for path in sorted(folder.glob("reports/*.json"))]
+    for name in ("two", "sharded"):
+        np.testing.assert_allclose(logs[name], logs["one"], rtol=1e-4)
+        for here, there in zip(reports[name], reports["one"], strict=True):
+            for level, expected in zip([here["clean"], *here["levels"]], [there["clean"], *there["levels"]]):
+                assert level["images"] == expected["images"] == 180
+                assert level["cross_entropy"] == pytest.approx(expected["cross_entropy"], rel=1e-3)
+                assert level["accuracy"] == pytest.approx(expected["accuracy"], abs=0.01)
 
 
 def test_killed_and_resumed_is_bit_identical(whole_run, shared, launch, digits_options):

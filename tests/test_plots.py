@@ -41,3 +41,18 @@ def test_small_images_are_enlarged_to_64_pixels(tmp_path):
     for size, shown in ((8, 64), (32, 64), (64, 64), (100, 100)):
         save_labelled_grid(np.zeros((1, 1, size, size, 3), np.uint8), [""], [""], tmp_path / "grid.png")
         assert int((np.asarray(Image.open(tmp_path / "grid.png")) == 0).all(-1).any(0).sum()) == shown
+
+
+def test_blocks_on_several_lines(tmp_path):
+    """The third of three lies on the second line, where the first lies on the first."""
+    red, green, blue = np.diag([200, 200, 200]).astype(np.uint8)  # the text is grey
+    blocks = np.stack([np.broadcast_to(colour, (2, 4, 4, 3)) for colour in (red, green, blue)])
+    save_labelled_grid(blocks, ["x", "y"], ["a", "b", "c"], tmp_path / "grid.png", zoom=8, blocks_per_line=2)
+    save_labelled_grid(blocks[:2], ["x", "y"], ["a", "b"], tmp_path / "line.png", zoom=8)
+    picture, line = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("grid", "line"))
+    height = line.shape[0] - 8
+    assert picture.shape == (2 * height + 8, line.shape[1], 3)
+    np.testing.assert_array_equal(picture[:height], line[:height])
+    where = [np.argwhere((part == colour).all(-1)) for part, colour in ((line, red), (picture[height:], blue))]
+    np.testing.assert_array_equal(*where)
+    assert len(where[0]) == 2 * 32**2

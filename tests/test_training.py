@@ -3,6 +3,7 @@
 import json
 import resource
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ import torch
 import yaml
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import train_classifier
 import train_conditional
 import train_unconditional
 from cardiff.checkpoints import file_hash, list_checkpoints
-from cardiff.config import parse_run
-from cardiff.training import Trainer
+from cardiff.config import SECTIONS, parse_run
+from cardiff.diffusion_training import DiffusionTrainer
 from tests.conftest import ROOT, TINY_UNET
 
 
@@ -29,8 +31,9 @@ def final_weights(folder: Path) -> str:
     return file_hash(folder / "unet/diffusion_pytorch_model.safetensors")
 
 
-def build(folder: Path, *options) -> Trainer:
-    return Trainer(parse_run([*map(str, options), "--output_dir", str(folder)], conditional=True, description=""))
+def build(folder: Path, *options) -> DiffusionTrainer:
+    argv = [*map(str, options), "--output_dir", str(folder)]
+    return DiffusionTrainer(parse_run(argv, kind="conditional", description=""))
 
 
 def test_the_golden_loss_curve_does_not_move(tmp_path, digits_options):
@@ -51,17 +54,16 @@ def test_accumulation_changes_nothing_but_memory(tmp_path, digits_options):
 
 def test_the_averaged_weights_follow_the_recursion(tmp_path, digits_options):
     trainer = build(tmp_path, *digits_options, "--train.max_steps", 6, "--train.ema_decay", 0.5)
-    expected = [p.detach().double().clone() for p in trainer.unet.parameters()]
+    expected = [p.detach().double().clone() for p in trainer.model.parameters()]
     while trainer.maintain():
         trainer.step()
         # diffusers averages from its second step on: decay 0 at the first, then (1 + n)/(10 + n) up to ema_decay.
         n = trainer.global_step - 1
         decay = min(0.5, (1 + n) / (10 + n)) if n > 0 else 0.0
-        for average, p in zip(expected, trainer.unet.parameters(), strict=True):
+        for average, p in zip(expected, trainer.model.parameters(), strict=True):
             average.mul_(decay).add_((1 - decay) * p.detach().double())
     trainer.finish()
-    state = trainer.averaged_pipeline().unet.parameters()
-    for average, saved in zip(expected, state, strict=True):
+    for average, saved in zip(expected, trainer.averaged_model().parameters(), strict=True):
         torch.testing.assert_close(saved.double(), average, rtol=1e-5, atol=1e-7)
 
 
@@ -237,26 +239,35 @@ CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
 def test_every_shipped_config_trains_at_reduced_size(name, tmp_path, digits_options):
     """Its schedule, objective, precision and block types; on the digits, with few channels at a small size."""
     path = ROOT / "configs" / f"{name}.yaml"
-    unet = yaml.safe_load(path.read_text())["unet"]
-    levels = len(unet["block_out_channels"])
-    options = ["--config", path, "--unet.block_out_channels", [8] * levels, "--unet.norm_num_groups", 4]
-    if unet.get("attention_head_dim"):
-        options += ["--unet.attention_head_dim", 4]
+    kind = name.rsplit("_")[-1]
+    section = SECTIONS[kind][0]
+    network = yaml.safe_load(path.read_text())[section]
+    levels = len(network["block_out_channels"])
+    options = ["--config", path, f"--{section}.block_out_channels", [8] * levels, f"--{section}.norm_num_groups", 4]
+    if network.get("attention_head_dim"):
+        options += [f"--{section}.attention_head_dim", 4]
     options += ["--data.path", "parquet", "--data.data_files", ROOT / "data/digits.parquet", "--data.num_workers", 0]
     options += ["--data.image_column", "image", "--data.resolution", 16, "--data.upscale", "true"]
-    options += ["--train.max_steps", 2, "--train.batch_size", 4, "--train.log_every", 1, "--train.sample_images", 4]
-    options += ["--train.sample_steps", 2, "--output_dir", tmp_path]
-    main = train_unconditional.main if name.endswith("_unconditional") else train_conditional.main
-    main([str(option) for option in options])
+    options += ["--train.max_steps", 2, "--train.batch_size", 4, "--train.log_every", 1, "--output_dir", tmp_path]
+    small = {"sample_images": 4, "sample_steps": 2, "held_out": 0.01}
+    accepted = {field.name for field in fields(SECTIONS[kind][2])}
+    options += [f"--train.{option}={value}" for option, value in small.items() if option in accepted]
+    {
+        "conditional": train_conditional,
+        "unconditional": train_unconditional,
+        "classifier": train_classifier,
+    }[kind].main([str(option) for option in options])
     log = [json.loads(line) for line in (tmp_path / "logs/metrics.jsonl").read_text().splitlines()]
-    assert len(log) == 2 and all(np.isfinite(entry["loss"]) for entry in log)
-    assert (tmp_path / "samples/step-00000002.png").exists()
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    assert len(losses) == 2 and np.isfinite(losses).all()
+    shown = "reports" if kind == "classifier" else "samples"
+    assert (tmp_path / shown / "step-00000002.png").exists()
     assert list((tmp_path / "logs").rglob("events.out.tfevents.*"))
 
 
 def test_there_are_the_shipped_configs():
     sets = ["aircraft_64", "cifar10_32", "digits_16", "fashion_mnist_32", "stanford_cars_128", "stanford_cars_64"]
-    assert [f"{name}_{kind}" for name in sets for kind in ("conditional", "unconditional")] == CONFIGS
+    assert [f"{name}_{kind}" for name in sets for kind in ("classifier", "conditional", "unconditional")] == CONFIGS
 
 
 def test_stanford_cars_from_its_original_layout(tmp_path):

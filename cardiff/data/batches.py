@@ -1,7 +1,7 @@
 """Which images, timesteps, flips and dropped labels make up the batch of a step: a pure function of (seed, step).
 
-Samples are numbered n = step · batch_size + position. Sample n is image n mod N of epoch n // N's permutation, so the
-epochs follow each other without a gap and every batch has the same size.
+Samples are numbered n = step · batch_size + position. Sample n is image n mod N of epoch n // N's permutation of the N
+rows to train on, so the epochs follow each other without a gap and every batch has the same size.
 """
 
 import signal
@@ -16,12 +16,28 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from cardiff.config import DataConfig
 from cardiff.data.store import ImageStore, open_store
 from cardiff.data.stream import ImageStream
-from cardiff.randomness import DRAWS, ORDER, numpy_generator
+from cardiff.randomness import DRAWS, HELD_OUT, ORDER, numpy_generator
 
 
 def open_data(config: DataConfig, *, conditional: bool, seed: int) -> ImageStore | ImageStream:
     """The images of a run: decoded into a store, or as a stream if `data.streaming` is set."""
     return ImageStream(config, seed, conditional) if config.streaming else open_store(config, conditional)
+
+
+def split_rows(data: ImageStore | ImageStream, held_out: float, seed: int) -> tuple[np.ndarray | None, np.ndarray]:
+    """Rows to train on and a share of rows to measure, in rising order; a stream has neither, so None and no rows.
+
+    Raises:
+        ValueError: There are too few images to set some aside.
+    """
+    if isinstance(data, ImageStream):
+        assert held_out == 0, "a stream has no rows to set aside"
+        return None, np.arange(0)
+    count = max(1, round(held_out * len(data))) if held_out else 0
+    if count >= len(data):
+        raise ValueError(f"train.held_out is {held_out}, which leaves none of {len(data)} images to train on.")
+    order = numpy_generator(seed, HELD_OUT).permutation(len(data))
+    return np.sort(order[count:]), np.sort(order[:count])
 
 
 @dataclass(frozen=True)
@@ -48,19 +64,20 @@ class BatchPlan:
 
 
 class StoreBatches(Dataset):
-    """Item `step` is this process's share of that step's batch, from a decoded store."""
+    """Item `step` is this process's share of that step's batch, from a decoded store or from some rows of it."""
 
-    def __init__(self, store: ImageStore, plan: BatchPlan):
+    def __init__(self, store: ImageStore, plan: BatchPlan, rows: np.ndarray | None = None):
         self.store, self.plan = store, plan
+        self.rows = np.arange(len(store)) if rows is None else rows
         self._order = lru_cache(maxsize=2)(self._order)  # a batch can span two epochs
 
     def _order(self, epoch: int) -> np.ndarray:
-        return numpy_generator(self.plan.seed, ORDER, epoch).permutation(len(self.store))
+        return self.rows[numpy_generator(self.plan.seed, ORDER, epoch).permutation(len(self.rows))]
 
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
         first = step * self.plan.batch_size
         n = np.arange(first + self.plan.positions.start, first + self.plan.positions.stop)
-        epochs, places = np.divmod(n, len(self.store))
+        epochs, places = np.divmod(n, len(self.rows))
         rows = np.concatenate([self._order(int(e))[places[epochs == e]] for e in np.unique(epochs)])
         batch = {"images": torch.from_numpy(self.store.images[rows]), **self.plan.draws(step)}
         if self.store.labels is not None:
@@ -68,7 +85,8 @@ class StoreBatches(Dataset):
         return batch
 
     def __getstate__(self):
-        return {"store": self.store, "plan": self.plan}  # the cache of orders stays behind in the parent process
+        # The cache of orders stays behind in the parent process.
+        return {"store": self.store, "plan": self.plan, "rows": self.rows}
 
     def __setstate__(self, state):
         self.__init__(**state)
@@ -96,14 +114,15 @@ def batch_loader(
     *,
     num_workers: int,
     pin_memory: bool,
+    rows: np.ndarray | None = None,
     stream_state: dict | None = None,
 ) -> DataLoader:
-    """A loader over the batches of these steps."""
+    """A loader over the batches of these steps, made of all rows of a store or of those named."""
     if isinstance(source, ImageStream):
         batches, sampler = StreamBatches(source, plan, steps, stream_state), None
         num_workers = min(num_workers, 1)  # one reader: the position of the stream is a single one
     else:
-        batches, sampler = StoreBatches(source, plan), steps
+        batches, sampler = StoreBatches(source, plan, rows), steps
     return DataLoader(
         batches,
         batch_size=None,

@@ -10,7 +10,7 @@ import torch
 
 from cardiff.config import DataConfig
 from cardiff.data import ImageStore, open_store
-from cardiff.data.batches import BatchPlan, StoreBatches, batch_loader, open_data
+from cardiff.data.batches import BatchPlan, StoreBatches, batch_loader, open_data, split_rows
 
 DIGITS = str(Path(__file__).parents[2] / "data/digits.parquet")
 N = 37
@@ -72,6 +72,33 @@ def test_contents(store):
 def test_no_labels(store):
     store.labels = None
     assert "labels" not in StoreBatches(store, PLAN)[0]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_held_out_rows_never_appear(num_workers, store):
+    """Whatever the epoch; the others each once in every one of them."""
+    rows, held_out = split_rows(store, 0.2, seed=3)
+    assert len(held_out) == 7 and sorted([*rows, *held_out]) == list(range(N))
+    loader = batch_loader(store, PLAN, range(len(rows)), rows=rows, num_workers=num_workers, pin_memory=False)
+    epochs = np.concatenate([numbers(batch) for batch in loader]).reshape(16, len(rows))
+    np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(rows, (16, 1)))
+
+
+def test_the_seed_chooses_the_held_out_rows(store):
+    choices = [split_rows(store, 0.2, seed)[1].tolist() for seed in (0, 0, 1)]
+    assert choices[0] == choices[1] != choices[2]
+
+
+def test_nothing_held_out_is_every_row(store):
+    rows, held_out = split_rows(store, 0.0, seed=0)
+    assert rows.tolist() == list(range(N)) and len(held_out) == 0
+    assert_equal(StoreBatches(store, PLAN, rows)[3], StoreBatches(store, PLAN)[3])
+
+
+def test_a_small_share_is_one_image_and_a_large_one_is_refused(store):
+    assert len(split_rows(store, 1e-6, seed=0)[1]) == 1
+    with pytest.raises(ValueError, match="train.held_out is 0.99, which leaves none of 37 images to train on."):
+        split_rows(store, 0.99, seed=0)
 
 
 @pytest.mark.parametrize("borders", [[0, 8, 16], [0, 4, 8, 12, 16], [0, 3, 16], list(range(17))])
@@ -147,6 +174,7 @@ def test_stream_batches_come_with_the_same_draws(tmp_path):
     config = DataConfig(data_files=DIGITS, resolution=8, channels=1, streaming=True, shuffle_buffer=500)
     plan = replace(PLAN, batch_size=600, positions=range(600))
     stream = open_data(config, conditional=True, seed=0)
+    assert split_rows(stream, 0.0, seed=0)[0] is None
     batches = list(batch_loader(stream, plan, range(5), num_workers=0, pin_memory=False))
     store = open_store(replace(config, streaming=False, cache_dir=str(tmp_path)), conditional=True)
     images = torch.cat([batch["images"] for batch in batches])[: len(store)].flatten(1).numpy()

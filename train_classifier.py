@@ -1,0 +1,23 @@
+"""Train a classifier of noised images, by whose gradient a diffusion model can be guided to a class: cross-entropy at
+all noise levels of a schedule, which must be that of the diffusion model.
+
+    accelerate launch train_classifier.py --config configs/digits_16_classifier.yaml --output_dir runs/classifier
+
+Run the same command again to go on with an interrupted run. Any option can follow the config: --train.batch_size 256.
+"""
+
+from cardiff.classifier_training import ClassifierTrainer
+from cardiff.cli import one_sentence_errors
+from cardiff.config import parse_run
+
+
+@one_sentence_errors
+def main(argv=None):
+    trainer = ClassifierTrainer(parse_run(argv, kind="classifier", description=__doc__))
+    while trainer.maintain():
+        trainer.step()
+    return trainer.finish()
+
+
+if __name__ == "__main__":
+    main()
