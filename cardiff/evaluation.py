@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial.distance import pdist
 
 
 @dataclass
@@ -48,6 +49,12 @@ def frechet_distance(features: np.ndarray, reference: np.ndarray) -> float:
     # The trace of (Σ₁Σ₂)^½ is the sum of the roots of the eigenvalues of Σ₁Σ₂, which are real and not negative.
     root = np.sqrt(np.maximum(np.linalg.eigvals(first @ second).real, 0)).sum()
     return float(gap @ gap + np.trace(first) + np.trace(second) - 2 * root)
+
+
+def diversity(features: np.ndarray, labels: np.ndarray) -> float:
+    """Mean distance between two samples of one class, averaged over the classes: features (N, D), labels (N,)."""
+    of_class = [pdist(features[labels == label]).mean() for label in np.unique(labels)]
+    return float(np.mean(of_class))
 
 
 def _features(images: np.ndarray) -> np.ndarray:

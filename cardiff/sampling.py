@@ -1,7 +1,6 @@
 """Drawing images from a trained pipeline: solvers, batches that do not matter, folders that can be continued."""
 
 import json
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,16 +12,19 @@ import torch
 from accelerate import PartialState
 from diffusers import DDPMScheduler
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from tqdm.auto import tqdm
 
 from cardiff.analysis.catalogue import alphas_cumprod_of, section_of
 from cardiff.analysis.errors import log_snr_of, steps_of
 from cardiff.checkpoints import file_hash
+from cardiff.guidance import Guidance, GuidanceOptions, make_guidance
 from cardiff.hub import find_model, load_pipeline, weights_file
 from cardiff.plots import save_labelled_grid
 from cardiff.randomness import image_generator, image_seed
 from pipelines import ClassConditionalPipeline
 
+_PNG_KEY = "cardiff"
 # Clipping x̂₀ to [-1, 1]: the multistep solvers ignore clip_sample, but thresholding at most at 1 is the same.
 _CLIPPED = {"thresholding": True, "sample_max_value": 1.0}
 # Heun is not among them: on the cosine and sigmoid schedules its first step averages the slopes over σ from 20291 to
@@ -72,34 +74,45 @@ def timesteps_at(scheduler, log_snr: np.ndarray) -> list[int]:
     return sorted(set(nearest.tolist()), reverse=True)
 
 
+def draw_images(pipeline: ClassConditionalPipeline, indices: Sequence[int], **settings) -> np.ndarray:
+    """Images number `indices` of the series that a seed starts, as uint8 (B, H, W, C); `settings` as in `draw`."""
+    return draw(pipeline, indices, **settings)[0]
+
+
 @torch.no_grad()
-def draw_images(
+def draw(
     pipeline: ClassConditionalPipeline,
     indices: Sequence[int],
     *,
     seed: int,
-    labels: Sequence[int] | None,
-    guidance_scale: float,
+    labels: Sequence[int | dict] | None,
+    guidance_scale,
     steps: int,
     batch_size: int,
     timesteps: Sequence[int] | None = None,
     progress: Callable[[int], object] = lambda count: None,
-) -> np.ndarray:
-    """Images number `indices` of the series that `seed` starts, as uint8 (B, H, W, C).
+    **guidance,
+) -> tuple[np.ndarray, list[dict[str, int]]]:
+    """Images number `indices` of the series that `seed` starts, and what they cost.
 
     Each image has its own generator, so it depends on (model, seed, index, label and options) and not on its batch.
 
     Args:
         labels: Class of each image, or None to sample without labels.
+        guidance_scale: As the pipeline takes it.
         batch_size: Images in one pass.
         timesteps: The noise levels to step through, falling, instead of `steps` evenly spaced ones.
         progress: Called with the number of images after each pass.
+        guidance: The pipeline's other guidance arguments.
+
+    Returns:
+        uint8 (B, H, W, C), and for each image how often each network was evaluated.
     """
     pipeline.set_progress_bar_config(disable=True)
-    drawn = []
+    drawn, cost = [], []
     for first in range(0, len(indices), batch_size):
         batch = slice(first, first + batch_size)
-        images = pipeline(
+        result = pipeline(
             class_labels=None if labels is None else list(labels[batch]),
             batch_size=len(indices[batch]),
             guidance_scale=guidance_scale,
@@ -107,10 +120,12 @@ def draw_images(
             timesteps=timesteps,
             generator=[image_generator(seed, int(index)) for index in indices[batch]],
             output_type="pt",
-        ).images
-        drawn.append(to_uint8(images))
-        progress(len(images))
-    return np.concatenate(drawn) if drawn else np.empty(0, np.uint8)
+            **guidance,
+        )
+        drawn.append(to_uint8(result.images))
+        cost += [dict(zip(result.evaluations, counts)) for counts in zip(*result.evaluations.values())]
+        progress(len(result.images))
+    return np.concatenate(drawn) if drawn else np.empty(0, np.uint8), cost
 
 
 def to_uint8(images: torch.Tensor) -> np.ndarray:
@@ -119,7 +134,7 @@ def to_uint8(images: torch.Tensor) -> np.ndarray:
 
 
 @dataclass
-class SampleOptions:
+class SampleOptions(GuidanceOptions):
     """Draw images from a trained model into a folder or a labelled grid."""
 
     model: str
@@ -129,11 +144,10 @@ class SampleOptions:
     grid: str | None = None
     """Draw a labelled grid into this PNG file instead: a row a class, a column block a guidance scale."""
     labels: str | None = None
-    """Classes by index or name with commas between, taken in turn: 0,3,seven. All classes by default."""
+    """Classes by index or name with commas between, taken in turn: 0,3,seven; a mixture of classes is
+    0.5*three+0.5*eight. All classes by default."""
     num_images: int | None = None
-    """Number of images (default: 8 for each class); in a grid, for each guidance scale."""
-    guidance_scale: str = "1"
-    """Weight w of uncond + w·(cond − uncond); a grid takes several: 0,1,2,4."""
+    """Number of images (default: 8 for each class and scale); in a grid, for each scale."""
     solver: str = "dpm"
     """ddpm, ddim, dpm (DPM-Solver++), unipc or euler."""
     steps: int = 25
@@ -162,7 +176,6 @@ def run(options: SampleOptions) -> Path:
             raise ValueError(f"--{name} is {getattr(options, name)}, but must be 1 or more.")
     if options.seed < 0:
         raise ValueError(f"--seed is {options.seed}, but must be 0 or more.")
-    scales = _numbers(options.guidance_scale)
     with state.main_process_first():
         folder = find_model(options.model, options.revision)
     pipeline = load_pipeline(folder).to(state.device)
@@ -172,49 +185,75 @@ def run(options: SampleOptions) -> Path:
         levels = log_snr_of(alphas_cumprod_of(section_of(options.steps_of)))
         timesteps = timesteps_at(pipeline.scheduler, steps_of(levels, options.steps))
     pipeline.set_timesteps(options.steps, timesteps=timesteps)  # refuses before anything is written
-    labels = _labels(pipeline, options.labels)
-    if options.grid is not None:
-        return _draw_grid(pipeline, options, labels, scales, timesteps, state)
-    if len(scales) > 1:
-        raise ValueError("--output takes one --guidance_scale; several are for --grid.")
-    return _fill_folder(pipeline, folder, options, labels, scales[0], timesteps, state)
+    with state.main_process_first():
+        guidance = make_guidance(options, pipeline)
+    labels = _labels(pipeline, guidance.arguments.get("classifier"), options.labels)
+    pipeline.check(labels, **guidance.arguments)
+    plan = _Plan(pipeline, options, labels, guidance, timesteps)
+    return _draw_grid(plan, state) if options.grid is not None else _fill_folder(plan, folder, state)
 
 
-def _draw_grid(pipeline, options, labels, scales, timesteps, state) -> Path:
+@dataclass
+class _Plan:
+    """What is to be drawn, and with what."""
+
+    pipeline: ClassConditionalPipeline
+    options: SampleOptions
+    labels: list[int | dict] | None
+    guidance: Guidance
+    timesteps: list[int] | None
+
+    @property
+    def class_names(self) -> dict[int, str]:
+        """The model's classes, or the classifier's."""
+        return self.pipeline.class_names(self.guidance.arguments.get("classifier"))
+
+    def draw(self, indices, labels, variant, progress=lambda count: None) -> tuple[np.ndarray, list[dict]]:
+        """Images of these labels with the scales of one variant, and their cost."""
+        options = self.options
+        settings = {"seed": options.seed, "steps": options.steps, "batch_size": options.batch_size}
+        settings |= {"timesteps": self.timesteps, "progress": progress}
+        return draw(self.pipeline, indices, labels=labels, **settings, **variant, **self.guidance.arguments)
+
+
+def _draw_grid(plan: _Plan, state: PartialState) -> Path:
+    options, variants, labels = plan.options, plan.guidance.variants, plan.labels
     rows = labels if labels is not None else [None]
     columns = max(1, (options.num_images or 8 * len(rows)) // len(rows))
     rows_of = np.repeat(np.arange(len(rows)), columns)
     mine = [i for batch in _batches(len(rows_of), options, state) for i in batch]
     chosen = None if labels is None else [rows[rows_of[i]] for i in mine]
-    settings = {"seed": options.seed, "labels": chosen, "steps": options.steps, "batch_size": options.batch_size}
-    settings["timesteps"] = timesteps
     blocks = []
-    bar = tqdm(total=len(mine) * len(scales), desc="images", unit="img", disable=not state.is_main_process)
-    for scale in scales:
-        images = draw_images(pipeline, mine, guidance_scale=scale, progress=bar.update, **settings)
+    bar = tqdm(total=len(mine) * len(variants), desc="images", unit="img", disable=not state.is_main_process)
+    for variant in variants:
+        images, _ = plan.draw(mine, chosen, variant, bar.update)
         blocks.append([image for _, image in sorted(gather_dict(dict(zip(mine, images))).items())])
     bar.close()
     path = Path(options.grid)
     if state.is_main_process:
-        names = [""] if labels is None else [pipeline.id2label[label] for label in rows]
-        titles = [f"guidance {scale:g}" for scale in scales] if labels is not None else [""]
+        names = [""] if labels is None else [label_name(label, plan.class_names) for label in rows]
+        titles = plan.guidance.titles if labels is not None or len(variants) > 1 else [""]
         save_labelled_grid(np.stack(blocks), names, titles, path)
     return path
 
 
-def _fill_folder(pipeline, folder, options, labels, scale, timesteps, state) -> Path:
+def _fill_folder(plan: _Plan, folder: Path, state: PartialState) -> Path:
+    options, variants, labels = plan.options, plan.guidance.variants, plan.labels
     output = Path(options.output)
-    count = options.num_images or 8 * len(labels or [None])
+    turns = len(labels or [None]) * len(variants)
+    count = options.num_images or 8 * turns
     identity = {
         "weights_sha256": file_hash(weights_file(folder)),
         "labels": labels,
-        "guidance_scale": scale,
+        **{name: values[0] if len(variants) == 1 else values for name, values in plan.guidance.numbers.items()},
         "solver": options.solver,
         "steps": options.steps,
         "seed": options.seed,
+        **plan.guidance.record,
     }
-    if timesteps is not None:
-        identity["timesteps"] = timesteps
+    if plan.timesteps is not None:
+        identity["timesteps"] = plan.timesteps
+    identity = json.loads(json.dumps(identity))  # as it will be read
     if state.is_main_process:
         _claim_folder(output, identity)
     state.wait_for_everyone()
@@ -223,26 +262,39 @@ def _fill_folder(pipeline, folder, options, labels, scale, timesteps, state) -> 
     bar = tqdm(total=sum(map(len, mine)), desc="images", unit="img", disable=not state.is_main_process)
     for batch in mine:
         if not all(image_file(output, i).exists() for i in batch):
-            chosen = None if labels is None else [labels[i % len(labels)] for i in batch]
-            settings = {"seed": options.seed, "steps": options.steps, "batch_size": options.batch_size}
-            settings["timesteps"] = timesteps
-            images = draw_images(pipeline, batch, labels=chosen, guidance_scale=scale, **settings)
-            for i, image in zip(batch, images):
-                _write_png(image, image_file(output, i))
+            _draw_batch(plan, batch, identity, output)
         bar.update(len(batch))
     bar.close()
     state.wait_for_everyone()
     if state.is_main_process:
-        lines = []
-        for i in range(count):
-            label = None if labels is None else labels[i % len(labels)]
-            entry = {"file": image_file(output, i).name, "index": i, "seed": image_seed(options.seed, i)}
-            entry |= {"label": label, "name": pipeline.id2label.get(label)}
-            how = ("guidance_scale", "solver", "steps", "timesteps", "weights_sha256")
-            entry |= {key: identity[key] for key in how if key in identity}
-            lines.append(json.dumps(entry))
-        _write_text(output / "manifest.jsonl", "\n".join(lines) + "\n")
+        entries = [read_entry(image_file(output, i)) for i in range(count)]
+        _write_text(output / "manifest.jsonl", "".join(f"{json.dumps(entry)}\n" for entry in entries))
     return output
+
+
+def _draw_batch(plan: _Plan, batch: range, identity: dict, output: Path) -> None:
+    """Draw and write a batch. All labels are drawn with the first variant, then all with the next, and so on."""
+    labels, variants = plan.labels or [None], plan.guidance.variants
+    chosen = [labels[i % len(labels)] for i in batch]
+    turns = [variants[i // len(labels) % len(variants)] for i in batch]
+    # A scale for each image in one pass; functions of log-SNR are the same for all.
+    scales = {name: [turn[name] for turn in turns] for name in variants[0]}
+    scales = {name: values[0] if callable(values[0]) else np.array(values) for name, values in scales.items()}
+    images, cost = plan.draw(batch, None if plan.labels is None else chosen, scales)
+    how = {key: identity[key] for key in identity if key not in ("labels", "seed")}
+    for i, image, label, turn, evaluations in zip(batch, images, chosen, turns, cost):
+        path = image_file(output, i)
+        entry = {"file": path.name, "index": i, "seed": image_seed(plan.options.seed, i)}
+        entry |= {"label": label, "name": None if label is None else label_name(label, plan.class_names)}
+        entry |= how | {name: turn[name] for name in plan.guidance.numbers} | {"evaluations": evaluations}
+        _write_png(image, path, entry)
+
+
+def label_name(label: int | dict, names: dict[int, str]) -> str:
+    """What a label is called: the class, or the mixture as it is given on the command line."""
+    if isinstance(label, dict):
+        return "+".join(f"{weight:g}*{names[part]}" for part, weight in label.items())
+    return names[label]
 
 
 def image_file(output: Path, index: int) -> Path:
@@ -264,7 +316,7 @@ def _claim_folder(output: Path, identity: dict) -> None:
     record = output / "options.json"
     if record.exists():
         before = json.loads(record.read_text())
-        changed = [key for key, value in identity.items() if before.get(key) != value]
+        changed = [key for key in sorted(before.keys() | identity.keys()) if before.get(key) != identity.get(key)]
         if changed:
             raise ValueError(
                 f"{output} holds images drawn with other options ({', '.join(changed)} differ): "
@@ -278,33 +330,45 @@ def _claim_folder(output: Path, identity: dict) -> None:
     _write_text(record, json.dumps(identity, indent=1))
 
 
-def _labels(pipeline, text: str | None) -> list[int] | None:
-    """Class indices from the command line's text; None for a model without classes."""
-    if pipeline.unet.config.num_class_embeds is None:
+def _labels(pipeline, classifier, text: str | None) -> list[int | dict] | None:
+    """Labels from the command line's text; None for a model without classes."""
+    if pipeline.unet.config.num_class_embeds is None and classifier is None:
         if text is not None:
-            raise ValueError("This model is unconditional: leave --labels out.")
+            raise ValueError("This model is unconditional: leave --labels out, or give a --classifier.")
         return None
+    names = pipeline.class_names(classifier)
     if text is None:
-        return list(pipeline.id2label)
-    if text in pipeline.id2label.values() and not _is_index(text):  # a name may contain commas
-        return pipeline.label_ids(text)
-    parts = [part.strip() for part in text.split(",")]
-    return pipeline.label_ids([int(part) if _is_index(part) else part for part in parts])
+        return list(names)
+    if text in names.values() and not _is_index(text):  # a name may contain commas
+        return pipeline.label_ids(text, classifier)
+    labels = []
+    for part in (part.strip() for part in text.split(",")):
+        if part in names.values() or "*" not in part:
+            labels += pipeline.label_ids(int(part) if _is_index(part) else part, classifier)
+        else:
+            labels.append(_mixture(pipeline, classifier, part))
+    return labels
+
+
+def _mixture(pipeline, classifier, text: str) -> dict[int, float]:
+    """{class: weight} of a text such as 0.5*three+0.5*eight."""
+    mixture = {}
+    for part in text.split("+"):
+        weight, star, name = (piece.strip() for piece in part.partition("*"))
+        try:
+            share = float(weight)
+        except ValueError:
+            star = ""
+        if not star:
+            raise ValueError(f"The label {text!r} is not a mixture such as 0.5*three+0.5*eight.")
+        (label,) = pipeline.label_ids(int(name) if _is_index(name) else name, classifier)
+        mixture[label] = mixture.get(label, 0.0) + share
+    pipeline.label_weights([mixture], classifier)  # refuses weights that do not add up
+    return mixture
 
 
 def _is_index(text: str) -> bool:
     return text.isascii() and text.isdigit()
-
-
-def _numbers(text: str) -> list[float]:
-    problem = ValueError(f"--guidance_scale is {text!r}, but must be a number, or several with commas.")
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise problem from None
-    if not all(map(math.isfinite, numbers)):
-        raise problem
-    return numbers
 
 
 def _batches(count: int, options: SampleOptions, state: PartialState) -> list[range]:
@@ -314,11 +378,21 @@ def _batches(count: int, options: SampleOptions, state: PartialState) -> list[ra
     return batches[state.process_index :: state.num_processes]
 
 
-def _write_png(image: np.ndarray, path: Path) -> None:
-    """Write aside and rename, so that a file that exists is whole."""
+def _write_png(image: np.ndarray, path: Path, entry: dict) -> None:
+    """Write aside and rename, so that a file that exists is whole. The file itself says how it was made."""
     aside = path.with_suffix(f".{os.getpid()}.tmp")
-    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(aside, "PNG")
+    text = PngInfo()
+    text.add_text(_PNG_KEY, json.dumps(entry))
+    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(aside, "PNG", pnginfo=text)
     os.replace(aside, path)
+
+
+def read_entry(path: Path) -> dict:
+    """How an image of a sampled folder was made: its line of the manifest."""
+    with Image.open(path) as image:
+        if _PNG_KEY not in image.text:
+            raise ValueError(f"{path} was not written by this command: remove it, and run the command again.")
+        return json.loads(image.text[_PNG_KEY])
 
 
 def _write_text(path: Path, text: str) -> None:

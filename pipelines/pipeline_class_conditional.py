@@ -88,25 +88,34 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """Index that stands for "no label": the last of the class embeddings."""
         return self.unet.config.num_class_embeds - 1
 
-    def label_ids(self, class_labels: int | str | Sequence[int | str] | torch.Tensor) -> list[int]:
+    def class_names(self, classifier=None) -> dict[int, str]:
+        """Names of the classes that can be asked for: the UNet's, or the classifier's if the UNet has none.
+
+        Raises:
+            ValueError: The classifier has no attribute `id2label`, of its own or in its config.
+        """
+        return self.id2label or (_names_of(classifier) if classifier is not None else {})
+
+    def label_ids(self, class_labels: int | str | Sequence[int | str] | torch.Tensor, classifier=None) -> list[int]:
         """Class indices of labels given as indices or names.
 
         Raises:
             ValueError: A name is unknown or shared by several classes, or an index is out of range.
         """
-        return [_find_class(label, self.id2label) for label in _as_list(class_labels)]
+        names = self.class_names(classifier)
+        return [_find_class(label, names) for label in _as_list(class_labels)]
 
     def label_weights(self, class_labels: Label | Sequence[Label] | torch.Tensor, classifier=None) -> np.ndarray:
         """Shares of the classes in each label, (B, N): 1 for a class alone.
 
         Args:
             class_labels: B labels.
-            classifier: Names the classes if the UNet has none: by an attribute `id2label`, its own or its config's.
+            classifier: Names the classes if the UNet has none.
 
         Raises:
             ValueError: As for `label_ids`, or the weights of a mixture are negative or do not add up to 1.
         """
-        names = self.id2label or _names_of(classifier)
+        names = self.class_names(classifier)
         labels = _as_list(class_labels)
         shares = np.zeros((len(labels), len(names)))
         for row, label in zip(shares, labels):
@@ -188,8 +197,10 @@ class ClassConditionalPipeline(DiffusionPipeline):
         unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
         if unknown:
             raise ValueError(f"The callback can be given {self._callback_tensor_inputs}, not {sorted(unknown)}.")
-        self._check_networks(class_labels, guidance_unet, classifier)
-        self._check_kinds(guidance_rescale, dynamic_thresholding, cfg_plus_plus, guidance_unet, classifier)
+        kinds = {"guidance_unet": guidance_unet, "classifier": classifier, "guidance_rescale": guidance_rescale}
+        kinds |= {"dynamic_thresholding": dynamic_thresholding, "cfg_plus_plus": cfg_plus_plus}
+        kinds |= {"guidance_interval": guidance_interval, "guidance_interval_sigma": guidance_interval_sigma}
+        self.check(class_labels, **kinds)
         shares = None if class_labels is None else self.label_weights(class_labels, classifier)  # (B, N)
         count = batch_size if shares is None else len(shares)
         device = self._execution_device
@@ -210,7 +221,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         # 2. What each step will evaluate, known before the first.
         functions = callable(guidance_scale) or callable(classifier_scale)
         needed = functions or any((guidance_interval, guidance_interval_sigma, dynamic_thresholding, cfg_plus_plus))
-        levels = self._log_snr(needed or classifier is not None)  # (steps,)
+        levels = self.log_snr_of_steps(needed or classifier is not None)  # (steps,)
         inside = _inside(guidance_interval, guidance_interval_sigma, levels)
         scales = _scales("guidance_scale", guidance_scale, levels, count)  # (steps, B)
         classifier_scales = _scales("classifier_scale", classifier_scale if classifier else 0.0, levels, count)
@@ -322,8 +333,29 @@ class ClassConditionalPipeline(DiffusionPipeline):
             kwargs["use_clipped_model_output"] = True
         return kwargs
 
+    def check(
+        self,
+        class_labels=None,
+        *,
+        guidance_interval=None,
+        guidance_interval_sigma=None,
+        guidance_rescale=0.0,
+        dynamic_thresholding=None,
+        cfg_plus_plus=False,
+        guidance_unet=None,
+        classifier=None,
+    ) -> None:
+        """Refuse kinds of guidance that do not fit the model or one another, as a call with them would.
+
+        Raises:
+            ValueError: In one sentence.
+        """
+        self._check_networks(class_labels, guidance_unet, classifier)
+        self._check_kinds(guidance_rescale, dynamic_thresholding, cfg_plus_plus, guidance_unet, classifier)
+        _inside(guidance_interval, guidance_interval_sigma, np.empty(0))
+
     def _check_networks(self, class_labels, guidance_unet, classifier):
-        """Refuse networks that do not fit the model or the labels."""
+        """Networks that do not fit the model or the labels."""
         config = self.unet.config
         if config.num_class_embeds is None and class_labels is not None and classifier is None:
             raise ValueError("This model is unconditional: leave class_labels out and give batch_size instead.")
@@ -349,7 +381,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 )
 
     def _check_kinds(self, rescale, dynamic_thresholding, plus_plus, guidance_unet, classifier):
-        """Refuse numbers without a meaning and kinds of guidance that do not go together."""
+        """Numbers without a meaning and kinds of guidance that do not go together."""
         if not 0 <= rescale <= 1:
             raise ValueError(f"guidance_rescale is {rescale}, but must lie between 0 and 1.")
         if dynamic_thresholding is not None:
@@ -369,7 +401,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             if problem:
                 raise ValueError(f"CFG++ {problem}: leave one of the two out.")
 
-    def _log_snr(self, needed: bool) -> np.ndarray:
+    def log_snr_of_steps(self, needed: bool = True) -> np.ndarray:
         """ln(ᾱ/(1−ᾱ)) at the scheduler's timesteps, (steps,); NaN where it is not needed and there is no ᾱ."""
         if not hasattr(self.scheduler, "alphas_cumprod"):
             if needed:

@@ -20,6 +20,7 @@ __all__ = [
     "NoiseSchedule",
     "SigmoidScheduler",
     "find_schedule",
+    "load_function",
     "schedule_from_function",
 ]
 

@@ -53,7 +53,7 @@ def load_function(path: str, name: str) -> Callable:
         ValueError: There is no such file or function, or the file cannot be imported.
     """
     if not Path(path).is_file():
-        raise ValueError(f"There is no file {path} to take the schedule {name} from.")
+        raise ValueError(f"There is no file {path} to take the function {name} from.")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     module = importlib.util.module_from_spec(spec)
     try:
@@ -62,7 +62,7 @@ def load_function(path: str, name: str) -> Callable:
         raise ValueError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     function = getattr(module, name, None)
     if not inspect.isfunction(function):
-        raise ValueError(f"{path} has no function {name!r} to take a schedule from.")
+        raise ValueError(f"{path} has no function {name!r}.")
     return function
 
 

@@ -8,7 +8,7 @@ import pytest
 import demo
 from cardiff.config import DataConfig
 from cardiff.data import open_store
-from cardiff.evaluation import fit_image_classifier, frechet_distance
+from cardiff.evaluation import diversity, fit_image_classifier, frechet_distance
 from tests.conftest import ROOT
 
 
@@ -51,3 +51,9 @@ def test_frechet_distance_of_known_normals():
     turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
     assert frechet_distance((z * scales + shift) @ turn, z @ turn) == pytest.approx(expected, rel=1e-9)
     assert frechet_distance(z, z) == pytest.approx(0, abs=1e-7)
+
+
+def test_diversity_is_the_mean_distance_within_a_class():
+    """Two points 5 apart, and the three corners of a right triangle of sides 3, 4 and 5."""
+    points = np.array([[0, 0], [3, 4], [0, 0], [3, 0], [0, 4]])
+    assert diversity(points, np.array([1, 1, 7, 7, 7])) == pytest.approx((5 + 4) / 2)

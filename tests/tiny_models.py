@@ -37,7 +37,7 @@ def tiny_pipeline(scheduler=None, id2label=NAMES, channels: int = 1) -> ClassCon
 
 
 def gaussian_pipeline(trained, scheduler, means, variances, sample_size) -> ClassConditionalPipeline:
-    """The pipeline around the exact denoiser of pixels that are independent normals: per class, then of the null class.
+    """The pipeline around the exact denoiser of pixels that are independent normals: per class, then of no class.
 
     It knows the noise levels of `trained` and is sampled by `scheduler`.
     """

@@ -279,7 +279,7 @@ def test_the_interval_is_half_open_and_costs_what_it_guides():
     pipeline, seen = tiny_pipeline(), []
     pipeline.unet.register_forward_pre_hook(lambda _unet, arguments: seen.append(len(arguments[0])))
     pipeline.set_timesteps(5)
-    low, high = pipeline._log_snr(True)[[2, 4]]
+    low, high = pipeline.log_snr_of_steps()[[2, 4]]
     assert low == pytest.approx(torch.logit(pipeline.scheduler.alphas_cumprod.double()[599]).item())
     arguments = {"guidance_scale": 3, "num_inference_steps": 5, "generator": seeded(1)}
     by_level, _, evaluations = trajectory(pipeline, [0], guidance_interval=(low, high), **arguments)
