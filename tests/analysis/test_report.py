@@ -93,7 +93,7 @@ def test_the_optimum_is_near_the_front(folder):
 def test_the_scheduler_files_can_be_trained_with(name, folder, tmp_path):
     second = folder / f"{name}.yaml"
     argv = ["--config", CONFIG, "--config", str(second), "--output_dir", str(tmp_path)]
-    section = parse_run(argv, conditional=True, description="").scheduler
+    section = parse_run(argv, kind="conditional", description="").scheduler
     written = yaml.safe_load(second.read_text())["scheduler"]
     assert {key: section[key] for key in written} == written
     assert section["prediction_type"] == "v_prediction"  # of the first file
