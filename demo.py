@@ -1,4 +1,4 @@
-"""The demo: train on the digits, draw the classes that are asked for, and check them with a classifier.
+"""The demo: train on the digits, draw the classes that are asked for with every kind of guidance, and check them.
 
 `make demo` runs it; `python demo.py --output_dir DIR` puts the run elsewhere.
 """
@@ -10,21 +10,23 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+import train_classifier
 import train_conditional
+from cardiff.checkpoints import checkpoint_dir
 from cardiff.cli import one_sentence_errors
 from cardiff.config import parse_run
 from cardiff.data import open_store
 from cardiff.evaluation import fit_image_classifier
-from cardiff.hub import load_pipeline
+from cardiff.hub import load_classifier, load_pipeline
 from cardiff.plots import save_labelled_grid
-from cardiff.sampling import draw_images, make_solver
+from cardiff.sampling import draw, make_solver
 
-CONFIG = Path(__file__).parent / "configs" / "digits_16_conditional.yaml"
+CONFIGS = Path(__file__).parent / "configs"
 # After a training this short, more of DDPM's samples are read correctly than DPM-Solver++'s: docs/results.md.
 SOLVER, STEPS = "ddpm", 20
-SCALES = (0.0, 1.0, 2.0, 4.0)
-SHOWN = 6  # images of each class and scale in the grid
-MEASURED = {1.0: 40, 2.0: 40}  # images of each class behind the shares that are printed
+WORSE = 200  # the step of the checkpoint that autoguidance steers away from
+SHOWN = 6  # images of each class and kind of guidance in the grid
+MEASURED = {"guidance 1": 40, "guidance 2": 40}  # images of each class behind the shares that are printed
 
 
 @one_sentence_errors
@@ -34,38 +36,54 @@ def main(argv=None):
     output_dir = Path(parser.parse_args(argv).output_dir)
     started = time.monotonic()
 
-    options = ["--config", str(CONFIG), "--output_dir", str(output_dir)]
+    # Train the model, and the classifier that can guide it.
+    options = ["--config", str(CONFIGS / "digits_16_conditional.yaml"), "--output_dir", str(output_dir)]
+    classifier_dir = output_dir / "classifier"
+    config = CONFIGS / "digits_16_classifier.yaml"
     if not train_conditional.main(options):
         return  # interrupted: the same command goes on
-    config = parse_run(options, conditional=True, description=__doc__)
+    if not train_classifier.main(["--config", str(config), "--output_dir", str(classifier_dir)]):
+        return
 
-    store = open_store(config.data, conditional=True)
-    classifier = fit_image_classifier(np.asarray(store.images), store.labels)
+    # Draw: the same noise and classes for each kind of guidance.
+    store = open_store(parse_run(options, kind="conditional", description=__doc__).data, conditional=True)
+    judge = fit_image_classifier(np.asarray(store.images), store.labels)
     pipeline = load_pipeline(output_dir)
     pipeline.scheduler = make_solver(pipeline.scheduler, SOLVER)
+    worse = load_pipeline(checkpoint_dir(output_dir / "checkpoints", WORSE)).unet
+    noisy_classifier, _ = load_classifier(classifier_dir)
+    kinds = {
+        "no label (guidance 0)": {"guidance_scale": 0.0},
+        "guidance 1": {"guidance_scale": 1.0},
+        "guidance 2": {"guidance_scale": 2.0},
+        "guidance 4": {"guidance_scale": 4.0},
+        "guidance 4 in [-1, 2)": {"guidance_scale": 4.0, "guidance_interval": (-1.0, 2.0)},
+        "CFG++ 0.5": {"guidance_scale": 0.5, "cfg_plus_plus": True},
+        "autoguidance 2": {"guidance_scale": 2.0, "guidance_unet": worse},
+        "classifier 1": {"guidance_scale": 1.0, "classifier": noisy_classifier, "classifier_scale": 1.0},
+    }
     labels = np.arange(len(store.class_names))
-    blocks, shares = [], {}
-    counts = {scale: len(labels) * MEASURED.get(scale, SHOWN) for scale in SCALES}
+    counts = {kind: len(labels) * MEASURED.get(kind, SHOWN) for kind in kinds}
+    blocks, lines = [], []
     bar = tqdm(total=sum(counts.values()), desc="sampling", unit="img")
-    for scale, count in counts.items():
-        wanted = np.resize(labels, count)
-        settings = {"seed": 0, "labels": wanted.tolist(), "steps": STEPS, "batch_size": 100}
-        images = draw_images(pipeline, range(count), guidance_scale=scale, progress=bar.update, **settings)
-        if scale in MEASURED:
-            shares[scale] = classifier.accuracy(images, wanted)
+    for kind, guidance in kinds.items():
+        wanted = np.resize(labels, counts[kind])
+        settings = {"seed": 0, "labels": wanted.tolist(), "steps": STEPS, "batch_size": 100, "progress": bar.update}
+        images, _ = draw(pipeline, range(counts[kind]), **settings, **guidance)
+        if kind in MEASURED:
+            lines.append(f"  {judge.accuracy(images, wanted):6.1%} of {counts[kind]} samples at {kind} as asked for")
         by_class = images[: SHOWN * len(labels)].reshape(SHOWN, len(labels), *images.shape[1:]).swapaxes(0, 1)
         blocks.append(by_class.reshape(-1, *images.shape[1:]))
     bar.close()
     grid = output_dir / "grid.png"
-    titles = ["no label (guidance 0)" if scale == 0 else f"guidance {scale:g}" for scale in SCALES]
-    save_labelled_grid(np.stack(blocks), store.class_names, titles, grid, zoom=3)
+    save_labelled_grid(np.stack(blocks), store.class_names, list(kinds), grid, zoom=3, blocks_per_line=4)
 
     print(f"\nLook at {grid}")
-    print(f"A classifier that reads {classifier.held_out_accuracy:.1%} of held-out real digits correctly reads")
-    for scale, share in shares.items():
-        print(f"  {share:6.1%} of {counts[scale]} samples at guidance {scale:g} as the class asked for")
+    print(f"A classifier that reads {judge.held_out_accuracy:.1%} of held-out real digits correctly reads")
+    print("\n".join(lines))
     print(f"Done in {time.monotonic() - started:.0f} s. Next:")
     print(f"  .venv/bin/python sample.py --model {output_dir} --labels 3,seven --guidance_scale 2 --grid sevens.png")
+    print(f"  .venv/bin/python sample.py --model {output_dir} --classifier {classifier_dir} --grid classifier.png")
     print(f"  .venv/bin/tensorboard --logdir {output_dir}/logs")
     print("  .venv/bin/accelerate launch train_conditional.py --help")
 
