@@ -21,9 +21,9 @@ class GuidanceOptions:
     """Weight w of uncond + w·(cond − uncond); several (0,1,2,4) are the blocks of a grid, or a folder's in turn."""
     guidance_schedule: str | list[list[float]] | None = None
     """w as a function of log-SNR instead: points [[-6,1],[0,4],[6,1]] joined by lines, or FILE.py:FUNCTION."""
-    guidance_interval: list[float] | None = None
+    guidance_interval: list[float] | str | None = None
     """Guide only between two log-SNRs, [low,high]; elsewhere a step costs one evaluation."""
-    guidance_interval_sigma: list[float] | None = None
+    guidance_interval_sigma: list[float] | str | None = None
     """The same between two noise levels σ/a, [low,high]."""
     guidance_rescale: float = 0.0
     """Share φ of the rescaling of the guided prediction to the spread of the conditional one, 0 to 1."""
@@ -74,11 +74,8 @@ def make_guidance(options: GuidanceOptions, pipeline: ClassConditionalPipeline) 
     """
     arguments, record = {}, {}
     for name in ("guidance_interval", "guidance_interval_sigma"):
-        interval = getattr(options, name)
-        if interval is not None:
-            if len(interval) != 2:
-                raise ValueError(f"--{name} is {interval}, but must be two numbers: [low,high].")
-            arguments[name] = tuple(interval)
+        if getattr(options, name) is not None:
+            arguments[name] = _interval(name, getattr(options, name))
     for name in ("guidance_rescale", "dynamic_thresholding", "cfg_plus_plus"):
         if getattr(options, name):
             arguments[name] = getattr(options, name)
@@ -115,6 +112,15 @@ def make_guidance(options: GuidanceOptions, pipeline: ClassConditionalPipeline) 
         pushes = _numbers("classifier_scale", options.classifier_scale)
         variants = [{**variant, "classifier_scale": push} for variant in variants for push in pushes]
     return Guidance(arguments, variants, record)
+
+
+def _interval(name: str, given: list[float] | str) -> tuple[float, float]:
+    """The two ends of an interval."""
+    try:
+        low, high = (float(part) for part in (given.split(",") if isinstance(given, str) else given))
+    except ValueError:
+        raise ValueError(f"--{name} is {given}, but must be two numbers: [low,high].") from None
+    return low, high
 
 
 def _schedule(text: str | list) -> Callable[[float], float]:

@@ -631,13 +631,13 @@ def _inside(interval, interval_sigma, levels: np.ndarray) -> np.ndarray:
     if interval_sigma is not None:
         low, high = interval_sigma
         if not 0 <= low < high:
-            raise ValueError(f"guidance_interval_sigma is {low} to {high}, but must rise from 0 or more.")
+            raise ValueError(f"guidance_interval_sigma is {low:g} to {high:g}, but must rise from 0 or more.")
         interval = (-2 * math.log(high), math.inf if low == 0 else -2 * math.log(low))
     if interval is None:
         return np.ones(len(levels), bool)
     low, high = interval
     if not low < high:
-        raise ValueError(f"guidance_interval is {low} to {high}, but must rise.")
+        raise ValueError(f"guidance_interval is {low:g} to {high:g}, but must rise.")
     return (levels >= low) & (levels < high)
 
 

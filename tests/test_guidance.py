@@ -81,6 +81,7 @@ TURNS = [0, 1, 2, 0, 1, 2]
     [
         ({"guidance_scale": "3"}, {"guidance_scale": 3.0}),
         ({"guidance_scale": "3", "guidance_interval": [-3, 3]}, {"guidance_scale": 3.0, "guidance_interval": (-3, 3)}),
+        ({"guidance_scale": "3", "guidance_interval": "-3,3"}, {"guidance_scale": 3.0, "guidance_interval": (-3, 3)}),
         (
             {"guidance_scale": "3", "guidance_interval_sigma": [0.3, 3]},
             {"guidance_scale": 3.0, "guidance_interval_sigma": (0.3, 3)},
@@ -104,7 +105,7 @@ def test_options_reach_the_pipeline(changes, arguments, options, models):
     assert np.abs(images - plain).max() > 3
     for name, value in changes.items():
         if name not in ("guidance_scale", "guidance_schedule"):
-            assert entries[0][name] == value
+            assert entries[0][name] == ([-3, 3] if value == "-3,3" else value)
     assert [read_entry(image_file(folder, i)) for i in range(6)] == entries
 
 
@@ -175,6 +176,7 @@ def test_a_function_of_ones_own(options, models, tmp_path):
     ("changes", "sentence"),
     [
         ({"guidance_interval": [1]}, "--guidance_interval is [1], but must be two numbers"),
+        ({"guidance_interval": "middle"}, "--guidance_interval is middle, but must be two numbers: [low,high]"),
         ({"guidance_interval": [3, 1]}, "guidance_interval is 3 to 1, but must rise"),
         ({"guidance_interval": [1, 3], "guidance_interval_sigma": [1, 3]}, "not both"),
         ({"guidance_rescale": 2.0}, "guidance_rescale is 2.0, but must lie between 0 and 1"),
