@@ -34,12 +34,12 @@ def four():
     return seeded(1, 2, 3, 4)
 
 
-def mixture(solver="ddim", prediction_type="epsilon", priors=PRIORS, **options):
+def mixture(solver="ddim", prediction_type="epsilon", priors=PRIORS, variances=VARIANCES, **options):
     """The pipeline around the exact denoiser of the mixture; its ᾱ are float64 where the solver uses them."""
     trained = LinearScheduler(clip_sample=False, prediction_type=prediction_type, **options)
     scheduler = make_solver(trained, solver)
     trained.alphas_cumprod = scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
-    unet = IdealUNet(MEANS[:, None, None], VARIANCES, trained, priors)
+    unet = IdealUNet(MEANS[:, None, None], variances, trained, priors)
     pipeline = ClassConditionalPipeline(unet, scheduler, NAMES if len(priors) > 1 else None)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -295,12 +295,13 @@ def test_the_interval_is_half_open_and_costs_what_it_guides():
 # Classifier guidance
 
 
+@pytest.mark.parametrize("variances", [VARIANCES, [0.0] * 5], ids=["mixture", "finite set"])
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("solver", ["ddim", "dpm", "unipc"])
-def test_classifier_guidance_with_the_exact_posterior_is_classifier_free(solver, prediction_type):
+def test_classifier_guidance_with_the_exact_posterior_is_classifier_free(solver, prediction_type, variances):
     """On an unconditional UNet with s = w, and on a conditional one with s = w − 1."""
-    free = mixture(solver, prediction_type)
-    alone = mixture(solver, prediction_type, priors=PRIORS[-1:])
+    free = mixture(solver, prediction_type, variances=variances)
+    alone = mixture(solver, prediction_type, priors=PRIORS[-1:], variances=variances)
     classifier = IdealClassifier(free.unet)
     classifier.id2label = NAMES
     arguments = {"num_inference_steps": 20}
@@ -313,9 +314,10 @@ def test_classifier_guidance_with_the_exact_posterior_is_classifier_free(solver,
         assert cost == {"unet": [40] * 4} and evaluations == {"unet": [20] * 4, "classifier": [20] * 4}
 
 
-def test_the_identity_itself_at_every_noise_level():
+@pytest.mark.parametrize("variances", [VARIANCES, [0.0] * 5], ids=["mixture", "finite set"])
+def test_the_identity_itself_at_every_noise_level(variances):
     """ε_∅ + w·(ε_c − ε_∅) = ε_∅ − w·σ·∇log p(c|x_t), to 1e-12 of it."""
-    pipeline = mixture()
+    pipeline = mixture(variances=variances)
     classifier, unet = IdealClassifier(pipeline.unet), pipeline.unet
     for t in range(0, 1000, 37):
         a, sigma = a_sigma(pipeline, t)
