@@ -68,29 +68,35 @@ class DataConfig:
 
 
 @dataclass
-class UNetConfig:
-    """Arguments of diffusers' UNet2DModel; size and channels follow from `data`, class embeddings from the labels."""
+class NetworkConfig:
+    """The way down, which a UNet and a classifier have in common."""
 
     block_out_channels: list[int] = field(default_factory=lambda: [64, 128, 256, 256])
     """Channels of each resolution, from the full size down; the length is the number of resolutions."""
     layers_per_block: int = 2
-    """ResNet blocks per resolution on the way down (one more on the way up)."""
+    """ResNet blocks per resolution on the way down (a UNet has one more on the way up)."""
     down_block_types: list[str] = field(
         default_factory=lambda: ["DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"]
     )
     """One per resolution: DownBlock2D, or AttnDownBlock2D with self-attention."""
-    up_block_types: list[str] = field(
-        default_factory=lambda: ["AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"]
-    )
-    """The mirror image of down_block_types: UpBlock2D or AttnUpBlock2D."""
     attention_head_dim: int | None = 64
-    """Channels per attention head; null for one head."""
+    """Channels per attention head, also in a classifier's pooling; null for one head."""
     dropout: float = 0.0
     """Dropout in every ResNet block."""
     norm_num_groups: int = 32
     """Groups of each GroupNorm; divides every entry of block_out_channels."""
     resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
-    """Add the timestep and class embedding to the features, or scale and shift them by it (AdaGN)."""
+    """Add the embedding of timestep and class to the features, or scale and shift them by it (AdaGN)."""
+
+
+@dataclass
+class UNetConfig(NetworkConfig):
+    """Arguments of diffusers' UNet2DModel; size and channels follow from `data`, class embeddings from the labels."""
+
+    up_block_types: list[str] = field(
+        default_factory=lambda: ["AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"]
+    )
+    """The mirror image of down_block_types: UpBlock2D or AttnUpBlock2D."""
     downsample_type: Literal["conv", "resnet"] = "conv"
     """Strided convolution, or a ResNet block that downsamples."""
     upsample_type: Literal["conv", "resnet"] = "conv"
@@ -100,25 +106,8 @@ class UNetConfig:
 
 
 @dataclass
-class ClassifierConfig:
+class ClassifierConfig(NetworkConfig):
     """Arguments of NoisyClassifier; size, channels, classes and noise levels follow from `data` and `scheduler`."""
-
-    block_out_channels: list[int] = field(default_factory=lambda: [64, 128, 256, 256])
-    """Channels of each resolution, from the full size down; the length is the number of resolutions."""
-    layers_per_block: int = 2
-    """ResNet blocks per resolution."""
-    down_block_types: list[str] = field(
-        default_factory=lambda: ["DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"]
-    )
-    """One per resolution: DownBlock2D, or AttnDownBlock2D with self-attention."""
-    attention_head_dim: int | None = 64
-    """Channels per attention head, also in the pooling at the end; null for one head."""
-    dropout: float = 0.0
-    """Dropout in every ResNet block."""
-    norm_num_groups: int = 32
-    """Groups of each GroupNorm; divides every entry of block_out_channels."""
-    resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
-    """Add the timestep embedding to the features, or scale and shift them by it (AdaGN)."""
 
 
 @dataclass

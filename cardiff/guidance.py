@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -43,11 +43,11 @@ class GuidanceOptions:
 class Guidance:
     """Guidance as the pipeline takes it."""
 
-    arguments: dict = field(default_factory=dict)
+    arguments: dict
     """The pipeline's arguments that all images share."""
-    variants: list[dict] = field(default_factory=lambda: [{"guidance_scale": 1.0}])
+    variants: list[dict]
     """The scales that images are drawn with, one block of a grid or one turn of a folder each."""
-    record: dict = field(default_factory=dict)
+    record: dict
     """What identifies it, beyond the scales, in a folder's options and in the manifest."""
 
     @property
@@ -76,8 +76,8 @@ def make_guidance(options: GuidanceOptions, pipeline: ClassConditionalPipeline) 
     for name in ("guidance_interval", "guidance_interval_sigma"):
         if getattr(options, name) is not None:
             arguments[name] = _interval(name, getattr(options, name))
-    for name in ("guidance_rescale", "dynamic_thresholding", "cfg_plus_plus"):
-        if getattr(options, name):
+    for name, nothing in (("guidance_rescale", 0.0), ("dynamic_thresholding", None), ("cfg_plus_plus", False)):
+        if getattr(options, name) != nothing:
             arguments[name] = getattr(options, name)
     record |= arguments
 
@@ -108,6 +108,12 @@ def make_guidance(options: GuidanceOptions, pipeline: ClassConditionalPipeline) 
     if options.cfg_plus_plus and not all(0 <= w <= 1 for w in weights):
         raise ValueError("--cfg_plus_plus interpolates: --guidance_scale must lie between 0 and 1.")
     variants = [{"guidance_scale": scale} for scale in scales]
+    unconditional = pipeline.unet.config.num_class_embeds is None
+    if unconditional and options.guidance_model is None and (scales != [1.0] or callable(scales[0])):
+        raise ValueError(
+            "This model is unconditional: --guidance_scale and --guidance_schedule need a --guidance_model; a "
+            "--classifier has its --classifier_scale."
+        )
     if options.classifier is not None:
         pushes = _numbers("classifier_scale", options.classifier_scale)
         variants = [{**variant, "classifier_scale": push} for variant in variants for push in pushes]

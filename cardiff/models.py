@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TypeVar
 
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, UNet2DModel
+from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, ModelMixin, UNet2DModel
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from cardiff.config import RunConfig
 from cardiff.randomness import WEIGHTS, derive_seed
 from pipelines import ClassConditionalPipeline, NoisyClassifier
+
+Network = TypeVar("Network", bound=ModelMixin)
 
 
 def build_unet(config: RunConfig, num_classes: int | None) -> UNet2DModel:
@@ -21,17 +24,12 @@ def build_unet(config: RunConfig, num_classes: int | None) -> UNet2DModel:
     Raises:
         ValueError: The `unet` section does not describe a UNet2DModel.
     """
-    torch.manual_seed(derive_seed(config.train.seed, WEIGHTS))
-    try:
-        return UNet2DModel(
-            sample_size=config.data.resolution,
-            in_channels=config.data.channels,
-            out_channels=config.data.channels,
-            num_class_embeds=None if num_classes is None else num_classes + 1,
-            **asdict(config.network),
-        )
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"The section unet does not describe a UNet2DModel: {error}") from error
+    return _build(
+        UNet2DModel,
+        config,
+        out_channels=config.data.channels,
+        num_class_embeds=None if num_classes is None else num_classes + 1,
+    )
 
 
 def build_classifier(config: RunConfig, scheduler: DDPMScheduler, class_names: Sequence[str]) -> NoisyClassifier:
@@ -40,18 +38,24 @@ def build_classifier(config: RunConfig, scheduler: DDPMScheduler, class_names: S
     Raises:
         ValueError: The `classifier` section does not describe a NoisyClassifier.
     """
+    return _build(
+        NoisyClassifier,
+        config,
+        num_classes=len(class_names),
+        alphas_cumprod=scheduler.alphas_cumprod.tolist(),
+        id2label=dict(enumerate(class_names)),
+    )
+
+
+def _build(network: type[Network], config: RunConfig, **arguments) -> Network:
+    """A network for the run's images, with the arguments of its section and weights drawn from the run's seed."""
     torch.manual_seed(derive_seed(config.train.seed, WEIGHTS))
+    images = {"sample_size": config.data.resolution, "in_channels": config.data.channels}
     try:
-        return NoisyClassifier(
-            sample_size=config.data.resolution,
-            in_channels=config.data.channels,
-            num_classes=len(class_names),
-            alphas_cumprod=scheduler.alphas_cumprod.tolist(),
-            id2label=dict(enumerate(class_names)),
-            **asdict(config.network),
-        )
-    except ValueError as error:
-        raise ValueError(f"The section classifier does not describe a NoisyClassifier: {error}") from error
+        return network(**images, **arguments, **asdict(config.network))
+    except (ValueError, AttributeError) as error:
+        section = config.network_name
+        raise ValueError(f"The section {section} does not describe a {network.__name__}: {error}") from error
 
 
 def null_class(unet: UNet2DModel) -> int | None:

@@ -352,6 +352,11 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """
         self._check_networks(class_labels, guidance_unet, classifier)
         self._check_kinds(guidance_rescale, dynamic_thresholding, cfg_plus_plus, guidance_unet, classifier)
+        if class_labels is None and guidance_unet is None:
+            kinds = {"guidance_interval": guidance_interval, "guidance_interval_sigma": guidance_interval_sigma}
+            kinds |= {"guidance_rescale": guidance_rescale, "cfg_plus_plus": cfg_plus_plus}
+            for name in (name for name, value in kinds.items() if value):
+                raise ValueError(f"{name} has nothing to guide to: give class_labels, or a guidance_unet.")
         _inside(guidance_interval, guidance_interval_sigma, np.empty(0))
 
     def _check_networks(self, class_labels, guidance_unet, classifier):

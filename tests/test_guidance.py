@@ -179,6 +179,13 @@ def test_a_function_of_ones_own(options, models, tmp_path):
         ({"guidance_interval": "middle"}, "--guidance_interval is middle, but must be two numbers: [low,high]"),
         ({"guidance_interval": [3, 1]}, "guidance_interval is 3 to 1, but must rise"),
         ({"guidance_interval": [1, 3], "guidance_interval_sigma": [1, 3]}, "not both"),
+        ({"dynamic_thresholding": 0.0}, "dynamic_thresholding is 0.0, but must lie between 0 and 1"),
+        ({"model": "unconditional", "guidance_scale": "2"}, "need a --guidance_model; a --classifier has its"),
+        (
+            {"model": "unconditional", "guidance_schedule": [[0, 1]]},
+            "This model is unconditional: --guidance_scale and",
+        ),
+        ({"model": "unconditional", "guidance_interval": [0, 1]}, "guidance_interval has nothing to guide to"),
         ({"guidance_rescale": 2.0}, "guidance_rescale is 2.0, but must lie between 0 and 1"),
         ({"cfg_plus_plus": True, "guidance_scale": "0.5,2"}, "--guidance_scale must lie between 0 and 1"),
         ({"cfg_plus_plus": True, "classifier": "classifier"}, "CFG++ splits classifier-free guidance"),
@@ -197,7 +204,8 @@ def test_a_function_of_ones_own(options, models, tmp_path):
     ],
 )
 def test_refused_guidance_leaves_no_folder(changes, sentence, options, models):
-    changes = {k: str(models / v) if k in ("classifier", "guidance_model") else v for k, v in changes.items()}
+    folders = ("model", "classifier", "guidance_model")
+    changes = {key: str(models / value) if key in folders else value for key, value in changes.items()}
     with pytest.raises(ValueError) as error:
         run(replace(options, **changes))
     assert sentence in str(error.value)

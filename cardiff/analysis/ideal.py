@@ -39,8 +39,6 @@ class IdealUNet(ModelMixin, ConfigMixin):
         priors: (N + 1, K) as `class_priors` makes them, or (1, K) for a network without classes.
     """
 
-    config_name = "config.json"
-
     def __init__(self, means, variances, scheduler, priors):
         super().__init__()
         means, variances, priors = (torch.as_tensor(v, dtype=torch.float64) for v in (means, variances, priors))
