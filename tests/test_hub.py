@@ -16,7 +16,9 @@ from cardiff.hub import find_model, load_classifier, load_pipeline, save_classif
 from pipelines import ClassConditionalPipeline, NoisyClassifier
 from schedulers import CosineScheduler, LinearScheduler, SigmoidScheduler
 
-ARGUMENTS = {"class_labels": ["bee", "cat, black"], "guidance_scale": 2.0, "num_inference_steps": 4}
+ARGUMENTS = {"class_labels": [{"bee": 0.5, "ant": 0.5}, "cat, black"], "guidance_scale": 2.0}
+ARGUMENTS |= {"guidance_interval": (-5.0, 5.0), "guidance_rescale": 0.5, "dynamic_thresholding": 0.9}
+ARGUMENTS |= {"num_inference_steps": 4}
 
 
 def images_of(pipeline):
