@@ -16,7 +16,7 @@ from cardiff.checkpoints import checkpoint_dir
 from cardiff.cli import one_sentence_errors
 from cardiff.config import parse_run
 from cardiff.data import open_store
-from cardiff.evaluation import fit_image_classifier
+from cardiff.evaluation.judges import fit_image_classifier
 from cardiff.hub import load_classifier, load_pipeline
 from cardiff.plots import save_labelled_grid
 from cardiff.sampling import draw, make_solver

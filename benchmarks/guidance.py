@@ -28,7 +28,8 @@ from benchmarks.schedule_pilot import classifier_features
 from cardiff.checkpoints import checkpoint_dir
 from cardiff.config import DataConfig
 from cardiff.data import open_store
-from cardiff.evaluation import diversity, fit_image_classifier, frechet_distance
+from cardiff.evaluation.distances import diversity, frechet_distance
+from cardiff.evaluation.judges import fit_image_classifier
 from cardiff.hub import load_classifier, load_pipeline
 from cardiff.sampling import draw, make_solver
 

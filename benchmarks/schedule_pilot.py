@@ -27,7 +27,7 @@ from cardiff.analysis.spectra import fit_gaussian, octave_arguments
 from cardiff.config import DataConfig, parse_run
 from cardiff.data import open_store
 from cardiff.diffusion_training import DiffusionTrainer
-from cardiff.evaluation import frechet_distance
+from cardiff.evaluation.distances import frechet_distance
 from cardiff.hub import load_pipeline
 from cardiff.sampling import draw_images, make_solver, timesteps_at
 

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from cardiff.config import DataConfig
 from cardiff.data import open_store
-from cardiff.evaluation import fit_image_classifier
+from cardiff.evaluation.judges import fit_image_classifier
 from cardiff.hub import load_pipeline
 from cardiff.sampling import draw_images, make_solver
 

@@ -1,0 +1,1 @@
+"""Measuring samples: distances, classes, memorisation, their uncertainty, and the comparison of runs."""
