@@ -5,9 +5,9 @@ import json
 
 import pytest
 import yaml
-from tiny_models import tiny_pipeline
 
 from cardiff.hub import save_pipeline
+from tests.tiny_models import tiny_pipeline
 
 FEW = ["--schedules", "linear,cosine", "--max_images", 60, "--num_train_timesteps", 50, "--steps", 10]
 

@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 import torch
-from tiny_models import tiny_pipeline
 
 from cardiff import checkpoints
 from cardiff.checkpoints import find_damage, good_checkpoints, list_checkpoints, load_tensors, save_tensors
 from cardiff.hub import load_pipeline, save_pipeline
+from tests.tiny_models import tiny_pipeline
 
 
 def fill(folder):

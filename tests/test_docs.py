@@ -9,10 +9,10 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from diffusers.training_utils import EMAModel
-from example_schedules import example
 
 from cardiff.objective import loss_weights, prediction_target
 from schedulers import SCHEDULES
+from tests.example_schedules import example
 
 ROOT = Path(__file__).parent.parent
 REVERSE_PROCESS = ROOT / "docs/reverse_process.md"

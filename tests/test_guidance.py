@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from diffusers import DDPMPipeline
 from PIL import Image
-from tiny_classifier import tiny_classifier
-from tiny_models import tiny_pipeline, tiny_unet
 
 from cardiff.checkpoints import file_hash
 from cardiff.cli import parse_options
@@ -24,6 +22,8 @@ from cardiff.hub import (
 )
 from cardiff.sampling import SampleOptions, draw, image_file, make_solver, read_entry, run
 from schedulers import CosineScheduler, LinearScheduler
+from tests.tiny_classifier import tiny_classifier
+from tests.tiny_models import tiny_pipeline, tiny_unet
 
 STEPS = 4
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from diffusers import DDPMPipeline, UNet2DModel
 from safetensors.torch import load_file, save_file
-from tiny_classifier import tiny_classifier
-from tiny_models import NAMES, tiny_pipeline, tiny_unet
-from without_project import run_without_project
 
 from cardiff.hub import find_model, load_classifier, load_pipeline, save_classifier, save_pipeline, weights_file
 from pipelines import ClassConditionalPipeline, NoisyClassifier
 from schedulers import CosineScheduler, LinearScheduler, SigmoidScheduler
+from tests.tiny_classifier import tiny_classifier
+from tests.tiny_models import NAMES, tiny_pipeline, tiny_unet
+from tests.without_project import run_without_project
 
 ARGUMENTS = {"class_labels": [{"bee": 0.5, "ant": 0.5}, "cat, black"], "guidance_scale": 2.0}
 ARGUMENTS |= {"guidance_interval": (-5.0, 5.0), "guidance_rescale": 0.5, "dynamic_thresholding": 0.9}

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from example_schedules import example
 
 from cardiff.objective import loss_weights, prediction_target, squared_error
 from schedulers import SCHEDULES, CosineScheduler, LinearScheduler
+from tests.example_schedules import example
 
 TYPES = ["epsilon", "v_prediction", "sample"]
 

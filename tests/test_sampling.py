@@ -10,7 +10,6 @@ import pytest
 import torch
 from diffusers import DDPMPipeline
 from PIL import Image
-from tiny_models import tiny_pipeline, tiny_unet
 
 from cardiff.checkpoints import file_hash
 from cardiff.cli import parse_options
@@ -18,6 +17,7 @@ from cardiff.hub import load_pipeline, save_pipeline, weights_file
 from cardiff.randomness import image_seed
 from cardiff.sampling import SampleOptions, draw_images, image_file, make_solver, run, timesteps_at, to_uint8
 from schedulers import CosineScheduler, LinearScheduler
+from tests.tiny_models import tiny_pipeline, tiny_unet
 
 STEPS = 3
 

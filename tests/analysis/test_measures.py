@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from torch.distributions import Normal, kl_divergence
 
 from cardiff.analysis.errors import log_snr_of
@@ -20,6 +19,7 @@ from cardiff.analysis.spectra import fit_gaussian
 from cardiff.config import DataConfig
 from cardiff.data import open_store
 from schedulers import SCHEDULES
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from tiny_models import gaussian_pipeline
 
 from cardiff.analysis.errors import log_snr_of
 from cardiff.analysis.price import finite_set_denoiser, measured_price, network_denoiser, schedule_of_price
 from cardiff.analysis.spectra import to_float
 from schedulers import SCHEDULES
+from tests.tiny_models import gaussian_pipeline
 
 
 def test_price_of_gaussian_data():

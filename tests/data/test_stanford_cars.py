@@ -4,10 +4,10 @@ import pytest
 import scipy.io
 from numpy.lib.recfunctions import repack_fields
 from PIL import Image
-from stanford_cars_layout import write_stanford_cars
 
 from cardiff.config import DataConfig
 from cardiff.data import load_source, load_stanford_cars, open_store, source_fingerprint
+from tests.stanford_cars_layout import write_stanford_cars
 
 
 @pytest.fixture

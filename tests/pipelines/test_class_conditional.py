@@ -9,11 +9,11 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 from diffusers.utils.torch_utils import randn_tensor
-from tiny_models import NAMES, gaussian_pipeline, tiny_pipeline, tiny_unet
 
 from cardiff.sampling import SOLVERS, make_solver
 from pipelines import ClassConditionalPipeline
 from schedulers import CosineScheduler, LinearScheduler, SigmoidScheduler
+from tests.tiny_models import NAMES, gaussian_pipeline, tiny_pipeline, tiny_unet
 
 
 def seeded(*seeds):

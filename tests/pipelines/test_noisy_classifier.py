@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tiny_classifier import ALPHAS_CUMPROD, NAMES, tiny_classifier
 
 from pipelines import NoisyClassifier
 from pipelines.noisy_classifier import AttentionPooling
 from schedulers import CosineScheduler
+from tests.tiny_classifier import ALPHAS_CUMPROD, NAMES, tiny_classifier
 
 
 def images(count=4, channels=1, size=8, seed=1):

@@ -6,11 +6,11 @@ import diffusers
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from example_schedules import example
-from without_project import run_without_project
 
 from schedulers import SCHEDULES
 from schedulers.scheduling_base import stock_arguments
+from tests.example_schedules import example
+from tests.without_project import run_without_project
 
 SOLVERS = [
     diffusers.DDPMScheduler,

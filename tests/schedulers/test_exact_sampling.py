@@ -10,9 +10,9 @@ import diffusers
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
-from example_schedules import example
 
 from schedulers import SCHEDULES
+from tests.example_schedules import example
 
 SAMPLERS = ["small", "large", "ddim"]
 every_sampler = pytest.mark.parametrize("kind", SAMPLERS)

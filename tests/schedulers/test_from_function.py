@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from example_schedules import example
-from without_project import run_without_project
 
 import schedulers
 from schedulers import SCHEDULES, NoiseSchedule, find_schedule, schedule_from_function
+from tests.example_schedules import example
+from tests.without_project import run_without_project
 
 FILE = '''
 from __future__ import annotations

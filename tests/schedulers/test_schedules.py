@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from example_schedules import example
 from scipy import stats
 from scipy.interpolate import PchipInterpolator
 from scipy.special import expit, logit
@@ -15,6 +14,7 @@ from scipy.special import expit, logit
 from schedulers import SCHEDULES, CosineScheduler, LinearScheduler, SigmoidScheduler
 from schedulers.scheduling_base import from_log_snr, rescale_zero_snr, scale_input
 from schedulers.scheduling_knots import monotone_cubic
+from tests.example_schedules import example
 
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
 

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 from diffusers.utils.torch_utils import randn_tensor
-from tiny_models import gaussian_pipeline
 
 from cardiff.sampling import SOLVERS, make_solver
 from schedulers import SCHEDULES
+from tests.tiny_models import gaussian_pipeline
 
 MEAN, VARIANCE, STEPS, SIZE = 0.3, 0.25, 50, 96
 
