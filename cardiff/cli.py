@@ -9,6 +9,7 @@ from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeVar
 
+import docstring_parser
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -16,11 +17,18 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 Options = TypeVar("Options")
 
 
-def parse_options(options: type[Options], argv: Sequence[str] | None, description: str) -> Options:
-    """Parse the flat options of a documented dataclass; `--config FILE` reads them from YAML."""
+def parse_options(
+    options: type[Options], argv: Sequence[str] | None, description: str, positional: str | None = None
+) -> Options:
+    """Parse the flat options of a documented dataclass; `--config FILE` reads them from YAML.
+
+    The option named by `positional`, a list, is given without its name.
+    """
     parser = CommandLine(description)
     parser.add_argument("--config", action="config", help="YAML file with the options below.")
-    parser.add_class_arguments(options, None)
+    if positional is not None:
+        parser.add_argument(positional, nargs="+", type=str, help=_documented(options, positional))
+    parser.add_class_arguments(options, None, skip={positional} if positional else None)
     parsed = parser.parse_args(sys.argv[1:] if argv is None else list(argv)).as_dict()
     parsed.pop("config", None)
     return options(**parsed)
@@ -49,6 +57,12 @@ def say_error(message: str) -> None:
     """Print one sentence to stderr, from one process of a launch and not from all."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
+
+
+def _documented(options: type, name: str) -> str:
+    """The docstring below a field of a dataclass."""
+    fields = docstring_parser.parse_from_object(options).params
+    return next(field.description for field in fields if field.arg_name == name)
 
 
 class _Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):

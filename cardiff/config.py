@@ -168,6 +168,13 @@ class DiffusionTrainConfig(TrainConfig):
     """Images in a sample grid."""
     sample_steps: int = 25
     """DPM-Solver++ steps of a sample grid."""
+    evaluate_every: int = 0
+    """Steps between small evaluations of the averaged weights against the data, besides the one at the end; the best
+    model so far is kept in best/. 0 for never."""
+    evaluate_images: int = 1000
+    """Images drawn for an evaluation, by sample_steps steps without guidance."""
+    evaluate_network: str = "pixels"
+    """Network whose Fréchet distance is measured, as --network of evaluate.py."""
 
 
 @dataclass
@@ -277,6 +284,7 @@ def parse_run(argv: Sequence[str] | None, *, kind: Kind, description: str) -> Ru
         _check_data(config.data)
         _check_network(config)
         _check_held_out(config)
+        _check_evaluation(config)
         make_schedule(config.scheduler)  # its own checks of the parameters
     except ValueError as error:
         parser.error(str(error))
@@ -314,10 +322,11 @@ def _check_train(train: TrainConfig) -> None:
     """Refuse numbers that have the right type and no meaning; a kind of run has not all of them."""
     given = vars(train)
     positive = ("batch_size", "gradient_accumulation_steps", "learning_rate", "max_grad_norm", "sample_images")
-    for name in (*positive, "sample_steps", "keep_checkpoints", "epochs", "min_snr_gamma"):
+    positive += ("sample_steps", "keep_checkpoints", "epochs", "min_snr_gamma")
+    for name in positive:
         if not given.get(name, 1) > 0:
             raise ValueError(f"train.{name} is {given[name]}, but must be above 0.")
-    counts = ("log_every", "checkpoint_every", "sample_every", "report_every", "lr_warmup_steps")
+    counts = ("log_every", "checkpoint_every", "sample_every", "report_every", "evaluate_every", "lr_warmup_steps")
     for name in (*counts, "keep_checkpoints_every", "seed"):
         if given.get(name, 0) < 0:
             raise ValueError(f"train.{name} is {given[name]}, but must be 0 or more.")
@@ -337,6 +346,19 @@ def _check_held_out(config: RunConfig) -> None:
         raise ValueError(
             f"train.held_out is {held_out}, but images can be set aside only from a store: give --train.held_out 0 "
             "or leave data.streaming off."
+        )
+
+
+def _check_evaluation(config: RunConfig) -> None:
+    """Refuse an evaluation that could not be made, before the training that leads to it."""
+    if not getattr(config.train, "evaluate_every", 0):
+        return
+    if config.train.evaluate_images < 2:
+        raise ValueError(f"train.evaluate_images is {config.train.evaluate_images}, but must be 2 or more.")
+    if config.data.streaming:
+        raise ValueError(
+            "train.evaluate_every compares with the images of a store: give --train.evaluate_every 0 or leave "
+            "data.streaming off."
         )
 
 

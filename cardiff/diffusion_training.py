@@ -1,12 +1,16 @@
 """Training a diffusion model, conditional or not."""
 
 import math
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import UNet2DModel
 
+from cardiff.config import RunConfig
+from cardiff.evaluation.protocol import Protocol, ProtocolOptions
+from cardiff.evaluation.samples import keep_best, labels_as_in
 from cardiff.hub import save_pipeline
 from cardiff.models import build_pipeline, build_unet, null_class
 from cardiff.objective import loss_weights, prediction_target, squared_error
@@ -18,6 +22,11 @@ from pipelines import ClassConditionalPipeline
 
 class DiffusionTrainer(Trainer):
     """Trains the denoiser of Ho et al. (arXiv 2006.11239), with the labels dropped as in arXiv 2207.12598."""
+
+    def __init__(self, config: RunConfig):
+        super().__init__(config)
+        if self.evaluate_every:
+            self.protocol  # noqa: B018 - a network that cannot be had is refused now and not after hours
 
     def build_model(self) -> UNet2DModel:
         """The UNet of the run."""
@@ -45,8 +54,7 @@ class DiffusionTrainer(Trainer):
     def show(self) -> None:
         """Draw the sample grid from the averaged weights: the same noise and classes every time."""
         train = self.config.train
-        accelerator, count = self.accelerator, train.sample_images
-        unet = self.averaged_model().to(self.device).eval()
+        count = train.sample_images
         if self.config.labelled:
             rows = min(8, len(self.class_names), count)
             shown = np.linspace(0, len(self.class_names) - 1, rows).round().astype(int).tolist()
@@ -56,23 +64,71 @@ class DiffusionTrainer(Trainer):
         else:
             rows = math.isqrt(count)
             columns, labels, names = count // rows, None, [""] * math.isqrt(count)
+        images = self.draw(range(rows * columns), labels, getattr(train, "sample_guidance_scale", 1.0))
+        if self.accelerator.is_main_process:
+            path = self.output_dir / "samples" / f"step-{self.global_step:08d}.png"
+            save_labelled_grid(images[None], names, [""], path)
+
+    def draw(self, indices: range, labels: list[int] | None, guidance_scale: float) -> np.ndarray:
+        """Images of the averaged weights, uint8 (B, H, W, C), shared out over the processes; all get all of them."""
         pipeline = ClassConditionalPipeline(
-            unet, make_solver(self.scheduler, "dpm"), dict(enumerate(self.class_names))
+            self.averaged_model().to(self.device).eval(),
+            make_solver(self.scheduler, "dpm"),
+            dict(enumerate(self.class_names)),
         )
-        mine = list(range(accelerator.process_index, rows * columns, accelerator.num_processes))
+        mine = list(indices)[self.accelerator.process_index :: self.accelerator.num_processes]
         images = draw_images(
             pipeline,
             mine,
-            seed=train.seed,
+            seed=self.config.train.seed,
             labels=None if labels is None else [labels[i] for i in mine],
-            guidance_scale=getattr(train, "sample_guidance_scale", 1.0),
-            steps=train.sample_steps,
-            batch_size=len(self.positions) // train.gradient_accumulation_steps,  # what training fits in memory
+            guidance_scale=guidance_scale,
+            steps=self.config.train.sample_steps,
+            batch_size=self.pass_size,
         )
         images = gather_dict(dict(zip(mine, images)))
-        if accelerator.is_main_process:
-            path = self.output_dir / "samples" / f"step-{self.global_step:08d}.png"
-            save_labelled_grid(np.stack([images[i] for i in sorted(images)])[None], names, [""], path)
+        return np.stack([images[i] for i in sorted(images)])
+
+    @property
+    def pass_size(self) -> int:
+        """Images in one pass of a network: what training fits in memory."""
+        return len(self.positions) // self.config.train.gradient_accumulation_steps
+
+    @property
+    def evaluate_every(self) -> int:
+        """Steps between evaluations."""
+        return self.config.train.evaluate_every
+
+    def evaluate(self) -> None:
+        """Measure samples of the averaged weights against the data; the best model so far is kept in best/."""
+        train, count = self.config.train, self.config.train.evaluate_images
+        labels = labels_as_in(np.bincount(self.data.labels), count) if self.config.labelled else None
+        images = self.draw(range(count), labels, guidance_scale=1.0)
+        measured = self.protocol.measure(images.transpose(0, 3, 1, 2), metrics=["fid"])
+        distance = measured.estimates["fid"].value
+        self.log.record(self.global_step, {"evaluation_distance": distance})
+        model = self.averaged_model()  # by all processes, since each may hold a part
+        if self.accelerator.is_main_process:
+            record = {
+                "step": self.global_step,
+                "distance": measured.estimates["fid"].to_dict(),
+                "images": count,
+                "steps": train.sample_steps,
+                "protocol": self.protocol.record(),
+            }
+            keep_best(self.output_dir / "best", record, lambda folder: self.save_model(model, folder))
+
+    @cached_property
+    def protocol(self) -> Protocol:
+        """What the evaluations measure with."""
+        train, data = self.config.train, self.config.data
+        options = ProtocolOptions(
+            output=str(self.output_dir),
+            reference=str(self.output_dir / "config.yaml"),
+            metrics="fid",
+            network=train.evaluate_network,
+        )
+        return Protocol(options, data.resolution, data.channels, self.pass_size)
 
     def save_model(self, model: UNet2DModel, folder: Path) -> None:
         """Write the pipeline around the UNet with these weights."""

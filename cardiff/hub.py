@@ -40,7 +40,9 @@ def find_model(model: str, revision: str | None = None) -> Path:
     Raises:
         ValueError: Neither a folder nor a readable repository.
     """
-    return Path(model) if Path(model).is_dir() else _download(model, revision)
+    patterns = ["model_index.json", "unet/*.json", "unet/*.safetensors", "scheduler/*.json"]
+    patterns += ["classifier/*.json", "classifier/*.safetensors"]
+    return Path(model) if Path(model).is_dir() else download(model, patterns, revision)
 
 
 def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> ClassConditionalPipeline:
@@ -170,16 +172,18 @@ def classifier_weights_file(folder: Path) -> Path:
     return Path(folder, "classifier", "diffusion_pytorch_model.safetensors")
 
 
-def _download(model: str, revision: str | None) -> Path:
-    """The snapshot of a Hub repository: configuration and safetensors weights only, never code or pickles."""
+def download(model: str, patterns: list[str], revision: str | None = None) -> Path:
+    """The snapshot of a Hub repository with the files of these patterns, which should never be code or pickles.
+
+    Raises:
+        ValueError: It cannot be a repository, or cannot be read.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     if model.startswith((".", "/")) or model.count("/") > 1:
         raise ValueError(f"There is no folder {model}.")
     try:
-        patterns = ["model_index.json", "unet/*.json", "unet/*.safetensors", "scheduler/*.json"]
-        patterns += ["classifier/*.json", "classifier/*.safetensors"]
         return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,8 +134,24 @@ def to_uint8(images: torch.Tensor) -> np.ndarray:
     return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
+@dataclass(kw_only=True)
+class DrawOptions(GuidanceOptions):
+    """How images are drawn from a model, whatever becomes of them."""
+
+    solver: str = "dpm"
+    """ddpm, ddim, dpm (DPM-Solver++), unipc or euler."""
+    steps: int = 25
+    """Solver steps."""
+    steps_of: str | None = None
+    """Visit the noise levels of another schedule: a name, a YAML file with a scheduler section or FILE.py:FUNCTION."""
+    batch_size: int = 64
+    """Images per batch of each process."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub repository."""
+
+
 @dataclass
-class SampleOptions(GuidanceOptions):
+class SampleOptions(DrawOptions):
     """Draw images from a trained model into a folder or a labelled grid."""
 
     model: str
@@ -143,27 +160,21 @@ class SampleOptions(GuidanceOptions):
     """Folder for the images and manifest.jsonl; an interrupted one goes on where it was."""
     grid: str | None = None
     """Draw a labelled grid into this PNG file instead: a row a class, a column block a guidance scale."""
-    labels: str | None = None
+    labels: str | list[int] | None = None
     """Classes by index or name with commas between, taken in turn: 0,3,seven; a mixture of classes is
     0.5*three+0.5*eight. All classes by default."""
     num_images: int | None = None
     """Number of images (default: 8 for each class and scale); in a grid, for each scale."""
-    solver: str = "dpm"
-    """ddpm, ddim, dpm (DPM-Solver++), unipc or euler."""
-    steps: int = 25
-    """Solver steps."""
-    steps_of: str | None = None
-    """Visit the noise levels of another schedule: a name, a YAML file with a scheduler section or FILE.py:FUNCTION."""
     seed: int = 0
     """Image i depends on the seed and i, whatever the batch size and the number of processes."""
-    batch_size: int = 64
-    """Images per batch of each process."""
-    revision: str | None = None
-    """Branch, tag or commit of a Hub repository."""
 
 
-def run(options: SampleOptions) -> Path:
+def run(options: SampleOptions, progress: Callable[[int], object] | None = None) -> Path:
     """Carry the options out and return the folder or file that was made.
+
+    Args:
+        options: What to draw, and where to.
+        progress: Called with the number of this process's images after each pass, in the place of a progress bar.
 
     Raises:
         ValueError: An option that does not fit the model, or an output folder of other options.
@@ -189,7 +200,7 @@ def run(options: SampleOptions) -> Path:
         guidance = make_guidance(options, pipeline)
     labels = _labels(pipeline, guidance.arguments.get("classifier"), options.labels)
     pipeline.check(labels, **guidance.arguments)
-    plan = _Plan(pipeline, options, labels, guidance, timesteps)
+    plan = _Plan(pipeline, options, labels, guidance, timesteps, progress)
     return _draw_grid(plan, state) if options.grid is not None else _fill_folder(plan, folder, state)
 
 
@@ -202,6 +213,8 @@ class _Plan:
     labels: list[int | dict] | None
     guidance: Guidance
     timesteps: list[int] | None
+    progress: Callable[[int], object] | None
+    """Told of each pass in the place of a progress bar."""
 
     @property
     def class_names(self) -> dict[int, str]:
@@ -215,6 +228,15 @@ class _Plan:
         settings |= {"timesteps": self.timesteps, "progress": progress}
         return draw(self.pipeline, indices, labels=labels, **settings, **variant, **self.guidance.arguments)
 
+    @contextmanager
+    def counting(self, total: int, state: PartialState) -> Iterator[Callable[[int], object]]:
+        """What to call with the number of images after each pass."""
+        if self.progress is not None:
+            yield self.progress
+        else:
+            with tqdm(total=total, desc="images", unit="img", disable=not state.is_main_process) as bar:
+                yield bar.update
+
 
 def _draw_grid(plan: _Plan, state: PartialState) -> Path:
     options, variants, labels = plan.options, plan.guidance.variants, plan.labels
@@ -224,11 +246,10 @@ def _draw_grid(plan: _Plan, state: PartialState) -> Path:
     mine = [i for batch in _batches(len(rows_of), options, state) for i in batch]
     chosen = None if labels is None else [rows[rows_of[i]] for i in mine]
     blocks = []
-    bar = tqdm(total=len(mine) * len(variants), desc="images", unit="img", disable=not state.is_main_process)
-    for variant in variants:
-        images, _ = plan.draw(mine, chosen, variant, bar.update)
-        blocks.append([image for _, image in sorted(gather_dict(dict(zip(mine, images))).items())])
-    bar.close()
+    with plan.counting(len(mine) * len(variants), state) as progress:
+        for variant in variants:
+            images, _ = plan.draw(mine, chosen, variant, progress)
+            blocks.append([image for _, image in sorted(gather_dict(dict(zip(mine, images))).items())])
     path = Path(options.grid)
     if state.is_main_process:
         names = [""] if labels is None else [label_name(label, plan.class_names) for label in rows]
@@ -259,12 +280,11 @@ def _fill_folder(plan: _Plan, folder: Path, state: PartialState) -> Path:
     state.wait_for_everyone()
 
     mine = _batches(count, options, state)
-    bar = tqdm(total=sum(map(len, mine)), desc="images", unit="img", disable=not state.is_main_process)
-    for batch in mine:
-        if not all(image_file(output, i).exists() for i in batch):
-            _draw_batch(plan, batch, identity, output)
-        bar.update(len(batch))
-    bar.close()
+    with plan.counting(sum(map(len, mine)), state) as progress:
+        for batch in mine:
+            if not all(image_file(output, i).exists() for i in batch):
+                _draw_batch(plan, batch, identity, output)
+            progress(len(batch))
     state.wait_for_everyone()
     if state.is_main_process:
         entries = [read_entry(image_file(output, i)) for i in range(count)]
@@ -330,8 +350,8 @@ def _claim_folder(output: Path, identity: dict) -> None:
     _write_text(record, json.dumps(identity, indent=1))
 
 
-def _labels(pipeline, classifier, text: str | None) -> list[int | dict] | None:
-    """Labels from the command line's text; None for a model without classes."""
+def _labels(pipeline, classifier, text: str | list[int] | None) -> list[int | dict] | None:
+    """Labels from the command line's text or a list; None for a model without classes."""
     if pipeline.unet.config.num_class_embeds is None and classifier is None:
         if text is not None:
             raise ValueError("This model is unconditional: leave --labels out, or give a --classifier.")
@@ -339,6 +359,8 @@ def _labels(pipeline, classifier, text: str | None) -> list[int | dict] | None:
     names = pipeline.class_names(classifier)
     if text is None:
         return list(names)
+    if not isinstance(text, str):
+        return pipeline.label_ids(text, classifier)
     if text in names.values() and not _is_index(text):  # a name may contain commas
         return pipeline.label_ids(text, classifier)
     labels = []

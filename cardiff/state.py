@@ -11,7 +11,7 @@ FIXED = ("unet.", "classifier.", "scheduler.", "data.resolution", "data.channels
 # These change nothing that is trained.
 SILENT = ("data.cache_dir", "data.num_workers", "train.max_steps", "train.epochs", "train.log_every", "train.trackers")
 SILENT += ("train.checkpoint_every", "train.keep_checkpoints", "train.sample_", "train.report_every")
-SILENT += ("train.mixed_precision",)
+SILENT += ("train.evaluate_", "train.mixed_precision")
 
 
 @dataclass

@@ -131,6 +131,15 @@ class Trainer(ABC):
     def show(self) -> None:
         """Write down what the averaged weights can do; called by all processes."""
 
+    @property
+    def evaluate_every(self) -> int:
+        """Steps between calls of `evaluate`, besides the one at the end. 0 for never."""
+        return 0
+
+    def evaluate(self) -> None:
+        """Measure the averaged weights, and keep them if they are the best so far; called by all processes."""
+        raise NotImplementedError  # of a subclass whose evaluate_every is not 0
+
     @abstractmethod
     def save_model(self, model: ModelMixin, folder: Path) -> None:
         """Write the network with these weights so that anyone can load it."""
@@ -202,6 +211,9 @@ class Trainer(ABC):
             if self.show_every and (finished or _due(step, self.show_every)):
                 with self.log.pause():
                     self.show()
+            if self.evaluate_every and (finished or _due(step, self.evaluate_every)):
+                with self.log.pause():
+                    self.evaluate()
         return not ending
 
     def finish(self) -> bool:

@@ -44,14 +44,14 @@ def decode_image(
         UnreadableImage: if the picture is missing, damaged, of an unknown kind, or its box is empty.
         ValueError: if it is smaller than the resolution and may be neither enlarged nor padded.
     """
-    picture = _open(raw, name).convert("L" if config.channels == 1 else "RGB")
+    picture = open_picture(raw, name).convert("L" if config.channels == 1 else "RGB")
     if box is not None:
         picture = _crop_to_box(picture, box, config.box_margin, name)
     pixels = np.asarray(_make_square(picture, config, name))  # (H, W) or (H, W, 3)
     return np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], config.channels).transpose(2, 0, 1))
 
 
-def _open(raw, name: str) -> Image.Image:
+def open_picture(raw, name: str) -> Image.Image:
     """Loads the first frame, upright, as 8-bit grey or RGB without transparency."""
     if isinstance(raw, dict):
         raw = raw["path"] if raw["bytes"] is None else raw["bytes"]

@@ -78,7 +78,7 @@ def open_store(config: DataConfig, conditional: bool) -> ImageStore:
         json.dumps([STORE_VERSION, source_fingerprint(config, dataset), settings]).encode()
     ).hexdigest()[:32]
 
-    cache = Path(config.cache_dir or os.environ.get("CARDIFF_CACHE") or "~/.cache/cardiff").expanduser()
+    cache = cache_root(config)
     folder = cache / key
     store = _read_if_sound(folder)
     if store is None:
@@ -108,6 +108,11 @@ def open_store(config: DataConfig, conditional: bool) -> ImageStore:
     if conditional:
         _check_labels(store.labels, store.class_names, [entry["row"] for entry in store.skipped], config)
     return store
+
+
+def cache_root(config: DataConfig) -> Path:
+    """Folder of everything that is computed once from a data set."""
+    return Path(config.cache_dir or os.environ.get("CARDIFF_CACHE") or "~/.cache/cardiff").expanduser()
 
 
 def _settings(config: DataConfig) -> dict:

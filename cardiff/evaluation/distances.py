@@ -1,23 +1,392 @@
-"""How far samples are from real images, in the features of a network."""
+"""How far samples are from real images, in the features of a network.
+
+Features are float arrays (N, D) of samples and (M, D) of the reference. The reference is held fixed: every interval is
+about other samples of the same model.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import torch
+from scipy.linalg import svdvals
 from scipy.spatial.distance import pdist
+from scipy.special import entr, softmax
+from torch_fidelity.metric_isc import isc_features_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+
+from cardiff.evaluation.intervals import (
+    GROUPS,
+    REPLICATES,
+    Estimate,
+    bootstrap_weights,
+    from_bootstrap,
+    from_jackknife,
+    jackknife_groups,
+    mean,
+    share,
+)
+
+BLOCK = 2**25
+"""Numbers in one block of a matrix that would not fit as a whole: 256 MB."""
+PARTS = (2, 3, 4)
+"""Numbers of subsets into which the samples are split to extrapolate the Fréchet distance."""
+FEWEST = 2
+"""Samples for each dimension in the smallest of these subsets.
+
+With 1 the line overshoots by 15 to 30% of the distance it removes, with 2 by 4 to 9%, with 4 by 1 to 4%, and with less
+than 1, where covariances are singular, it means nothing (normal features of 32 dimensions).
+"""
 
 
-def frechet_distance(features: np.ndarray, reference: np.ndarray) -> float:
-    """‖Δμ‖² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½) between the normals fitted to two sets of features (N, D) and (M, D).
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """The normal fitted to features."""
+
+    mean: np.ndarray
+    """float64 (D,)."""
+    covariance: np.ndarray
+    """float64 (D, D), unbiased."""
+    count: int
+    """Number of images."""
+
+    @classmethod
+    def of(cls, features: np.ndarray, weights: np.ndarray | None = None) -> "Gaussian":
+        """Fit to features (N, D), each counted as often as `weights` (N,) says."""
+        weights = np.ones(len(features)) if weights is None else np.asarray(weights, np.float64)
+        count, dimension = weights.sum(), features.shape[1]
+        if count < 2:
+            raise ValueError(f"A covariance needs at least 2 images, but there are {count:.0f}.")
+        center, covariance = np.zeros(dimension), np.zeros((dimension, dimension))
+        for rows in _blocks(len(features), dimension):
+            center += weights[rows] @ features[rows].astype(np.float64) / count
+        for rows in _blocks(len(features), dimension):
+            gap = features[rows].astype(np.float64) - center
+            covariance += (gap * weights[rows, None]).T @ gap
+        return cls(center, covariance / (count - 1), round(count))
+
+    @cached_property
+    def root(self) -> np.ndarray:
+        """The symmetric Σ^½."""
+        values, vectors = np.linalg.eigh(self.covariance)
+        # Directions without variance come out as ±rounding, whose root would be 1e-8 instead of nothing.
+        values[values < values[-1] * len(values) * np.finfo(float).eps] = 0
+        return (vectors * np.sqrt(values)) @ vectors.T
+
+
+def frechet_terms(first: np.ndarray | Gaussian, second: np.ndarray | Gaussian) -> tuple[float, float]:
+    """‖μ₁ − μ₂‖² and tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½), whose sum is the Fréchet distance; features or normals."""
+    first, second = (one if isinstance(one, Gaussian) else Gaussian.of(one) for one in (first, second))
+    gap = first.mean - second.mean
+    # The trace is the sum of the singular values of Σ₁^½Σ₂^½, which are exact to rounding where the roots of the
+    # eigenvalues of Σ₁Σ₂ would only be to the root of it.
+    root = svdvals(first.root @ second.root, overwrite_a=True).sum()
+    return float(gap @ gap), float(np.trace(first.covariance) + np.trace(second.covariance) - 2 * root)
+
+
+def frechet_distance(first: np.ndarray | Gaussian, second: np.ndarray | Gaussian) -> float:
+    """‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½) between the normals fitted to two sets of features.
 
     Dowson and Landau, "The Fréchet distance between multivariate normal distributions" (1982), eq. 4. It falls with
-    the number of samples, so only distances of equal numbers compare.
+    the number of samples, so only distances of equal numbers compare. Of a set with itself it is 0 to about
+    1e-13·tr(Σ), and may be that much below.
     """
-    gap = features.mean(0) - reference.mean(0)
-    first, second = np.cov(features, rowvar=False), np.cov(reference, rowvar=False)
-    # The trace of (Σ₁Σ₂)^½ is the sum of the roots of the eigenvalues of Σ₁Σ₂, which are real and not negative.
-    root = np.sqrt(np.maximum(np.linalg.eigvals(first @ second).real, 0)).sum()
-    return float(gap @ gap + np.trace(first) + np.trace(second) - 2 * root)
+    return sum(frechet_terms(first, second))
+
+
+def frechet_influence(features: np.ndarray, reference: Gaussian) -> np.ndarray:
+    """How the Fréchet distance changes with the weight of each sample, (N,), with mean 0.
+
+    2(x − μ₁)·(μ₁ − μ₂) + (x − μ₁)ᵀ(I − T)(x − μ₁), where T = Σ₂^½(Σ₂^½Σ₁Σ₂^½)^−½Σ₂^½ takes the normal of the samples
+    to the reference, since the derivative of tr (Σ₁Σ₂)^½ by Σ₁ is T/2.
+    """
+    fitted = Gaussian.of(features)
+    values, vectors = np.linalg.eigh(reference.root @ fitted.covariance @ reference.root)
+    kept = values > values[-1] * len(values) * np.finfo(float).eps
+    half = (reference.root @ vectors[:, kept]) * values[kept] ** -0.25  # T = half @ half.T
+    found = np.empty(len(features))
+    for rows in _blocks(len(features), features.shape[1]):
+        gap = features[rows].astype(np.float64) - fitted.mean
+        of_covariance = (gap**2).sum(1) - ((gap @ half) ** 2).sum(1)
+        found[rows] = 2 * gap @ (fitted.mean - reference.mean) + of_covariance * len(features) / (len(features) - 1)
+    return found - found.mean()
+
+
+def frechet_estimate(
+    features: np.ndarray, reference: Gaussian, replicates: int = REPLICATES, seed: int = 0
+) -> Estimate:
+    """The Fréchet distance at this number of samples: the interval is for its mean over sets of this size.
+
+    It is no interval for the distance at infinitely many samples, which is lower. The replicates are those of a
+    bootstrap to first order: they cost no more than the distance, and are not spread further by repeated samples, as
+    those of the bootstrap itself are with few samples for each dimension (2 to 4 times). Of samples that differ from
+    the reference by little but chance the standard error is up to 1.5 times too large.
+    """
+    weights = bootstrap_weights(len(features), replicates, seed)
+    changes = weights @ frechet_influence(features, reference) / len(features)
+    return from_bootstrap(frechet_distance(features, reference), changes)
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """The Fréchet distance on its way to infinitely many samples."""
+
+    estimate: Estimate
+    sizes: np.ndarray
+    """Numbers of samples, from all of them down; (K,)."""
+    distances: np.ndarray
+    """The distance at each, averaged over disjoint subsets; (K,)."""
+    slope: float
+    """Distance ≈ estimate.value + slope / size."""
+
+
+def infinity_needs(dimension: int) -> int:
+    """Least number of samples whose distance can be extrapolated."""
+    return PARTS[0] * FEWEST * dimension
+
+
+def frechet_infinity(
+    features: np.ndarray, reference: Gaussian, replicates: int = REPLICATES, seed: int = 0
+) -> Extrapolation:
+    """The Fréchet distance at infinitely many samples: the intercept of a straight line in 1/N.
+
+    Chong and Forsyth, "Effectively unbiased FID and Inception Score and where to find them" (2020), section 4. At each
+    size it is averaged over disjoint subsets that together are all samples. The interval is for the distance of the
+    model itself from this reference.
+
+    Raises:
+        ValueError: There are too few samples for such a line.
+    """
+    count, dimension = features.shape
+    parts = np.array([part for part in PARTS if count // part >= FEWEST * dimension])
+    if not len(parts):
+        raise ValueError(
+            f"{count} samples are too few to extrapolate a Fréchet distance in {dimension} dimensions: draw at least "
+            f"{infinity_needs(dimension)}, or report it at this number of samples."
+        )
+    at_all = frechet_estimate(features, reference, replicates, seed)
+    rng = np.random.default_rng(seed)
+    distances = []
+    for part in parts:
+        subsets = np.array_split(rng.permutation(count), part)
+        distances.append(np.mean([frechet_distance(features[rows], reference) for rows in subsets]))
+    # A partition into m subsets has the first-order noise of all samples and second-order noise of its own, whose
+    # variance grows as m − 1. So the best line goes through the distance at all samples.
+    slope = (np.array(distances) - at_all.value).sum() / (parts - 1).sum()  # in m, as 1/size = m/N
+    # The intercept's noise is the first-order one, and (1 + 1/Σ(m − 1))·c/N² of the second order for all samples and
+    # the fit. That is in the deviations: their variance, computed at the samples, is too large by 2c/N².
+    estimate = Estimate(float(at_all.value - slope), at_all.deviations, at_all.method)
+    sizes = count / np.array([1, *parts])
+    return Extrapolation(estimate, sizes, np.array([at_all.value, *distances]), float(slope * count))
+
+
+def kernel_distance(
+    features: np.ndarray, reference: np.ndarray, subsets: int = 100, subset_size: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """The kernel distance as torch-fidelity has it: mean and standard deviation over random subsets.
+
+    Bińkowski et al., "Demystifying MMD GANs" (2018), section 4.
+
+    Raises:
+        ValueError: There are fewer images than a subset takes.
+    """
+    fewest = min(len(features), len(reference))
+    if fewest < subset_size:
+        raise ValueError(f"{fewest} images are too few for subsets of {subset_size}: give a smaller subset_size.")
+    found = kid_features_to_metric(
+        *(torch.from_numpy(np.array(one, np.float64)) for one in (features, reference)),
+        kid_subsets=subsets,
+        kid_subset_size=subset_size,
+        rng_seed=seed,
+        verbose=False,
+    )
+    return found["kernel_inception_distance_mean"], found["kernel_inception_distance_std"]
+
+
+def kernel_estimate(
+    features: np.ndarray, reference: np.ndarray, replicates: int = REPLICATES, seed: int = 0
+) -> Estimate:
+    """The kernel distance over all pairs: unbiased MMD² with (x·y/D + 1)³.
+
+    Gretton et al., "A kernel two-sample test" (2012), eq. 3. A pair of one image with itself never counts, also where
+    a resampled set has it twice. The interval is for the distance of the model itself from this reference, at any
+    number of samples; of samples that differ from it by little but chance the standard error is up to 1.5 times too
+    large.
+    """
+    features, reference = features.astype(np.float64), reference.astype(np.float64)
+    count = len(features)
+    weights = bootstrap_weights(count, replicates, seed)
+    weights = np.vstack([np.ones(count), weights]).T  # (N, 1 + R): the set itself first
+    within, across = np.zeros(weights.shape[1]), np.empty(count)
+    for rows in _blocks(count, count):
+        kernel = _off_diagonal(features, rows)
+        within += (weights[rows] * (kernel @ weights)).sum(0)
+    for rows in _blocks(count, len(reference)):
+        across[rows] = _kernel(features[rows], reference).mean(1)
+    real = sum(_off_diagonal(reference, rows).sum() for rows in _blocks(len(reference), len(reference)))
+    real /= len(reference) * (len(reference) - 1)
+    pairs = count**2 - (weights**2).sum(0)
+    found = within / pairs - 2 * across @ weights / count + real
+    return from_bootstrap(found[0], found[1:])
+
+
+def _kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    found = first @ second.T / first.shape[1] + 1
+    return found * found * found
+
+
+def _off_diagonal(features: np.ndarray, rows: slice) -> np.ndarray:
+    """Rows of the kernel of a set with itself, the diagonal 0."""
+    kernel = _kernel(features[rows], features)
+    kernel[np.arange(len(kernel)), np.arange(len(kernel)) + rows.start] = 0
+    return kernel
+
+
+def precision_recall(
+    features: np.ndarray, reference: np.ndarray, neighbours: int = 3, replicates: int = REPLICATES, seed: int = 0
+) -> tuple[Estimate, Estimate]:
+    """Share of samples within reach of a real image, and of real images within reach of a sample.
+
+    The reach of an image is the distance of its k-th neighbour in its own set: Kynkäänniemi et al., "Improved
+    precision and recall metric for assessing generative models" (2019), eqs. 1 and 2.
+
+    The interval of precision is for the probability that a sample of the model is within reach. That of recall is for
+    its mean over sets of this size, from a jackknife, since repeated samples would be each other's neighbours; it
+    errs on the wide side, 1.2 to 1.6 times, as the jackknife does where each sample matters only beside the others.
+
+    Raises:
+        ValueError: There are no more images than neighbours.
+    """
+    real_reach = _reach(reference, neighbours)
+    groups = jackknife_groups(len(features), seed=seed)
+    reach = _reach_without(features, neighbours, groups)  # (1 + G, N)
+    precise = np.empty(len(features), bool)
+    recalled = np.zeros((len(reach), len(reference)), bool)
+    for rows in _blocks(len(features), len(reference)):
+        distances = squared_distances(features[rows], reference)
+        precise[rows] = (distances <= real_reach).any(1)
+        for found, radii in zip(recalled, reach[:, rows]):
+            found |= (distances <= radii[:, None]).any(0)
+    recall = recalled.mean(1)
+    return share(precise, replicates, seed), from_jackknife(recall[0], recall[1:])
+
+
+def density_coverage(
+    features: np.ndarray, reference: np.ndarray, neighbours: int = 5, replicates: int = REPLICATES, seed: int = 0
+) -> tuple[Estimate, Estimate]:
+    """Real images within whose reach a sample lies, in units of k, and the share of real images that reach a sample.
+
+    Naeem et al., "Reliable fidelity and diversity metrics for generative models" (2020), eqs. 4 and 5.
+
+    The intervals are for their means over sets of this size: of density, an average over samples, from the bootstrap,
+    and of coverage from the jackknife, as of recall.
+
+    Raises:
+        ValueError: There are no more images than neighbours.
+    """
+    reach = _reach(reference, neighbours)
+    groups = jackknife_groups(len(features), seed=seed)
+    reached = np.empty(len(features))
+    covered = np.zeros((GROUPS, len(reference)), bool)  # by a sample of each group
+    for rows in _blocks(len(features), len(reference)):
+        within = squared_distances(features[rows], reference) <= reach
+        reached[rows] = within.sum(1)
+        for group in range(GROUPS):
+            covered[group] |= within[groups[rows] == group].any(0)
+    times = covered.sum(0)
+    without = (times - covered > 0).mean(1)
+    return mean(reached / neighbours, replicates, seed), from_jackknife((times > 0).mean(), without)
+
+
+def inception_score(logits: np.ndarray, splits: int = 10) -> tuple[float, float]:
+    """exp E KL(p(y|x) ‖ p(y)) of logits (N, K) as torch-fidelity has it: mean and standard deviation over the splits.
+
+    Salimans et al., "Improved techniques for training GANs" (2016), section 4.
+    """
+    found = isc_features_to_metric(torch.from_numpy(np.array(logits)), splits)
+    return found["inception_score_mean"], found["inception_score_std"]
+
+
+def inception_estimate(logits: np.ndarray, replicates: int = REPLICATES, seed: int = 0) -> Estimate:
+    """The same of all samples in one: the interval is for its mean over sets of this size."""
+    p = softmax(logits.astype(np.float64), axis=1)
+    weights = bootstrap_weights(len(p), replicates, seed)
+    weights = np.vstack([np.ones(len(p)), weights]) / len(p)  # (1 + R, N): the set itself first
+    found = np.exp(entr(weights @ p).sum(1) - weights @ entr(p).sum(1))
+    return from_bootstrap(found[0], found[1:])
+
+
+def class_diversity(features: np.ndarray, labels: np.ndarray) -> dict[int, float]:
+    """Mean distance between two samples of each class: features (N, D), labels (N,).
+
+    Raises:
+        ValueError: A class has a single sample.
+    """
+    counts = dict(zip(*np.unique(labels, return_counts=True)))
+    for label, count in counts.items():
+        if count < 2:
+            raise ValueError(f"Class {label} has a single sample, which has no diversity: draw more.")
+    return {int(label): float(pdist(features[labels == label]).mean()) for label in counts}
 
 
 def diversity(features: np.ndarray, labels: np.ndarray) -> float:
     """Mean distance between two samples of one class, averaged over the classes: features (N, D), labels (N,)."""
-    of_class = [pdist(features[labels == label]).mean() for label in np.unique(labels)]
-    return float(np.mean(of_class))
+    return float(np.mean(list(class_diversity(features, labels).values())))
+
+
+def squared_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """‖x − y‖² of every pair in float64; (N, M)."""
+    center = second.mean(0, dtype=np.float64)
+    first, second = first - center, second - center
+    norms, its_norms = (first**2).sum(1), (second**2).sum(1)
+    found = first @ second.T
+    found *= -2
+    found += norms[:, None]
+    found += its_norms
+    # Of near images the difference of large numbers leaves only rounding, so those are computed directly.
+    near = np.argwhere(found < 1e-7 * norms[:, None])
+    for rows in _blocks(len(near), first.shape[1]):
+        i, j = near[rows].T
+        found[i, j] = ((first[i] - second[j]) ** 2).sum(1)
+    return found
+
+
+def _blocks(count: int, width: int) -> Iterator[slice]:
+    """Ranges of rows that make blocks of at most BLOCK numbers."""
+    size = max(BLOCK // width, 1)
+    return (slice(first, min(first + size, count)) for first in range(0, count, size))
+
+
+def _reach(features: np.ndarray, neighbours: int) -> np.ndarray:
+    """Squared distance of each image's k-th neighbour in its own set; (N,)."""
+    return _reach_without(features, neighbours, None)[0]
+
+
+def _reach_without(features: np.ndarray, neighbours: int, groups: np.ndarray | None) -> np.ndarray:
+    """Squared distance of each image's k-th neighbour, first among all and then without each group; (1 + G, N).
+
+    It is −1 for the images of the group that is left out.
+    """
+    members = [slice(None)] if groups is None else [np.nonzero(groups == g)[0] for g in range(GROUPS)]
+    fewest = len(features) if groups is None else len(features) - len(members[0])
+    if fewest <= neighbours:
+        raise ValueError(f"{len(features)} images are too few for the distance of neighbour {neighbours} of each.")
+    found = np.empty((1 if groups is None else 1 + GROUPS, len(features)))
+    for rows in _blocks(len(features), len(features)):
+        distances = squared_distances(features[rows], features)
+        # The nearest of each group are all that can be among the nearest without another group.
+        nearest = [_smallest(distances[:, columns], neighbours + 1) for columns in members]
+        left_out = [[], *([n] for n in range(GROUPS))] if groups is not None else [[]]
+        for radii, out in zip(found, left_out):
+            others = np.concatenate([near for n, near in enumerate(nearest) if n not in out], 1)
+            radii[rows] = _smallest(others, neighbours + 1).max(1)
+    found *= 1 + 1e-9  # an image at this very distance is within reach, however its distance was rounded
+    if groups is not None:
+        found[1 + groups, np.arange(len(features))] = -1
+    return found
+
+
+def _smallest(values: np.ndarray, count: int) -> np.ndarray:
+    """The smallest of each row, in no order."""
+    return values if values.shape[1] <= count else np.partition(values, count - 1, axis=1)[:, :count]

@@ -1,0 +1,128 @@
+"""A folder of images as arrays, with what the folder says of their classes and of how they were made."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cardiff.data.decode import UnreadableImage, open_picture
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+# What a line of a manifest says of its own image alone.
+OF_ONE = ("file", "index", "seed", "label", "name", "evaluations")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images of one size."""
+
+    images: np.ndarray
+    """uint8 (N, C, H, W); one channel if all of them are grey."""
+    labels: np.ndarray | None
+    """int64 (N,), the classes asked for; None if the folder does not say."""
+    class_names: list[str] | None
+    """Names of the subfolders that the labels stand for, or None where a manifest has the model's own numbers."""
+    names: list[str]
+    """Files, relative to the folder."""
+    protocol: dict
+    """What a manifest says of how all of them were made."""
+    evaluations: dict[str, float] | None
+    """Network evaluations an image, on average, if a manifest says."""
+
+    def of_classes(self, class_names: list[str]) -> "ImageSet":
+        """The same with labels that stand for the classes of a data set.
+
+        Raises:
+            ValueError: A subfolder is named after no class of the data, or a label is none.
+        """
+        if self.labels is None or not class_names:
+            return replace(self, labels=None)
+        if self.class_names is None:
+            if self.labels.max() >= len(class_names):
+                raise ValueError(
+                    f"The images were drawn with labels up to {self.labels.max()}, but the data has "
+                    f"{len(class_names)} classes: give the data that the model was trained on."
+                )
+            return self
+        unknown = [name for name in self.class_names if name not in class_names]
+        if unknown:
+            raise ValueError(f"The subfolder {unknown[0]!r} has the name of no class of the data.")
+        places = np.array([class_names.index(name) for name in self.class_names])
+        return replace(self, labels=places[self.labels], class_names=None)
+
+
+def read_folder(folder: Path) -> ImageSet:
+    """Read a folder that sample.py wrote, one with a subfolder a class, or a flat one.
+
+    Raises:
+        ValueError: Not such a folder, or images that are missing, unreadable or of several sizes.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder: name one with images.")
+    manifest = folder / "manifest.jsonl"
+    if manifest.is_file():
+        return _read_sampled(folder, manifest)
+    if (folder / "options.json").is_file():
+        raise ValueError(f"{folder} was not drawn to its end: run the same sample.py command again.")
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not files:
+        raise ValueError(f"{folder} holds no images ({', '.join(SUFFIXES)}).")
+    classes = [file.relative_to(folder).parts[0] if file.parent != folder else None for file in files]
+    labels = class_names = None
+    if None not in classes:
+        class_names, labels = np.unique(classes, return_inverse=True)
+        class_names = class_names.tolist()
+    elif any(classes):
+        raise ValueError(f"{folder} has images both beside and inside its subfolders: keep one or the other.")
+    names = [file.relative_to(folder).as_posix() for file in files]
+    return ImageSet(_read_images(files), labels, class_names, names, {}, None)
+
+
+def _read_sampled(folder: Path, manifest: Path) -> ImageSet:
+    """The images that a manifest lists."""
+    try:
+        entries = [json.loads(line) for line in manifest.read_text().splitlines()]
+        names = [entry["file"] for entry in entries]
+        labels = [entry["label"] for entry in entries]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{manifest} is not a manifest of sample.py ({error!r}): draw the images again.") from error
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(f"{folder} lacks {missing[0]} of its manifest: run the same sample.py command again.")
+    if not names:
+        raise ValueError(f"{manifest} lists no images.")
+    known = all(isinstance(label, int) for label in labels)  # none and mixtures are no class
+    first = entries[0]
+    shared = {key: first[key] for key in first if key not in OF_ONE and all(e.get(key) == first[key] for e in entries)}
+    counts = [entry["evaluations"] for entry in entries if "evaluations" in entry]
+    evaluations = {name: float(np.mean([count[name] for count in counts])) for name in counts[0]} if counts else None
+    images = _read_images([folder / name for name in names])
+    return ImageSet(images, np.array(labels) if known else None, None, names, shared, evaluations)
+
+
+def _read_images(files: list[Path]) -> np.ndarray:
+    """uint8 (N, C, H, W)."""
+    with ThreadPoolExecutor() as pool:
+        try:
+            pictures = list(pool.map(_read_image, files))
+        except UnreadableImage as error:
+            raise ValueError(f"{error.name} cannot be read ({error.reason}): repair or remove it.") from error
+    for file, picture in zip(files, pictures):
+        if picture.size != pictures[0].size:
+            sizes = [f"{name.name} has {p.width}x{p.height}" for name, p in ((files[0], pictures[0]), (file, picture))]
+            raise ValueError(f"The images of {files[0].parent} have several sizes ({', '.join(sizes)}): resize them.")
+    if pictures[0].width != pictures[0].height:
+        raise ValueError(
+            f"{files[0]} has {pictures[0].width}x{pictures[0].height} pixels: only square images are read."
+        )
+    mode = "L" if all(picture.mode == "L" for picture in pictures) else "RGB"
+    arrays = [np.asarray(picture.convert(mode)).reshape(*picture.size[::-1], -1) for picture in pictures]
+    return np.ascontiguousarray(np.stack(arrays).transpose(0, 3, 1, 2))
+
+
+def _read_image(file: Path) -> Image.Image:
+    return open_picture(file, str(file))

@@ -1,0 +1,411 @@
+"""The protocol of a measurement: what samples are measured against, in the eyes of which network, and how surely."""
+
+import difflib
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from accelerate import PartialState
+
+from cardiff.config import DataConfig
+from cardiff.evaluation.classes import kernel_value, mean_distance, relative_diversity
+from cardiff.evaluation.distances import (
+    Extrapolation,
+    Gaussian,
+    density_coverage,
+    frechet_distance,
+    frechet_estimate,
+    frechet_infinity,
+    frechet_terms,
+    inception_estimate,
+    infinity_needs,
+    kernel_estimate,
+    precision_recall,
+)
+from cardiff.evaluation.features import RealImages, export_reference, extract, import_reference, open_real
+from cardiff.evaluation.intervals import Estimate, bootstrap_weights, from_bootstrap, share
+from cardiff.evaluation.memorisation import FEWEST, Memorisation, memorisation
+from cardiff.evaluation.networks import FeatureNetwork, class_columns, load_network
+
+# Name of a metric on the command line -> what it yields, and whether more is better.
+METRICS = {
+    "fid": {"fid": False},
+    "fid_infinity": {"fid_infinity": False},
+    "kid": {"kid": False},
+    "is": {"is": True},
+    "prdc": {"precision": True, "recall": True, "density": True, "coverage": True},
+    "accuracy": {"accuracy": True, "class_shift": False},
+    "diversity": {"diversity": True},
+    "memorisation": {},
+}
+LIBRARIES = ("torch", "torchvision", "diffusers", "torch-fidelity", "numpy", "scipy")
+
+
+@dataclass(kw_only=True)
+class ProtocolOptions:
+    """What images are measured against, and how."""
+
+    output: str
+    """Folder of the report."""
+    reference: str | None = None
+    """What the samples should look like: a YAML file with a data section (the config.yaml of a run, the default for
+    a run's folder), a folder of images, or a file of --export_reference."""
+    held_out: str | None = None
+    """Real images that no model saw, for comparison: a split of the reference's data set such as test or
+    train[90%:], a YAML file with a data section, or a folder of images."""
+    metrics: str = "fid,kid,prdc,diversity"
+    """With commas: fid, fid_infinity, kid, is, prdc (precision, recall, density, coverage), accuracy, diversity,
+    memorisation; or all."""
+    network: str = "inception"
+    """Network whose features are compared: inception (the FID), mobilenet, pixels, the output folder of
+    train_classifier.py, a folder or Hub repository of a transformers model, or a TorchScript file."""
+    network_weights: str | None = None
+    """Weights of inception or mobilenet, if they are not where they are looked for."""
+    judge: str | None = None
+    """Classifier that reads the samples' classes: as --network, with a head."""
+    replicates: int = 200
+    """Bootstrap resamplings behind every interval."""
+    max_images: int = 50_000
+    """Images of the reference to use at most: the first ones."""
+    pin: str | None = None
+    """Key of the reference, as metrics.json has it; any other reference is refused."""
+    export_reference: str | None = None
+    """Also write the reference's statistics to this safetensors file, to be given as --reference later."""
+    export_features: bool = True
+    """Put the features into it too, which every metric but the Fréchet distance needs."""
+
+
+@dataclass
+class Measured:
+    """What the measurement of one set of images came to."""
+
+    count: int
+    estimates: dict[str, Estimate]
+    per_class: list[dict] = field(default_factory=list)
+    """For each class: name, images, and what could be measured of them."""
+    confusion: np.ndarray | None = None
+    """Images of each class asked for (rows) by class read (columns), int (K, K)."""
+    read: np.ndarray | None = None
+    """Class that the judge reads in each image, (N,)."""
+    memorisation: Memorisation | None = None
+    balanced: float | None = None
+    """The Fréchet distance with the samples weighted until the classes read are as frequent as in the data."""
+    terms: tuple[float, float] | None = None
+    """The two terms of the Fréchet distance: of the means and of the covariances."""
+    extrapolation: Extrapolation | None = None
+    """The Fréchet distance at several numbers of images, behind fid_infinity."""
+    features: np.ndarray | None = field(repr=False, default=None)
+
+
+class Protocol:
+    """Measures sets of images in one and the same way.
+
+    Args:
+        options: What to measure with.
+        resolution: Height and width of the samples, for a reference that is a folder.
+        channels: 1 or 3, likewise.
+        batch_size: Images in one pass of a network.
+        progress: Called with the number of real images after each pass.
+
+    Raises:
+        ValueError: A network, reference or metric that cannot be had.
+    """
+
+    def __init__(
+        self,
+        options: ProtocolOptions,
+        resolution: int,
+        channels: int,
+        batch_size: int,
+        progress: Callable[[int], object] = lambda count: None,
+    ):
+        state = PartialState()
+        self.options, self.batch_size = options, batch_size
+        self.metrics = chosen_metrics(options.metrics)
+        if options.replicates < 2:
+            raise ValueError(f"--replicates is {options.replicates}, but must be 2 or more.")
+        if options.reference is None:
+            raise ValueError("Give --reference: a YAML file with a data section, a folder, or exported statistics.")
+        self.network = load_network(options.network, weights=options.network_weights, device=state.device)
+        self.judge = self._judge(state)
+        self.reference, config = self._open(options.reference, resolution, channels, progress)
+        if options.pin is not None and options.pin != self.reference.key:
+            raise ValueError(
+                f"The reference has the key {self.reference.key} and not {options.pin}, as --pin demands: the data, "
+                "the preprocessing or the network is another."
+            )
+        self.held_out = None
+        if options.held_out is not None:
+            self.held_out = self._open_held_out(options.held_out, config, resolution, channels, progress)
+        self._check()
+        self.columns = None
+        if self.judge is not None and self.reference.class_names:
+            self.columns = class_columns(self.judge, self.reference.class_names)
+        if options.export_reference is not None and state.is_main_process:
+            export_reference(self.reference, Path(options.export_reference), options.export_features)
+
+    def _judge(self, state: PartialState) -> FeatureNetwork | None:
+        options = self.options
+        if options.judge is None:
+            if "accuracy" in self.metrics:
+                raise ValueError("--metrics names accuracy, which needs a classifier: give a --judge.")
+            return None
+        same = options.judge == options.network
+        judge = self.network if same else load_network(options.judge, device=state.device)
+        if judge.id2label is None:
+            raise ValueError(f"--judge {options.judge} has no classes: give a classifier.")
+        return judge
+
+    def _open(self, what: str, resolution: int, channels: int, progress) -> tuple[RealImages, DataConfig | None]:
+        """Real images, and the data section that they come from."""
+        path = Path(what)
+        if path.suffix == ".safetensors":
+            return import_reference(path, self.network), None
+        config = data_section(path) if path.suffix in (".yaml", ".yml") else None
+        if config is None:
+            if not path.is_dir():
+                raise ValueError(
+                    f"{what} is neither a YAML file with a data section, nor a folder of images, nor a .safetensors "
+                    "file of --export_reference."
+                )
+            config = DataConfig(path=str(path), resolution=resolution, channels=channels, upscale=True)
+        if (config.resolution, config.channels) != (resolution, channels):
+            raise ValueError(
+                f"{what} has images of {config.resolution} pixels and {config.channels} channels, but the samples "
+                f"have {resolution} and {channels}: give the data section that the model was trained with."
+            )
+        real = open_real(config, self.network, self.batch_size, progress)
+        return (real if real.count <= self.options.max_images else _first(real, self.options.max_images)), config
+
+    def _open_held_out(self, what: str, config: DataConfig | None, resolution, channels, progress) -> RealImages:
+        path = Path(what)
+        if config is not None and path.suffix not in (".yaml", ".yml") and not path.is_dir():
+            # A split of the same data set.
+            config = DataConfig(**{**vars(config), "split": what})
+            return open_real(config, self.network, self.batch_size, progress)
+        return self._open(what, resolution, channels, progress)[0]
+
+    def _check(self) -> None:
+        """Refuse metrics for which something is missing, before any sample is drawn."""
+        for name in ("kid", "prdc", "memorisation", "diversity"):
+            if name in self.metrics and self.reference.features is None:
+                raise ValueError(
+                    f"--metrics names {name}, which needs the reference's features, but {self.options.reference} was "
+                    "exported without: give the data, or export it again."
+                )
+        if "memorisation" in self.metrics and self.reference.images is None:
+            raise ValueError("--metrics names memorisation, which needs the training images: give the data itself.")
+        if "memorisation" in self.metrics and self.held_out is None:
+            raise ValueError(
+                "--metrics names memorisation, which compares with real images that the model never saw: give "
+                "--held_out."
+            )
+        if "memorisation" in self.metrics and self.held_out.count < FEWEST:
+            raise ValueError(
+                f"--held_out has {self.held_out.count} images, too few to tell copies from chance: hold out at least "
+                f"{FEWEST}."
+            )
+        if "is" in self.metrics and self.network.id2label is None:
+            raise ValueError(
+                f"--metrics names is, the Inception score, but {self.network.name} as it is given has no classes: "
+                "give --network mobilenet, a transformers classifier, or the weights of torch-fidelity."
+            )
+        if self.held_out is not None and self.held_out.key == self.reference.key:
+            raise ValueError("--held_out names the reference itself: name images that the model did not see.")
+
+    def least(self, metric: str) -> int:
+        """Number of images that a metric needs."""
+        if metric == "fid_infinity":
+            return infinity_needs(self.reference.gaussian.mean.size)
+        return {"fid": 2, "kid": 2, "is": 20, "prdc": 20, "accuracy": 1, "diversity": 2, "memorisation": 1}[metric]
+
+    def check_count(self, count: int) -> None:
+        """Refuse to measure so few images."""
+        for name in self.metrics:
+            if count < self.least(name):
+                raise ValueError(f"{count} images are too few for {name}, which needs at least {self.least(name)}.")
+
+    @property
+    def names(self) -> dict[str, bool]:
+        """The estimates that there will be, and whether more is better."""
+        return {name: more for metric in self.metrics for name, more in METRICS[metric].items()}
+
+    def record(self) -> dict:
+        """Everything that decides the figures, beside the images."""
+        options = self.options
+        return {
+            "metrics": self.metrics,
+            "network": self.network.record,
+            "features": self.reference.gaussian.mean.size,
+            "distance": self.network.distance,
+            "judge": None if self.judge is None else self.judge.record,
+            "reference": self.reference.record,
+            "held_out": None if self.held_out is None else self.held_out.record,
+            "replicates": options.replicates,
+            "interval": 0.95,
+            "libraries": {name: version(name) for name in LIBRARIES},
+            "python": platform.python_version(),
+            "device": device_name(PartialState().device),
+        }
+
+    def measure(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray | None = None,
+        *,
+        metrics: Sequence[str] | None = None,
+        seed: int = 0,
+        progress: Callable[[int], object] = lambda count: None,
+    ) -> Measured:
+        """Measure uint8 images (N, C, H, W), asked for as classes `labels` (N,) or None; on every process."""
+        features, logits = extract(self.network, images, self.batch_size, progress)
+        judged = logits
+        if self.judge is not None and self.judge is not self.network:
+            _, judged = extract(self.judge, images, self.batch_size)
+        return self.measure_features(features, logits, judged, labels, metrics=metrics, seed=seed)
+
+    def measure_real(self) -> Measured | None:
+        """The held-out real images, measured as samples are."""
+        if self.held_out is None:
+            return None
+        real = self.held_out
+        metrics = [name for name in self.metrics if name != "memorisation"]
+        metrics = [name for name in metrics if real.count >= self.least(name)]
+        labels = real.labels if real.labels is not None and (real.labels >= 0).all() else None
+        judged = real.logits
+        if self.judge is not None and self.judge is not self.network:
+            _, judged = extract(self.judge, real.images, self.batch_size)
+        return self.measure_features(real.features, real.logits, judged, labels, metrics=metrics)
+
+    def measure_features(
+        self, features, logits, judged, labels, *, metrics: Sequence[str] | None = None, seed: int = 0
+    ) -> Measured:
+        """The same from features (N, D), logits of the network and logits of the judge."""
+        metrics = self.metrics if metrics is None else metrics
+        reference, replicates = self.reference, self.options.replicates
+        found: dict[str, Estimate] = {}
+        measured = Measured(len(features), found, features=features)
+        if "fid" in metrics:
+            found["fid"] = frechet_estimate(features, reference.gaussian, replicates, seed)
+            measured.terms = frechet_terms(features, reference.gaussian)
+        if "fid_infinity" in metrics:
+            measured.extrapolation = frechet_infinity(features, reference.gaussian, replicates, seed)
+            found["fid_infinity"] = measured.extrapolation.estimate
+        if "kid" in metrics:
+            found["kid"] = kernel_estimate(features, reference.features, replicates, seed)
+        if "is" in metrics:
+            found["is"] = inception_estimate(logits, replicates, seed)
+        if "prdc" in metrics:
+            how = {"replicates": replicates, "seed": seed}
+            found["precision"], found["recall"] = precision_recall(features, reference.features, **how)
+            found["density"], found["coverage"] = density_coverage(features, reference.features, **how)
+        if self.columns is not None and judged is not None:
+            measured.read = judged[:, self.columns].argmax(1)
+        if "accuracy" in metrics and measured.read is not None:
+            self._judge_classes(measured, labels, seed)
+        by = labels if labels is not None else measured.read
+        if by is not None and (by >= 0).all() and self._by_class is not None:
+            if "diversity" in metrics:
+                found["diversity"] = relative_diversity(features, by, self._real_diversity, replicates, seed)
+            self._describe_classes(measured, labels, by, metrics)
+        if "memorisation" in metrics:
+            measured.memorisation = memorisation(features, reference.features, self.held_out.features)
+        return measured
+
+    @cached_property
+    def _by_class(self) -> list[np.ndarray] | None:
+        """Features of the reference's images of each class; None without labels or features."""
+        labels, features = self.reference.labels, self.reference.features
+        if labels is None or features is None:
+            return None
+        return [np.asarray(features[labels == label]) for label in range(len(self.reference.class_names))]
+
+    @cached_property
+    def _real_diversity(self) -> np.ndarray:
+        """Mean distance between two real images of each class, (K,); NaN for a class of one image."""
+        return np.array([mean_distance(members) for members in self._by_class])
+
+    def _judge_classes(self, measured: Measured, labels: np.ndarray | None, seed: int) -> None:
+        """Whether the judge reads what was asked for, and whether the classes are as frequent as in the data."""
+        read, count, replicates = measured.read, len(self.reference.class_names), self.options.replicates
+        if labels is not None:
+            measured.estimates["accuracy"] = share(read == labels, replicates, seed)
+            measured.confusion = np.bincount(labels * count + read, minlength=count**2).reshape(count, count)
+        in_data = np.array([len(members) for members in self._by_class]) / sum(map(len, self._by_class))
+        which = np.eye(count)[read]  # (N, K)
+        weights = bootstrap_weights(len(read), replicates, seed)
+        shares = np.concatenate([which.sum(0)[None], weights @ which]) / len(read)  # (1 + R, K)
+        shifts = np.abs(shares - in_data).sum(1) / 2  # total variation
+        measured.estimates["class_shift"] = from_bootstrap(shifts[0], shifts[1:])
+        if "fid" in measured.estimates and (shares[0] > 0).all():
+            evened = Gaussian.of(measured.features, weights=(in_data / shares[0])[read])
+            measured.balanced = frechet_distance(evened, self.reference.gaussian)
+
+    def _describe_classes(self, measured: Measured, labels, by: np.ndarray, metrics: Sequence[str]) -> None:
+        """A row for each class: how many samples, how many read as it, how near its real images, how diverse."""
+        total = sum(map(len, self._by_class))
+        for label, (name, real) in enumerate(zip(self.reference.class_names, self._by_class)):
+            members = measured.features[by == label]
+            row = {"class": name, "images": len(members), "share_of_the_data": len(real) / total}
+            read = None if measured.read is None or labels is None else measured.read[by == label]
+            row["accuracy"] = float((read == label).mean()) if read is not None and len(read) else None
+            enough = len(members) > 1 and len(real) > 1
+            row["distance"] = kernel_value(members, real) if "kid" in metrics and enough else None
+            row["diversity"] = None
+            if "diversity" in metrics and enough:
+                row["diversity"] = mean_distance(members) / float(self._real_diversity[label])
+            measured.per_class.append(row)
+
+
+def chosen_metrics(text: str) -> list[str]:
+    """Metrics of an option such as fid,kid.
+
+    Raises:
+        ValueError: There is no such metric.
+    """
+    if text == "all":
+        return list(METRICS)
+    chosen = [name.strip() for name in text.split(",")]
+    for name in chosen:
+        if name not in METRICS:
+            near = difflib.get_close_matches(name, METRICS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose of {', '.join(METRICS)}."
+            raise ValueError(f"--metrics names {name!r}, which is no metric; {hint}")
+    return [name for name in METRICS if name in chosen]
+
+
+def data_section(file: Path) -> DataConfig:
+    """The data section of a YAML file.
+
+    Raises:
+        ValueError: No such file, or without a data section.
+    """
+    try:
+        content = yaml.safe_load(file.read_text())
+        return DataConfig(**content["data"])
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} has no usable data section ({error}): see configs/ for examples.") from error
+
+
+def device_name(device: torch.device) -> str:
+    """What computed it: the GPU's name, or the kind of CPU and its threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU ({platform.machine()}), {torch.get_num_threads()} threads"
+
+
+def _first(real: RealImages, count: int) -> RealImages:
+    """The first images of a set alone."""
+    whole = {name: getattr(real, name) for name in ("features", "logits", "labels", "images")}
+    cut = {name: None if values is None else values[:count] for name, values in whole.items()}
+    data = {**real.record["data"], "images": count, "of": real.count}
+    record = {**real.record, "data": data, "key": f"{real.key}-{count}"}
+    return RealImages(**cut, class_names=real.class_names, record=record)

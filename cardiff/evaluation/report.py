@@ -1,0 +1,223 @@
+"""The report of a measurement: metrics.json with the whole protocol, and the same for reading, Markdown and HTML."""
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import markdown
+import numpy as np
+from scipy.stats import norm
+
+from cardiff.evaluation import figures
+from cardiff.evaluation.images import ImageSet
+from cardiff.evaluation.intervals import LEVEL
+from cardiff.evaluation.protocol import Measured, Protocol
+from cardiff.evaluation.samples import ModelFacts
+from cardiff.plots import save_labelled_grid
+
+EXPLAINED = {
+    "fid": "Fréchet distance at this number of images; it falls with the number, so only equal numbers compare.",
+    "fid_infinity": "The same, extrapolated to infinitely many samples.",
+    "kid": "Squared distance of the kernel means, which does not depend on the number of images.",
+    "is": "Inception score.",
+    "precision": "Share of the samples that lie among the real images.",
+    "recall": "Share of the real images that lie among the samples.",
+    "density": "Like precision, but counts how many real images each sample lies near; about 1 is as the data.",
+    "coverage": "Share of the real images that have a sample near them.",
+    "accuracy": "Share of the samples that the judge reads as the class asked for.",
+    "class_shift": "Share of the samples that would have to change class for the classes to be as in the data.",
+    "diversity": "Mean distance between two samples of one class; the data's is 1.",
+}
+STYLE = """body{max-width:60rem;margin:2rem auto;padding:0 1rem;font:16px/1.5 system-ui,sans-serif;color:#1e1e1e}
+table{border-collapse:collapse;margin:1rem 0;font-size:.9rem}td,th{padding:.25rem .7rem;text-align:left}
+td,th{border-bottom:1px solid #ddd}
+img{max-width:100%}code,pre{font-size:.85rem;background:#f5f5f5}pre{padding:.7rem;overflow-x:auto}"""
+GRID_ROWS, GRID_COLUMNS = 10, 10
+
+
+def summary(found: dict[int | None, Measured]) -> dict[str, dict]:
+    """Each estimate averaged over seeds: value, standard error, interval, and the spread over the seeds.
+
+    The standard error of the mean is that of the resampled images; the standard deviation over seeds is beside it.
+    """
+    first = next(iter(found.values()))
+    together = {}
+    for name in first.estimates:
+        estimates = [measured.estimates[name] for measured in found.values()]
+        if len(estimates) == 1:
+            together[name] = estimates[0].to_dict()
+            continue
+        values = np.array([estimate.value for estimate in estimates])
+        error = float(np.sqrt(sum(e.standard_error**2 for e in estimates)) / len(estimates))
+        together[name] = {
+            "value": float(values.mean()),
+            "standard_error": error,
+            "low": float(values.mean() - norm.ppf((1 + LEVEL) / 2) * error),
+            "high": float(values.mean() + norm.ppf((1 + LEVEL) / 2) * error),
+            "method": estimates[0].method,
+            "over_seeds": float(values.std(ddof=1)),
+            "seeds": values.tolist(),
+        }
+    return together
+
+
+def write_report(
+    output: Path, protocol: Protocol, sets: dict, found: dict[int | None, Measured], facts: ModelFacts | None
+) -> None:
+    """Write metrics.json, report.md, report.html and the figures into a folder.
+
+    Args:
+        output: An existing folder.
+        protocol: What was measured with.
+        sets: Images by sampling seed (None for a folder that was given).
+        found: The measurements, likewise.
+        facts: The model, if there is one.
+    """
+    seed = next(iter(sets))
+    drawn, measured = sets[seed], found[seed]
+    real = protocol.measure_real()
+    metrics = {
+        "images": measured.count,
+        "seeds": None if seed is None else list(sets),
+        "metrics": summary(found),
+        "held_out": None if real is None else summary({None: real}),
+        "held_out_images": None if real is None else real.count,
+        "per_class": measured.per_class,
+        "confusion": None if measured.confusion is None else measured.confusion.tolist(),
+        "memorisation": None if measured.memorisation is None else measured.memorisation.to_dict(),
+        "model": None if facts is None else facts.record,
+        "sampling": drawn.protocol,
+        "evaluations": drawn.evaluations,
+        "protocol": protocol.record(),
+    }
+    (output / "metrics.json").write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
+    text = "\n".join(_sections(output, protocol, drawn, measured, metrics))
+    (output / "report.md").write_text(text)
+    (output / "report.html").write_text(as_html(text, output, "Cardiff: evaluation"))
+
+
+def _sections(output: Path, protocol: Protocol, drawn: ImageSet, measured: Measured, metrics: dict) -> list[str]:
+    """The report's paragraphs; draws the figures that they show."""
+    reference = protocol.reference.record
+    lines = ["# Evaluation", "", _headline(protocol, metrics), "", *metric_table(protocol, metrics), ""]
+    lines += ["![Samples](samples.png)", ""]
+    _save_grid(drawn, protocol.reference.class_names, output / "samples.png")
+    if measured.extrapolation is not None:
+        figures.save_extrapolation(measured.extrapolation, protocol.network.distance, output / "infinity.png")
+        lines += ["## More samples", "", "![Distance over the number of images](infinity.png)", ""]
+    if measured.confusion is not None:
+        figures.save_confusion(measured.confusion, protocol.reference.class_names, output / "confusion.png")
+        lines += ["## Classes", "", "![Classes read in the samples of each class](confusion.png)", ""]
+    if measured.per_class:
+        lines += [
+            *([] if measured.confusion is not None else ["## Classes", ""]),
+            *class_table(measured.per_class),
+            "",
+        ]
+    if measured.memorisation is not None:
+        lines += memorisation_section(output, protocol, drawn, measured)
+    lines += ["## Protocol", "", "```json"]
+    shown = {name: metrics[name] for name in ("images", "seeds", "model", "sampling", "evaluations", "protocol")}
+    lines += [json.dumps(shown, indent=1, ensure_ascii=False), "```", "", f"Reference: `{reference['key']}`.", ""]
+    return lines
+
+
+def _headline(protocol: Protocol, metrics: dict) -> str:
+    data = protocol.reference.record["data"]
+    who = "images of the folder" if metrics["model"] is None else f"samples of the {metrics['model']['kind']} model"
+    seeds = f" for each of {len(metrics['seeds'])} seeds" if metrics["seeds"] and len(metrics["seeds"]) > 1 else ""
+    return (
+        f"{metrics['images']:,} {who}{seeds} against {data['images']:,} images of {data['path']}, split "
+        f"{data['split']}, at {data['resolution']} pixels, in the features of {protocol.network.name}."
+    )
+
+
+def metric_table(protocol: Protocol, metrics: dict) -> list[str]:
+    """A row a metric: the value, its interval, and the same of held-out real images."""
+    real, several = metrics["held_out"], metrics["seeds"] is not None and len(metrics["seeds"]) > 1
+    heads = ["metric", "", "value", "95% interval"]
+    heads += ["sd over seeds"] if several else []
+    heads += [f"{metrics['held_out_images']:,} held-out real images"] if real is not None else []
+    lines = [f"| {' | '.join([*heads, 'what it says'])} |", "|" + "---|" * (len(heads) + 1)]
+    for name, found in metrics["metrics"].items():
+        arrow = "↑" if protocol.names[name] else "↓"
+        cells = [metric_name(protocol, name), arrow, number(found["value"]), interval(found)]
+        if several:
+            cells.append(number(found["over_seeds"]))
+        if real is not None:
+            cells.append(number(real[name]["value"]) if name in real else "")
+        lines.append(f"| {' | '.join([*cells, EXPLAINED[name]])} |")
+    return lines
+
+
+def metric_name(protocol: Protocol, name: str) -> str:
+    """What a metric is called with this protocol's network: FID only with the network of the FID."""
+    distance = protocol.network.distance
+    called = {"fid": distance, "fid_infinity": f"{distance}∞", "is": "Inception score"}
+    called["kid"] = "KID" if distance == "FID" else f"kernel distance ({protocol.network.name})"
+    return called.get(name, name.replace("_", " "))
+
+
+def class_table(per_class: list[dict]) -> list[str]:
+    """A row a class, with the columns that could be measured."""
+    columns = [name for name in per_class[0] if any(row[name] is not None for row in per_class)]
+    lines = [f"| {' | '.join(name.replace('_', ' ') for name in columns)} |", "|" + "---|" * len(columns)]
+    for row in per_class:
+        cells = ["" if row[c] is None else number(row[c]) if isinstance(row[c], float) else row[c] for c in columns]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines
+
+
+def memorisation_section(output: Path, protocol: Protocol, drawn: ImageSet, measured: Measured) -> list[str]:
+    """What the nearest training images say, with the panel and the distribution."""
+    found = measured.memorisation
+    figures.save_distances(found, output / "distances.png")
+    pairs = figures.save_closest(found, drawn.images, protocol.reference.images, output / "closest.png")
+    listed = ", ".join(drawn.names[pair["sample"]] for pair in pairs if pair["alarm"])
+    lines = ["## Memorisation", "", found.sentence(), ""]
+    lines += [f"Too near a training image: {listed}.", ""] if listed else []
+    lines += ["![Distances to the nearest training image](distances.png)", ""]
+    return [*lines, "![The closest pairs](closest.png)", ""]
+
+
+def _save_grid(drawn: ImageSet, class_names: list[str], path: Path) -> None:
+    """The first images of each class, a row a class, or simply the first ones."""
+    rows, names = [], []
+    if drawn.labels is not None:
+        present = [label for label in np.unique(drawn.labels) if label >= 0]
+        columns = min(GRID_COLUMNS, min(int((drawn.labels == label).sum()) for label in present))
+        for label in [present[i] for i in np.unique(np.linspace(0, len(present) - 1, GRID_ROWS).round().astype(int))]:
+            rows.append(drawn.images[drawn.labels == label][:columns])
+            names.append(class_names[label])
+    else:
+        columns = min(GRID_COLUMNS, len(drawn.images))
+        count = min(GRID_ROWS, len(drawn.images) // columns)
+        rows, names = [drawn.images[: count * columns]], [""] * count
+    images = np.concatenate(rows).transpose(0, 2, 3, 1)
+    save_labelled_grid(images[None], names, [""], path, zoom=max(1, round(40 / images.shape[2])))
+
+
+def number(value: float) -> str:
+    """Three significant digits, and no exponent for usual numbers."""
+    if value == 0 or 1e-4 <= abs(value) < 1e6:
+        return f"{value:.{max(0, 2 - int(np.floor(np.log10(abs(value)))) if value else 0)}f}"
+    return f"{value:.2e}"
+
+
+def interval(found: dict) -> str:
+    """The two ends of an interval."""
+    return f"{number(found['low'])} to {number(found['high'])}"
+
+
+def as_html(text: str, folder: Path, title: str) -> str:
+    """Markdown as one HTML file that needs nothing beside it: the pictures are inside."""
+    body = markdown.markdown(text, extensions=["tables", "fenced_code"])
+
+    def inline(match: re.Match) -> str:
+        data = base64.b64encode((folder / match[1]).read_bytes()).decode()
+        return f'src="data:image/png;base64,{data}"'
+
+    body = re.sub(r'src="([^":]+\.png)"', inline, body)
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'

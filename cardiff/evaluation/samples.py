@@ -1,0 +1,132 @@
+"""The samples of a model that are measured: drawn by sample.py's own code, with classes as in the data."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from cardiff.checkpoints import file_hash, list_checkpoints, step_of
+from cardiff.hub import load_pipeline, weights_file
+from cardiff.sampling import DrawOptions, SampleOptions
+from cardiff.sampling import run as run_sampling
+
+
+def labels_as_in(shares: np.ndarray, count: int) -> list[int]:
+    """`count` class labels of which every beginning has the classes as nearly in these shares (K,) as it can.
+
+    So no class is left to chance, and the first images of a long series can be measured for themselves.
+    """
+    shares = shares / shares.sum()
+    drawn, labels = np.zeros(len(shares)), []
+    for i in range(count):
+        label = int(np.argmax(shares * (i + 1) - drawn))  # the class that is most behind
+        drawn[label] += 1
+        labels.append(label)
+    return labels
+
+
+def draw_folder(
+    model: Path | str,
+    output: Path,
+    options: DrawOptions,
+    *,
+    count: int,
+    seed: int,
+    labels: list[int] | None,
+    progress: Callable[[int], object] | None = None,
+) -> Path:
+    """Draw images into a folder, or go on with it; `labels` are of the whole series, of which `count` are drawn."""
+    shared = {field.name: getattr(options, field.name) for field in fields(DrawOptions)}
+    sampling = SampleOptions(
+        **shared, model=str(model), output=str(output), labels=labels, num_images=count, seed=seed
+    )
+    return run_sampling(sampling, progress)
+
+
+class ModelFacts:
+    """What a report says of a model, read from its folder.
+
+    Args:
+        folder: A run, one of its checkpoints, or a snapshot of a Hub repository.
+    """
+
+    def __init__(self, folder: Path):
+        pipeline = load_pipeline(folder)
+        self.folder = folder
+        self.classes = pipeline.unet.config.num_class_embeds and len(pipeline.class_names(None))
+        self.class_names = list(pipeline.class_names(None).values()) if self.classes else []
+        size = pipeline.unet.config.sample_size
+        self.resolution = size if isinstance(size, int) else size[0]
+        self.channels = pipeline.unet.config.in_channels
+        self.parameters = sum(parameter.numel() for parameter in pipeline.unet.parameters())
+        self.config_file = _config_file(folder)
+        config = pipeline.scheduler.config
+        self.record = {
+            "weights_sha256": file_hash(weights_file(folder)),
+            "kind": "conditional" if self.classes else "unconditional",
+            "parameters": self.parameters,
+            "timestep_spacing": config.get("timestep_spacing"),
+            "prediction_type": config.prediction_type,
+            "num_train_timesteps": config.num_train_timesteps,
+        }
+        if self.config_file is not None:
+            run = yaml.safe_load(self.config_file.read_text())
+            names = ("batch_size", "ema_decay", "loss_weighting", "label_dropout", "seed")
+            training = {name: run["train"][name] for name in names if name in run["train"]}
+            self.record |= {"schedule": run["scheduler"], "training": {**training, "steps": _step(folder)}}
+
+    @property
+    def images_seen(self) -> int | None:
+        """Training images shown to the model, counting repetitions; None if its folder does not say."""
+        training = self.record.get("training", {})
+        return training["steps"] * training["batch_size"] if training.get("steps") else None
+
+
+def _config_file(folder: Path) -> Path | None:
+    """The configuration of a run, or of the run that a checkpoint or a best model belongs to."""
+    run = folder
+    if folder.parent.name == "checkpoints":
+        run = folder.parent.parent
+    elif folder.name == "best":
+        run = folder.parent
+    return run / "config.yaml" if (run / "config.yaml").is_file() else None
+
+
+def _step(folder: Path) -> int | None:
+    """The optimizer steps behind a checkpoint, a best model, or a run, which shows its newest checkpoint."""
+    for file in (folder / "training" / "state.json", folder / "evaluation.json"):
+        if file.is_file():
+            return json.loads(file.read_text())["step"]
+    found = list_checkpoints(folder / "checkpoints")
+    return step_of(found[-1]) if found else None
+
+
+def keep_best(folder: Path, record: dict, save: Callable[[Path], None]) -> bool:
+    """Put a model into `folder` if its record says a smaller distance than that of the one there.
+
+    Args:
+        folder: Of the best model so far, with its record in evaluation.json; it need not exist.
+        record: Has `distance`, with a `value`.
+        save: Writes the model into a folder.
+
+    Returns:
+        Whether it is the best.
+    """
+    file = folder / "evaluation.json"
+    try:
+        if json.loads(file.read_text())["distance"]["value"] <= record["distance"]["value"]:
+            return False
+    except (OSError, ValueError, KeyError):
+        pass  # none, or one that was not written to its end
+    aside = folder.with_name(f".writing-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    save(aside)
+    (aside / file.name).write_text(json.dumps(record, indent=1) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+    return True

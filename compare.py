@@ -1,0 +1,20 @@
+"""Compare runs at the same seeds, noise, classes, number of images and reference, over guidance, solvers and steps.
+
+python compare.py runs/conditional runs/unconditional --network pixels --output runs/comparison
+python compare.py conditional=runs/c0 conditional=runs/c1 unconditional=runs/u0 unconditional=runs/u1 \\
+  --guidance_scale 0,1,2,4 --solver dpm,ddpm --steps 10,50 --num_images 4000 --halvings 2 --output runs/comparison
+"""
+
+from cardiff.cli import one_sentence_errors, parse_options
+from cardiff.evaluation.compare import CompareOptions
+from cardiff.evaluation.compare_report import run
+
+
+@one_sentence_errors
+def main(argv=None):
+    options = parse_options(CompareOptions, argv, description=__doc__, positional="runs")
+    print(f"Look at {run(options) / 'report.html'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""The whole measurement: on images whose figures are known, on a model, and what is refused."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cardiff.cli import parse_options
+from cardiff.evaluation import features as features_module
+from cardiff.evaluation.features import import_reference
+from cardiff.evaluation.networks import load_network
+from cardiff.evaluation.run import EvaluateOptions, run
+from cardiff.evaluation.samples import keep_best, labels_as_in
+from cardiff.sampling import SampleOptions
+from cardiff.sampling import run as run_sampling
+from tests.tiny_set import COUNTS, write_models, write_set
+
+METRICS = "fid,kid,prdc,diversity"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Folders: the training set and its data section, held-out images, a model, its twin, a judge."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    train, held_out = write_set(folder / "train", 0), write_set(folder / "held_out", 1)
+    conditional, unconditional, judge = write_models(folder)
+    return {"train": train, "held_out": held_out, "model": conditional, "twin": unconditional, "judge": judge}
+
+
+@pytest.fixture
+def options(world, tmp_path):
+    return EvaluateOptions(
+        output=str(tmp_path / "report"), reference=str(world["train"]), network="pixels", metrics=METRICS,
+        replicates=20, steps=2, batch_size=16,
+    )  # fmt: skip
+
+
+def metrics_of(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def values(found):
+    return {name: estimate["value"] for name, estimate in found["metrics"].items()}
+
+
+# Truth
+
+
+def test_the_reference_measured_against_itself(world, options):
+    folder = run(replace(options, images=str(world["train"].with_suffix(""))))
+    found = values(metrics_of(folder))
+    assert found["fid"] == pytest.approx(0, abs=1e-9)
+    assert found["kid"] < 0  # unbiased: as far below 0 as chance is above
+    assert found["precision"] == found["recall"] == found["coverage"] == 1
+    assert found["diversity"] == pytest.approx(1)
+
+
+def test_a_planted_copy_is_found_and_held_out_images_raise_no_alarm(world, options, tmp_path):
+    """The samples are real images that neither the training set nor the held-out set has, and one copy."""
+    fresh = write_set(tmp_path / "fresh", 2).with_suffix("")
+    options = replace(options, images=str(fresh), held_out=str(world["held_out"]), metrics="memorisation")
+    assert "Too near" not in (run(options) / "report.md").read_text()
+    shutil.copy(world["train"].with_suffix("") / "bee/007.png", fresh / "bee/planted.png")
+    report = (run(options) / "report.md").read_text()
+    assert re.search(r"Too near a training image: bee/planted.png\.\n", report)
+    panel = np.asarray(Image.open(Path(options.output) / "closest.png"))
+    assert panel.std() > 10
+
+
+def test_the_judge_reads_what_it_reads(world, options):
+    """Accuracy, confusion and class shift against the judge's own logits."""
+    options = replace(
+        options, model=str(world["model"]), metrics="fid,accuracy", judge=str(world["judge"]), num_images=24
+    )
+    folder = run(options)
+    found = metrics_of(folder)
+    drawn = [json.loads(line) for line in (folder / "images/seed-0/manifest.jsonl").read_text().splitlines()]
+    images = np.stack([np.asarray(Image.open(folder / "images/seed-0" / entry["file"])) for entry in drawn])
+    import torch
+
+    judge = load_network(str(world["judge"]), device=torch.device("cpu"))
+    read = judge(torch.from_numpy(images)[:, None])[1].argmax(1).numpy()
+    labels = np.array([entry["label"] for entry in drawn])
+    assert found["metrics"]["accuracy"]["value"] == pytest.approx((read == labels).mean())
+    assert np.array(found["confusion"])[labels[0]].sum() == (labels == labels[0]).sum()
+    shares = np.bincount(read, minlength=3) / 24
+    shift = np.abs(shares - np.array(COUNTS) / 60).sum() / 2
+    assert found["metrics"]["class_shift"]["value"] == pytest.approx(shift)
+
+
+# The model
+
+
+def test_labels_are_as_frequent_as_in_the_data_at_every_beginning():
+    shares = np.array([5.0, 1.0, 3.0])
+    drawn = np.array(labels_as_in(shares, 90))
+    for count in range(1, 91):
+        expected = shares / 9 * count
+        assert np.abs(np.bincount(drawn[:count], minlength=3) - expected).max() <= 1
+
+
+def test_a_model_is_measured_by_the_images_that_sample_py_draws(world, options, tmp_path):
+    folder = run(replace(options, model=str(world["model"]), seeds="0,1", num_images=24))
+    found = metrics_of(folder)
+    assert found["images"] == 24 and found["seeds"] == [0, 1]
+    assert found["metrics"]["fid"]["over_seeds"] > 0
+    # The same images by sample.py, measured as a folder.
+    labels = labels_as_in(np.array(COUNTS, float), 24)
+    drawn = tmp_path / "by_hand"
+    run_sampling(
+        SampleOptions(
+            str(world["model"]), output=str(drawn), labels=labels, num_images=24, seed=1, steps=2, batch_size=16
+        )
+    )
+    by_hand = values(metrics_of(run(replace(options, images=str(drawn), output=str(tmp_path / "again")))))
+    assert by_hand["fid"] == found["metrics"]["fid"]["seeds"][1]
+    assert by_hand["kid"] == found["metrics"]["kid"]["seeds"][1]
+
+
+def test_the_report_carries_its_protocol(world, options):
+    folder = run(
+        replace(options, model=str(world["twin"]), solver="ddim", held_out=str(world["held_out"]), num_images=20)
+    )
+    found = metrics_of(folder)
+    assert found["model"]["kind"] == "unconditional" and found["model"]["timestep_spacing"] == "trailing"
+    assert found["sampling"]["solver"] == "ddim" and found["sampling"]["steps"] == 2
+    assert found["sampling"]["weights_sha256"] == found["model"]["weights_sha256"]
+    protocol = found["protocol"]
+    assert protocol["reference"]["data"]["images"] == 60 and protocol["held_out"]["data"]["images"] == 60
+    assert protocol["features"] == 64 and "torch" in protocol["libraries"]
+    assert str(world["train"].parent) not in (folder / "metrics.json").read_text()  # no path of this machine
+    page = (folder / "report.html").read_text()
+    assert set(re.findall(r'src="(.{10})', page)) == {"data:image"}  # nothing beside the file is needed
+    for name in re.findall(r"\]\((\w+\.png)\)", (folder / "report.md").read_text()):
+        assert Image.open(folder / name).size[0] > 100
+
+
+def test_images_are_dropped_if_asked(world, options):
+    folder = run(replace(options, model=str(world["twin"]), num_images=20, keep_images=False))
+    assert not (folder / "images").exists() and (folder / "metrics.json").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_measure_the_same(world, options, launch):
+    shared = ["--model", world["model"], "--reference", world["train"], "--network", "pixels", "--metrics", METRICS]
+    shared += ["--num_images", "40", "--steps", "2", "--batch_size", "8", "--replicates", "20"]
+    one, two = Path(options.output), Path(options.output + "_two")
+    launch("evaluate.py", *shared, "--output", one)
+    launch("evaluate.py", *shared, "--output", two, processes=2)
+    assert metrics_of(one)["metrics"] == metrics_of(two)["metrics"]
+
+
+# The reference
+
+
+def test_reference_features_are_computed_once(world, options, monkeypatch):
+    run(replace(options, images=str(world["held_out"].with_suffix(""))))
+    seen = []
+    extract = features_module.extract
+    monkeypatch.setattr(features_module, "extract", lambda network, images, *rest: seen.append(len(images)))
+    run(replace(options, images=str(world["held_out"].with_suffix(""))))
+    assert seen == [] and extract
+
+
+def test_exported_statistics_stand_for_the_data(world, options, tmp_path):
+    images = str(world["held_out"].with_suffix(""))
+    file = tmp_path / "statistics.safetensors"
+    found = metrics_of(run(replace(options, images=images, export_reference=str(file))))
+    again = metrics_of(run(replace(options, images=images, reference=str(file))))
+    for name in ("fid", "kid", "precision", "coverage"):
+        assert again["metrics"][name] == found["metrics"][name]
+    key = found["protocol"]["reference"]["key"]
+    assert again["protocol"]["reference"]["key"] == key
+    run(replace(options, images=images, reference=str(file), pin=key))
+    with pytest.raises(ValueError, match=f"has the key {key} and not 123, as --pin demands"):
+        run(replace(options, images=images, reference=str(file), pin="123"))
+
+    small = tmp_path / "small.safetensors"
+    run(replace(options, images=images, export_reference=str(small), export_features=False))
+    only = values(metrics_of(run(replace(options, images=images, reference=str(small), metrics="fid"))))
+    assert only["fid"] == found["metrics"]["fid"]["value"]
+    with pytest.raises(ValueError, match="kid, which needs the reference's features"):
+        run(replace(options, images=images, reference=str(small)))
+
+
+def test_statistics_of_another_network_are_refused(world, options, tmp_path):
+    file = tmp_path / "statistics.safetensors"
+    images = str(world["held_out"].with_suffix(""))
+    run(replace(options, images=images, export_reference=str(file)))
+    with pytest.raises(ValueError, match="made with another network or preprocessing"):
+        run(replace(options, images=images, reference=str(file), network=str(world["judge"])))
+
+
+# Refused
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"images": None}, "Give either --images DIR or --model DIR_OR_REPO."),
+        ({"metrics": "fdi"}, "--metrics names 'fdi', which is no metric; did you mean 'fid'?"),
+        ({"metrics": "accuracy"}, "accuracy, which needs a classifier: give a --judge"),
+        ({"metrics": "memorisation"}, "give --held_out"),
+        ({"metrics": "is"}, "has no classes"),
+        ({"metrics": "fid_infinity"}, "60 images are too few for fid_infinity"),
+        ({"num_images": 5}, "5 images are too few for prdc"),
+        ({"num_images": 61}, "holds 60 images"),
+        ({"reference": None}, "Give --reference"),
+        ({"reference": "nothing"}, "nothing is neither a YAML file"),
+        ({"reference": "nothing.yaml"}, "nothing.yaml cannot be read"),
+        ({"reference": "setup.cfg"}, "setup.cfg is neither a YAML file"),
+        (
+            {"reference": "configs/digits_16_conditional.yaml"},
+            "has images of 16 pixels and 1 channels, but the samples",
+        ),
+        ({"seeds": "0,0"}, "--seeds is '0,0', but must be different"),
+        ({"replicates": 1}, "--replicates is 1"),
+    ],
+)
+def test_refused(changes, sentence, world, options):
+    with pytest.raises(ValueError) as error:
+        run(replace(options, **{"images": str(world["held_out"].with_suffix("")), **changes}))
+    assert sentence in str(error.value)
+    assert not Path(options.output).exists()
+
+
+def test_a_model_of_other_classes_is_refused(world, options, tmp_path):
+    other = write_set(tmp_path / "other", 3)
+    (tmp_path / "other/bee").rename(tmp_path / "other/wasp")
+    with pytest.raises(ValueError, match="give the data that the model was trained on"):
+        run(replace(options, model=str(world["model"]), reference=str(other), num_images=20))
+
+
+def test_the_script_says_it_in_one_sentence(world, options, launch):
+    done = launch(
+        "evaluate.py", "--images", "/nowhere", "--reference", world["train"], "--output", options.output, check=False
+    )
+    assert done.returncode == 1 and done.err.startswith("error: ") and done.err.count("\n") == 1
+
+
+def test_options_of_the_command_line():
+    options = parse_options(EvaluateOptions, ["--model", "runs/a", "--output", "out", "--guidance_scale", "2"], "")
+    assert (options.guidance_scale, options.solver, options.network) == ("2", "dpm", "inception")
+
+
+# The best model of a training run
+
+
+def test_the_best_model_is_kept(tmp_path):
+    def save(text):
+        return lambda folder: (folder / "model").write_text(text)
+
+    best = tmp_path / "best"
+    kept = [keep_best(best, {"distance": {"value": value}}, save(str(value))) for value in (3.0, 2.0, 2.5, 2.0, 1.0)]
+    assert kept == [True, True, False, False, True]
+    assert (best / "model").read_text() == "1.0"
+    (best / "evaluation.json").write_text("{")  # cut short
+    assert keep_best(best, {"distance": {"value": 9.0}}, save("9")) and not list(tmp_path.glob(".writing*"))
+
+
+def test_import_needs_statistics(tmp_path):
+    import torch
+
+    (tmp_path / "bad.safetensors").write_bytes(b"no")
+    with pytest.raises(ValueError, match="cannot be read as reference statistics"):
+        import_reference(tmp_path / "bad.safetensors", load_network("pixels", device=torch.device("cpu")))
