@@ -3,13 +3,13 @@
 import math
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from diffusers import UNet2DModel
 
 from cardiff.config import RunConfig
-from cardiff.evaluation.protocol import Protocol, ProtocolOptions
 from cardiff.evaluation.samples import keep_best, labels_as_in
 from cardiff.hub import save_pipeline
 from cardiff.models import build_pipeline, build_unet, null_class
@@ -18,6 +18,9 @@ from cardiff.plots import save_labelled_grid
 from cardiff.sampling import draw_images, gather_dict, make_solver
 from cardiff.training import Trainer
 from pipelines import ClassConditionalPipeline
+
+if TYPE_CHECKING:
+    from cardiff.evaluation.protocol import Protocol
 
 
 class DiffusionTrainer(Trainer):
@@ -119,8 +122,10 @@ class DiffusionTrainer(Trainer):
             keep_best(self.output_dir / "best", record, lambda folder: self.save_model(model, folder))
 
     @cached_property
-    def protocol(self) -> Protocol:
+    def protocol(self) -> "Protocol":
         """What the evaluations measure with."""
+        from cardiff.evaluation.protocol import Protocol, ProtocolOptions  # two seconds that other runs need not wait
+
         train, data = self.config.train, self.config.data
         options = ProtocolOptions(
             output=str(self.output_dir),

@@ -143,10 +143,6 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
         Returns:
             Logits (B, N).
         """
-        return self.head(self.features(sample, timestep))
-
-    def features(self, sample: torch.Tensor, timestep: int | torch.Tensor) -> torch.Tensor:
-        """What the logits are a linear function of, (B, C'); arguments as of `forward`."""
         timesteps = torch.as_tensor(timestep, device=sample.device).reshape(-1).expand(len(sample))  # (B,)
         embedding = self.time_embedding(self.time_proj(timesteps).to(self.dtype))
         scale = self.input_scale[timesteps.long()].to(sample.dtype)  # some solvers' timesteps are whole floats
@@ -154,7 +150,7 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
         for block in self.down_blocks:
             features, _ = block(features, embedding)
         features = self.mid_block(features, embedding)  # (B, C', H', W')
-        return self.pooling(F.silu(self.norm_out(features)))
+        return self.head(self.pooling(F.silu(self.norm_out(features))))
 
 
 def _check(names: dict, num_classes: int, types: Sequence[str], channels: Sequence[int], head_dim: int) -> None:

@@ -271,7 +271,7 @@ def test_there_are_the_shipped_configs():
 
 
 def test_stanford_cars_from_its_original_layout(tmp_path):
-    from stanford_cars_layout import write_stanford_cars
+    from tests.stanford_cars_layout import write_stanford_cars
 
     write_stanford_cars(tmp_path / "cars")
     options = ["--config", ROOT / "configs/stanford_cars_64_conditional.yaml", *TINY_UNET, "--data.path"]

@@ -204,16 +204,27 @@ def kernel_distance(
     return found["kernel_inception_distance_mean"], found["kernel_inception_distance_std"]
 
 
+def kernel_mean(features: np.ndarray) -> float:
+    """The mean of (x·y/D + 1)³ over all pairs of different images (N, D)."""
+    features, count = features.astype(np.float64), len(features)
+    return float(sum(_off_diagonal(features, rows).sum() for rows in _blocks(count, count)) / (count * (count - 1)))
+
+
 def kernel_estimate(
-    features: np.ndarray, reference: np.ndarray, replicates: int = REPLICATES, seed: int = 0
+    features: np.ndarray,
+    reference: np.ndarray,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    real: float | None = None,
 ) -> Estimate:
     """The kernel distance over all pairs: unbiased MMD² with (x·y/D + 1)³.
 
     Gretton et al., "A kernel two-sample test" (2012), eq. 3. A pair of one image with itself never counts, also where
     a resampled set has it twice. The interval is for the distance of the model itself from this reference, at any
     number of samples; of samples that differ from it by little but chance the standard error is up to 1.5 times too
-    large.
+    large. `real`, the kernel_mean of the reference, spares computing it once more.
     """
+    real = kernel_mean(reference) if real is None else real
     features, reference = features.astype(np.float64), reference.astype(np.float64)
     count = len(features)
     weights = bootstrap_weights(count, replicates, seed)
@@ -224,8 +235,6 @@ def kernel_estimate(
         within += (weights[rows] * (kernel @ weights)).sum(0)
     for rows in _blocks(count, len(reference)):
         across[rows] = _kernel(features[rows], reference).mean(1)
-    real = sum(_off_diagonal(reference, rows).sum() for rows in _blocks(len(reference), len(reference)))
-    real /= len(reference) * (len(reference) - 1)
     pairs = count**2 - (weights**2).sum(0)
     found = within / pairs - 2 * across @ weights / count + real
     return from_bootstrap(found[0], found[1:])
@@ -244,7 +253,12 @@ def _off_diagonal(features: np.ndarray, rows: slice) -> np.ndarray:
 
 
 def precision_recall(
-    features: np.ndarray, reference: np.ndarray, neighbours: int = 3, replicates: int = REPLICATES, seed: int = 0
+    features: np.ndarray,
+    reference: np.ndarray,
+    neighbours: int = 3,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    real_reach: np.ndarray | None = None,
 ) -> tuple[Estimate, Estimate]:
     """Share of samples within reach of a real image, and of real images within reach of a sample.
 
@@ -254,11 +268,12 @@ def precision_recall(
     The interval of precision is for the probability that a sample of the model is within reach. That of recall is for
     its mean over sets of this size, from a jackknife, since repeated samples would be each other's neighbours; it
     errs on the wide side, 1.2 to 1.6 times, as the jackknife does where each sample matters only beside the others.
+    `real_reach`, the squared_reach of the reference, spares computing it once more.
 
     Raises:
         ValueError: There are no more images than neighbours.
     """
-    real_reach = _reach(reference, neighbours)
+    real_reach = squared_reach(reference, neighbours) if real_reach is None else real_reach
     groups = jackknife_groups(len(features), seed=seed)
     reach = _reach_without(features, neighbours, groups)  # (1 + G, N)
     precise = np.empty(len(features), bool)
@@ -273,19 +288,24 @@ def precision_recall(
 
 
 def density_coverage(
-    features: np.ndarray, reference: np.ndarray, neighbours: int = 5, replicates: int = REPLICATES, seed: int = 0
+    features: np.ndarray,
+    reference: np.ndarray,
+    neighbours: int = 5,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    real_reach: np.ndarray | None = None,
 ) -> tuple[Estimate, Estimate]:
     """Real images within whose reach a sample lies, in units of k, and the share of real images that reach a sample.
 
     Naeem et al., "Reliable fidelity and diversity metrics for generative models" (2020), eqs. 4 and 5.
 
     The intervals are for their means over sets of this size: of density, an average over samples, from the bootstrap,
-    and of coverage from the jackknife, as of recall.
+    and of coverage from the jackknife, as of recall. `real_reach` is as of precision_recall.
 
     Raises:
         ValueError: There are no more images than neighbours.
     """
-    reach = _reach(reference, neighbours)
+    reach = squared_reach(reference, neighbours) if real_reach is None else real_reach
     groups = jackknife_groups(len(features), seed=seed)
     reached = np.empty(len(features))
     covered = np.zeros((GROUPS, len(reference)), bool)  # by a sample of each group
@@ -358,7 +378,7 @@ def _blocks(count: int, width: int) -> Iterator[slice]:
     return (slice(first, min(first + size, count)) for first in range(0, count, size))
 
 
-def _reach(features: np.ndarray, neighbours: int) -> np.ndarray:
+def squared_reach(features: np.ndarray, neighbours: int) -> np.ndarray:
     """Squared distance of each image's k-th neighbour in its own set; (N,)."""
     return _reach_without(features, neighbours, None)[0]
 

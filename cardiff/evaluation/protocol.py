@@ -26,7 +26,9 @@ from cardiff.evaluation.distances import (
     inception_estimate,
     infinity_needs,
     kernel_estimate,
+    kernel_mean,
     precision_recall,
+    squared_reach,
 )
 from cardiff.evaluation.features import RealImages, export_reference, extract, import_reference, open_real
 from cardiff.evaluation.intervals import Estimate, bootstrap_weights, from_bootstrap, share
@@ -44,6 +46,8 @@ METRICS = {
     "diversity": {"diversity": True},
     "memorisation": {},
 }
+# What yields which two, with how many neighbours.
+PRDC = ((("precision", "recall"), precision_recall, 3), (("density", "coverage"), density_coverage, 5))
 LIBRARIES = ("torch", "torchvision", "diffusers", "torch-fidelity", "numpy", "scipy")
 
 
@@ -298,13 +302,13 @@ class Protocol:
             measured.extrapolation = frechet_infinity(features, reference.gaussian, replicates, seed)
             found["fid_infinity"] = measured.extrapolation.estimate
         if "kid" in metrics:
-            found["kid"] = kernel_estimate(features, reference.features, replicates, seed)
+            found["kid"] = kernel_estimate(features, reference.features, replicates, seed, self._real_kernel)
         if "is" in metrics:
             found["is"] = inception_estimate(logits, replicates, seed)
         if "prdc" in metrics:
-            how = {"replicates": replicates, "seed": seed}
-            found["precision"], found["recall"] = precision_recall(features, reference.features, **how)
-            found["density"], found["coverage"] = density_coverage(features, reference.features, **how)
+            for names, compute, k in PRDC:
+                estimates = compute(features, reference.features, k, replicates, seed, self._real_reach[k])
+                found |= dict(zip(names, estimates))
         if self.columns is not None and judged is not None:
             measured.read = judged[:, self.columns].argmax(1)
         if "accuracy" in metrics and measured.read is not None:
@@ -317,6 +321,14 @@ class Protocol:
         if "memorisation" in metrics:
             measured.memorisation = memorisation(features, reference.features, self.held_out.features)
         return measured
+
+    @cached_property
+    def _real_kernel(self) -> float:
+        return kernel_mean(self.reference.features)
+
+    @cached_property
+    def _real_reach(self) -> dict[int, np.ndarray]:
+        return {k: squared_reach(self.reference.features, k) for _, _, k in PRDC}
 
     @cached_property
     def _by_class(self) -> list[np.ndarray] | None:
