@@ -179,6 +179,17 @@ def run(options: SampleOptions, progress: Callable[[int], object] | None = None)
     Raises:
         ValueError: An option that does not fit the model, or an output folder of other options.
     """
+    plan = make_plan(options, progress)
+    state = PartialState()
+    return _draw_grid(plan, state) if options.grid is not None else _fill_folder(plan, state)
+
+
+def make_plan(options: SampleOptions, progress: Callable[[int], object] | None = None) -> "Plan":
+    """Load the model and all that the options name, and check that they fit; arguments as of `run`.
+
+    Raises:
+        ValueError: An option that does not fit the model.
+    """
     state = PartialState()
     if (options.output is None) == (options.grid is None):
         raise ValueError("Give either --output DIR for single images or --grid FILE for a labelled grid.")
@@ -200,14 +211,15 @@ def run(options: SampleOptions, progress: Callable[[int], object] | None = None)
         guidance = make_guidance(options, pipeline)
     labels = _labels(pipeline, guidance.arguments.get("classifier"), options.labels)
     pipeline.check(labels, **guidance.arguments)
-    plan = _Plan(pipeline, options, labels, guidance, timesteps, progress)
-    return _draw_grid(plan, state) if options.grid is not None else _fill_folder(plan, folder, state)
+    return Plan(folder, pipeline, options, labels, guidance, timesteps, progress)
 
 
 @dataclass
-class _Plan:
+class Plan:
     """What is to be drawn, and with what."""
 
+    folder: Path
+    """Of the model."""
     pipeline: ClassConditionalPipeline
     options: SampleOptions
     labels: list[int | dict] | None
@@ -238,7 +250,7 @@ class _Plan:
                 yield bar.update
 
 
-def _draw_grid(plan: _Plan, state: PartialState) -> Path:
+def _draw_grid(plan: Plan, state: PartialState) -> Path:
     options, variants, labels = plan.options, plan.guidance.variants, plan.labels
     rows = labels if labels is not None else [None]
     columns = max(1, (options.num_images or 8 * len(rows)) // len(rows))
@@ -258,13 +270,13 @@ def _draw_grid(plan: _Plan, state: PartialState) -> Path:
     return path
 
 
-def _fill_folder(plan: _Plan, folder: Path, state: PartialState) -> Path:
+def _fill_folder(plan: Plan, state: PartialState) -> Path:
     options, variants, labels = plan.options, plan.guidance.variants, plan.labels
     output = Path(options.output)
     turns = len(labels or [None]) * len(variants)
     count = options.num_images or 8 * turns
     identity = {
-        "weights_sha256": file_hash(weights_file(folder)),
+        "weights_sha256": file_hash(weights_file(plan.folder)),
         "labels": labels,
         **{name: values[0] if len(variants) == 1 else values for name, values in plan.guidance.numbers.items()},
         "solver": options.solver,
@@ -292,7 +304,7 @@ def _fill_folder(plan: _Plan, folder: Path, state: PartialState) -> Path:
     return output
 
 
-def _draw_batch(plan: _Plan, batch: range, identity: dict, output: Path) -> None:
+def _draw_batch(plan: Plan, batch: range, identity: dict, output: Path) -> None:
     """Draw and write a batch. All labels are drawn with the first variant, then all with the next, and so on."""
     labels, variants = plan.labels or [None], plan.guidance.variants
     chosen = [labels[i % len(labels)] for i in batch]

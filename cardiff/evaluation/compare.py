@@ -15,10 +15,10 @@ from cardiff.evaluation.images import read_folder
 from cardiff.evaluation.intervals import Estimate
 from cardiff.evaluation.protocol import Protocol, ProtocolOptions
 from cardiff.evaluation.run import class_shares, read_seeds
-from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in
+from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options
 from cardiff.guidance import GuidanceOptions
 from cardiff.hub import find_model
-from cardiff.sampling import SOLVERS, DrawOptions
+from cardiff.sampling import SOLVERS, DrawOptions, make_plan
 
 
 @dataclass(kw_only=True)
@@ -128,6 +128,9 @@ class Comparison:
         self.entrants = self._entrants()
         models = [model for entrant in self.entrants for model in entrant.models]
         size = models[0].resolution, models[0].channels
+        for entrant in self.entrants:  # refuses before the long work starts
+            for setting in entrant.settings:
+                make_plan(sample_options(entrant.models[0].folder, self.output, _draw_options(options, setting)))
         for model in models:
             if (model.resolution, model.channels) != size:
                 raise ValueError(

@@ -11,9 +11,9 @@ from tqdm.auto import tqdm
 from cardiff.evaluation.images import ImageSet, read_folder
 from cardiff.evaluation.protocol import Protocol, ProtocolOptions
 from cardiff.evaluation.report import write_report
-from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in
+from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options
 from cardiff.hub import find_model
-from cardiff.sampling import DrawOptions
+from cardiff.sampling import DrawOptions, make_plan
 
 MOST_IMAGES = 50_000
 """Samples by default, at most: the number that published FIDs are measured at."""
@@ -52,6 +52,7 @@ def run(options: EvaluateOptions) -> Path:
     if options.model is not None:
         with state.main_process_first():
             facts = ModelFacts(find_model(options.model, options.revision))
+        make_plan(sample_options(facts.folder, output, options))  # refuses before the long work starts
         if options.reference is None:
             options.reference = _own_config(facts, options.model)
         size = facts.resolution, facts.channels

@@ -40,11 +40,23 @@ def draw_folder(
     progress: Callable[[int], object] | None = None,
 ) -> Path:
     """Draw images into a folder, or go on with it; `labels` are of the whole series, of which `count` are drawn."""
-    shared = {field.name: getattr(options, field.name) for field in fields(DrawOptions)}
-    sampling = SampleOptions(
-        **shared, model=str(model), output=str(output), labels=labels, num_images=count, seed=seed
-    )
+    sampling = sample_options(model, output, options, labels=labels, num_images=count, seed=seed)
     return run_sampling(sampling, progress)
+
+
+def sample_options(model: Path | str, output: Path, options: DrawOptions, **more) -> SampleOptions:
+    """The options of sample.py that draw with these.
+
+    Raises:
+        ValueError: Several guidance scales, which sample.py would take in turn.
+    """
+    for name in ("guidance_scale", "classifier_scale"):
+        if "," in getattr(options, name):
+            raise ValueError(
+                f"--{name} is {getattr(options, name)!r}, but images are measured at one: compare.py sweeps."
+            )
+    shared = {field.name: getattr(options, field.name) for field in fields(DrawOptions)}
+    return SampleOptions(**shared, model=str(model), output=str(output), **more)
 
 
 class ModelFacts:

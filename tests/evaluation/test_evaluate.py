@@ -229,6 +229,24 @@ def test_refused(changes, sentence, world, options):
     assert not Path(options.output).exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"guidance_scale": "1,2"}, "--guidance_scale is '1,2', but images are measured at one"),
+        ({"solver": "dmp"}, "There is no solver 'dmp'"),
+        ({"solver": "ddim", "steps": 30}, "DDIM with trailing spacing needs a divisor"),
+        ({"guidance_interval": "1"}, "--guidance_interval is 1"),
+    ],
+)
+def test_a_drawing_that_cannot_be_is_refused_before_anything_is_computed(
+    changes, sentence, world, options, monkeypatch
+):
+    monkeypatch.setattr(features_module, "extract", None)
+    with pytest.raises(ValueError) as error:
+        run(replace(options, model=str(world["model"]), reference="nothing", **changes))
+    assert sentence in str(error.value)
+
+
 def test_a_model_of_other_classes_is_refused(world, options, tmp_path):
     other = write_set(tmp_path / "other", 3)
     (tmp_path / "other/bee").rename(tmp_path / "other/wasp")
