@@ -49,7 +49,7 @@ def main():
             config = ROOT / f"configs/digits_16_{kind}.yaml"
             script.main(["--config", str(config), "--output_dir", str(run), *data, "--train.seed", seed])
             runs.append(f"{kind}={run}")
-    for seed, name in enumerate(("features", "judge")):
+    for seed, name in enumerate(("reader", "judge")):
         config = ROOT / "configs/digits_16_classifier.yaml"
         arguments = ["--config", str(config), "--output_dir", str(folder / name), *data, "--train.seed", str(seed)]
         train_classifier.main([*arguments, "--train.held_out", "0"])
@@ -59,7 +59,7 @@ def main():
     held_out = folder / "held_out.yaml"
     held_out.write_text(yaml.safe_dump({"data": {**section, "data_files": str(files["test"])}}))
     swept = {name: getattr(options, name) for name in ("guidance_scale", "solver", "steps", "halvings")}
-    given = {"network": folder / "features", "judge": folder / "judge", "held_out": held_out, **swept}
+    given = {"network": folder / "reader", "judge": folder / "judge", "held_out": held_out, **swept}
     given |= {"metrics": "fid,fid_infinity,kid,prdc,accuracy,diversity,memorisation"}
     output = folder / ("report" if options.seeds == "0" else f"report_{options.seeds.replace(',', '_')}")
     compare.main([*runs, "--output", str(output), *(p for name, v in given.items() for p in (f"--{name}", str(v)))])

@@ -28,11 +28,13 @@ def relative_diversity(
         replicates: Bootstrap replicates.
         seed: Of the resampling.
 
+    The classes are resampled by themselves, whether they were asked for or read.
+
     Returns:
         The ratio, 1 for samples as diverse as the data. A pair of an image with itself never counts, also where a
         resampled set has it twice.
     """
-    weights = bootstrap_weights(len(features), replicates, seed)
+    weights = bootstrap_weights(len(features), replicates, seed, labels)
     weights = np.concatenate([np.ones((1, len(features))), weights])  # (1 + R, N): the set itself first
     ratios = []
     for label, of_data in enumerate(real):
@@ -41,7 +43,7 @@ def relative_diversity(
             continue
         distances, mine = _distances(features[members]), weights[:, members]
         pairs = mine.sum(1) ** 2 - (mine**2).sum(1)
-        with np.errstate(invalid="ignore"):  # a resampled set may have lost a small class
+        with np.errstate(invalid="ignore"):  # of a class of two, a resampled set may have one image twice
             ratios.append(((mine @ distances) * mine).sum(1) / pairs / of_data)
     found = np.nanmean(ratios, axis=0)
     return from_bootstrap(found[0], found[1:])

@@ -13,12 +13,15 @@ from tqdm.auto import tqdm
 
 from cardiff.evaluation.images import read_folder
 from cardiff.evaluation.intervals import Estimate
-from cardiff.evaluation.protocol import Protocol, ProtocolOptions
+from cardiff.evaluation.protocol import Protocol, ProtocolOptions, loss
 from cardiff.evaluation.run import class_shares, read_seeds
 from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options
 from cardiff.guidance import GuidanceOptions
 from cardiff.hub import find_model
 from cardiff.sampling import SOLVERS, DrawOptions, make_plan
+
+# Raise it when the same images would give other figures.
+METHOD_VERSION = 1
 
 
 @dataclass(kw_only=True)
@@ -230,8 +233,8 @@ class Comparison:
 
     def _better_half(self, entrant: Entrant, settings: list[Setting]) -> list[Setting]:
         """The better half by `rank_by`, and the setting that is compared with the other runs whatever comes."""
-        more = self.protocol.names[self.options.rank_by]
-        ranked = sorted(settings, key=lambda s: entrant.mean(s, self.options.rank_by), reverse=more)
+        by = self.options.rank_by
+        ranked = sorted(settings, key=lambda s: loss(entrant.mean(s, by), self.protocol.names[by]))
         kept = ranked[: -(-len(ranked) // 2)]
         return [setting for setting in settings if setting in kept or setting == base_setting(entrant)]
 
@@ -279,7 +282,16 @@ class Comparison:
         """What decides a trial's figures."""
         how = {f.name: getattr(self.options, f.name) for f in fields(DrawOptions) if f.name != "batch_size"}
         protocol = {name: value for name, value in self.protocol.record().items() if name != "device"}
-        what = [model.record["weights_sha256"], str(setting), seed, count, how, protocol, self.counts[-1]]
+        what = [
+            model.record["weights_sha256"],
+            str(setting),
+            seed,
+            count,
+            how,
+            protocol,
+            self.counts[-1],
+            METHOD_VERSION,
+        ]
         return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
     def _read_known(self) -> dict[str, dict]:
@@ -310,10 +322,10 @@ def base_setting(entrant: Entrant) -> Setting:
     return next((s for s in same if s.guidance_scale in (None, 1.0)), first)
 
 
-def best_setting(entrant: Entrant, metric: str, more: bool, count: int) -> Setting:
+def best_setting(entrant: Entrant, metric: str, aim: bool | float, count: int) -> Setting:
     """The best of the settings that were measured at `count` images."""
     full = [setting for setting, trials in entrant.trials.items() if trials[0].count == count]
-    return (max if more else min)(full, key=lambda setting: entrant.mean(setting, metric))
+    return min(full, key=lambda setting: loss(entrant.mean(setting, metric), aim))
 
 
 def _draw_options(options: CompareOptions, setting: Setting) -> DrawOptions:

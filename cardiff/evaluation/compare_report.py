@@ -9,7 +9,7 @@ from cardiff.evaluation import differences
 from cardiff.evaluation.compare import CompareOptions, Comparison, Entrant, Setting, Trial, base_setting, best_setting
 from cardiff.evaluation.figures import COLOURS, GREY, new_figure
 from cardiff.evaluation.images import read_folder
-from cardiff.evaluation.report import EXPLAINED, as_html, interval, metric_name, number, summary
+from cardiff.evaluation.report import EXPLAINED, arrow, as_html, data_name, interval, metric_name, number, summary
 from cardiff.plots import save_labelled_grid
 
 CURVES = ("fid", "kid", "precision", "recall", "accuracy", "diversity")
@@ -72,14 +72,13 @@ def _sections(comparison: Comparison, best: dict[str, Setting], record: dict) ->
     names = " and ".join(entrant.name for entrant in entrants)
     lines = [f"# Comparison of {names}", ""]
     lines += [
-        f"{comparison.counts[-1]:,} images of each setting against {data['images']:,} images of {data['path']}, split "
-        f"{data['split']}, in the features of {protocol.network.name}. Image i of every setting starts from the same "
-        f"noise; classes are as frequent as in the data. {differences.training_cost(comparison)}",
+        f"{comparison.counts[-1]:,} images of each setting against {data['images']:,} images of {data_name(data)}, "
+        f"split {data['split']}, in the features of {protocol.network.name}. Image i of every setting starts from the "
+        f"same noise; classes are as frequent as in the data. {differences.training_cost(comparison)}",
         "",
         "## What came out",
         "",
-        *(f"- {sentence}" for sentence in _findings(comparison, best)),
-        "",
+        *_findings(comparison, best),
         *_final_table(comparison, best, record),
         "",
     ]
@@ -101,7 +100,7 @@ def _sections(comparison: Comparison, best: dict[str, Setting], record: dict) ->
 
 
 def _findings(comparison: Comparison, best: dict[str, Setting]) -> list[str]:
-    """Every run against the last one, at the common setting and at the best of each; then guidance."""
+    """Every run against the last one, at the common setting and at the best of each; then guidance and copies."""
     *others, last = comparison.entrants
     said = []
     for entrant in others:
@@ -109,23 +108,25 @@ def _findings(comparison: Comparison, best: dict[str, Setting]) -> list[str]:
         for ours, theirs in dict.fromkeys(pairs):
             said += differences.sentences(comparison, entrant, ours, last, theirs)
     for entrant in comparison.entrants:
-        sentence = differences.guidance_sentence(comparison, entrant)
-        said += [sentence] if sentence else []
-    said += [sentence for entrant in comparison.entrants if (sentence := _copies(entrant, best[entrant.name]))]
+        for sentence in (
+            differences.guidance_sentence(comparison, entrant),
+            _copies(entrant, best[entrant.name]),
+        ):
+            said += [] if sentence is None else [sentence, ""]
     return said
 
 
 def _copies(entrant: Entrant, setting: Setting) -> str | None:
     """What was found of memorisation in the best setting."""
     found = [trial.memorisation for trial in entrant.trials[setting] if trial.memorisation is not None]
-    return f"{entrant.name} ({setting}): {found[0]['sentence']}" if found else None
+    return f"**Memorisation**, {entrant.name} ({setting}): {found[0]['sentence']}" if found else None
 
 
 def _final_table(comparison: Comparison, best: dict[str, Setting], record: dict) -> list[str]:
     """The settings that were measured at the full number of images."""
     protocol = comparison.protocol
     names = list(protocol.names)
-    heads = ["run", "setting", "evaluations", *(f"{metric_name(protocol, n)} {_arrow(protocol, n)}" for n in names)]
+    heads = ["run", "setting", "evaluations", *(f"{metric_name(protocol, n)} {arrow(protocol, n)}" for n in names)]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for entrant in comparison.entrants:
         for setting, trials in entrant.trials.items():
@@ -155,24 +156,20 @@ def _cells(trials: list[Trial], names: list[str]) -> list[str]:
             values = np.array([estimate.value for estimate in found])
             cells.append(f"{number(values.mean())} ± {number(values.std(ddof=1))}")
         else:
-            cells.append(f"{number(found[0].value)} ({interval(found[0].to_dict())})")
+            cells.append(f"{number(found[0].value)} ({interval(found[0].to_dict(), name)})")
     return cells
 
 
 def _first_table(comparison: Comparison) -> list[str]:
     """All settings at the number of images that all were measured at."""
     protocol, names = comparison.protocol, list(comparison.protocol.names)
-    heads = ["run", "setting", "evaluations", *(f"{metric_name(protocol, n)} {_arrow(protocol, n)}" for n in names)]
+    heads = ["run", "setting", "evaluations", *(f"{metric_name(protocol, n)} {arrow(protocol, n)}" for n in names)]
     lines = [f"At {comparison.counts[0]:,} images; the better half went on.", ""]
     lines += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for entrant in comparison.entrants:
         for setting, trials in entrant.first.items():
             lines.append(f"| {' | '.join([entrant.name, str(setting), *_cells(trials, names)])} |")
     return lines
-
-
-def _arrow(protocol, name: str) -> str:
-    return "↑" if protocol.names[name] else "↓"
 
 
 def _caption(comparison: Comparison) -> str:
@@ -222,7 +219,7 @@ def _draw_curves(comparison: Comparison, path: Path) -> None:
                     panel.axhline(values[0], color=colour, linestyle=styles[turn % len(styles)], label=label)
             lines += 1
     for name, panel in zip(names, axes.flat):
-        panel.set(xlabel="guidance scale w", ylabel=f"{metric_name(protocol, name)} {_arrow(protocol, name)}")
+        panel.set(xlabel="guidance scale w", ylabel=f"{metric_name(protocol, name)} {arrow(protocol, name)}")
         panel.grid(alpha=0.3)
     for panel in list(axes.flat)[len(names) :]:
         panel.axis("off")
@@ -238,18 +235,21 @@ def _draw_steps(comparison: Comparison, best: dict[str, Setting], path: Path) ->
         return False
     figure = new_figure(6.5, 4)
     axes = figure.add_subplot()
-    turn = 0
+    turn, costs = 0, set()
     for entrant in comparison.entrants:
         scales = [base_setting(entrant).guidance_scale, best[entrant.name].guidance_scale]
         for scale, solver in dict.fromkeys((w, s.solver) for w in scales for s in entrant.settings):
             same = [s for s in entrant.settings if (s.solver, s.guidance_scale) == (solver, scale)]
             values, bars = _line(entrant, sorted(same, key=lambda s: s.steps), metric)
             cost = [sum(entrant.first[s][0].evaluations.values()) for s in sorted(same, key=lambda s: s.steps)]
+            costs |= set(cost)
             guided = "" if scale is None else f", w = {scale:g}"
             look = {"color": COLOURS[turn % len(COLOURS)], "linestyle": "-" if entrant.conditional else "--"}
             axes.errorbar(cost, values, bars, marker="o", capsize=2, label=f"{entrant.name}, {solver}{guided}", **look)
             turn += 1
     axes.set(xlabel="network evaluations an image", ylabel=metric_name(comparison.protocol, metric), xscale="log")
+    axes.set_xticks(sorted(costs), [f"{cost:g}" for cost in sorted(costs)])
+    axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=110)

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.stats import ttest_ind
 
 from cardiff.evaluation.compare import Comparison, Entrant, Setting, Trial
+from cardiff.evaluation.protocol import loss
 from cardiff.evaluation.report import metric_name, number
 
 
@@ -17,8 +18,8 @@ class Difference:
     value: float
     low: float
     high: float
-    relative: float
-    """The difference as a share of the second."""
+    means: tuple[float, float]
+    """The two figures."""
 
     @property
     def certain(self) -> bool:
@@ -43,7 +44,7 @@ def difference(first: list[Trial], second: list[Trial], metric: str) -> Differen
     else:
         error = np.hypot(*(np.sqrt(sum(e.standard_error**2 for e in side)) / len(side) for side in (ours, theirs)))
         low, high = value - 1.96 * error, value + 1.96 * error
-    return Difference(metric, value, float(low), float(high), value / means[1] if means[1] else float("nan"))
+    return Difference(metric, value, float(low), float(high), tuple(means))
 
 
 def training_cost(comparison: Comparison) -> str:
@@ -61,7 +62,7 @@ def training_cost(comparison: Comparison) -> str:
 
 
 def sentences(comparison: Comparison, ours: Entrant, setting: Setting, theirs: Entrant, other: Setting) -> list[str]:
-    """What tells `ours` at `setting` from `theirs` at `other`, a sentence a finding."""
+    """What tells `ours` at `setting` from `theirs` at `other`: lines of Markdown, a sentence a finding."""
     protocol = comparison.protocol
     first, second = ours.trials[setting], theirs.trials[other]
     found = {name: difference(first, second, name) for name in protocol.names if _in_both(first, second, name)}
@@ -70,14 +71,15 @@ def sentences(comparison: Comparison, ours: Entrant, setting: Setting, theirs: E
         if name in ("density", "coverage", "class_shift"):
             continue
         reach = f"{number(gap.low)} to {number(gap.high)}"
-        better = "better" if (gap.value > 0) == protocol.names[name] else "worse"
+        aim, (ours_is, theirs_is) = protocol.names[name], gap.means
+        better = "better" if loss(ours_is, aim) < loss(theirs_is, aim) else "worse"
         what = f"{metric_name(protocol, name)} {number(abs(gap.value))} {'higher' if gap.value > 0 else 'lower'}"
         if gap.certain:
             said.append(f"{what} ({better}; 95% interval of the difference {reach}).")
         else:
             said.append(f"{what}, which is not told from nothing (95% interval of the difference {reach}).")
-    said = [f"{ours.name} ({setting}) against {theirs.name} ({other}): {said[0]}", *said[1:]] if said else []
-    return said + _made_of(comparison, first, second, ours, theirs)
+    said += _made_of(comparison, first, second, ours, theirs)
+    return [f"**{ours.name}** ({setting}) against **{theirs.name}** ({other}):", "", *(f"- {s}" for s in said), ""]
 
 
 def _in_both(first: list[Trial], second: list[Trial], name: str) -> bool:
@@ -133,12 +135,12 @@ def guidance_sentence(comparison: Comparison, entrant: Entrant) -> str | None:
             if _in_both(entrant.first[setting], [], name)
         ]
         if len(values) == len(line):
-            best = int(np.argmax(values) if comparison.protocol.names[name] else np.argmin(values))
+            best = int(np.argmin([loss(value, comparison.protocol.names[name]) for value in values]))
             told = [f"{number(values[i])} at w = {line[i].guidance_scale:g}" for i in (0, best, -1)]
             called = metric_name(comparison.protocol, name)
             parts.append(f"{called} {told[0]}, best {told[1]}, {told[2]}")
     count = entrant.first[start][0].count
-    return f"{entrant.name}, {start.solver}, {start.steps} steps, {count:,} images each: {'; '.join(parts)}."
+    return f"**Guidance**, {entrant.name}, {start.solver}, {start.steps} steps, {count:,} images: {'; '.join(parts)}."
 
 
 def class_gains(first: list[Trial], second: list[Trial]) -> list[dict]:

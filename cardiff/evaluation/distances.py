@@ -114,7 +114,11 @@ def frechet_influence(features: np.ndarray, reference: Gaussian) -> np.ndarray:
 
 
 def frechet_estimate(
-    features: np.ndarray, reference: Gaussian, replicates: int = REPLICATES, seed: int = 0
+    features: np.ndarray,
+    reference: Gaussian,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    strata: np.ndarray | None = None,
 ) -> Estimate:
     """The Fréchet distance at this number of samples: the interval is for its mean over sets of this size.
 
@@ -123,7 +127,7 @@ def frechet_estimate(
     those of the bootstrap itself are with few samples for each dimension (2 to 4 times). Of samples that differ from
     the reference by little but chance the standard error is up to 1.5 times too large.
     """
-    weights = bootstrap_weights(len(features), replicates, seed)
+    weights = bootstrap_weights(len(features), replicates, seed, strata)
     changes = weights @ frechet_influence(features, reference) / len(features)
     return from_bootstrap(frechet_distance(features, reference), changes)
 
@@ -147,13 +151,18 @@ def infinity_needs(dimension: int) -> int:
 
 
 def frechet_infinity(
-    features: np.ndarray, reference: Gaussian, replicates: int = REPLICATES, seed: int = 0
+    features: np.ndarray,
+    reference: Gaussian,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    strata: np.ndarray | None = None,
 ) -> Extrapolation:
     """The Fréchet distance at infinitely many samples: the intercept of a straight line in 1/N.
 
     Chong and Forsyth, "Effectively unbiased FID and Inception Score and where to find them" (2020), section 4. At each
-    size it is averaged over disjoint subsets that together are all samples. The interval is for the distance of the
-    model itself from this reference.
+    size it is averaged over disjoint subsets that together are all samples, each with the classes in the shares that
+    all have, if they were asked for: subsets at random would be further from the data for another reason than their
+    size. The interval is for the distance of the model itself from this reference.
 
     Raises:
         ValueError: There are too few samples for such a line.
@@ -165,12 +174,11 @@ def frechet_infinity(
             f"{count} samples are too few to extrapolate a Fréchet distance in {dimension} dimensions: draw at least "
             f"{infinity_needs(dimension)}, or report it at this number of samples."
         )
-    at_all = frechet_estimate(features, reference, replicates, seed)
-    rng = np.random.default_rng(seed)
+    at_all = frechet_estimate(features, reference, replicates, seed, strata)
     distances = []
     for part in parts:
-        subsets = np.array_split(rng.permutation(count), part)
-        distances.append(np.mean([frechet_distance(features[rows], reference) for rows in subsets]))
+        subset = jackknife_groups(count, part, seed, strata)
+        distances.append(np.mean([frechet_distance(features[subset == n], reference) for n in range(part)]))
     # A partition into m subsets has the first-order noise of all samples and second-order noise of its own, whose
     # variance grows as m − 1. So the best line goes through the distance at all samples.
     slope = (np.array(distances) - at_all.value).sum() / (parts - 1).sum()  # in m, as 1/size = m/N
@@ -216,6 +224,7 @@ def kernel_estimate(
     replicates: int = REPLICATES,
     seed: int = 0,
     real: float | None = None,
+    strata: np.ndarray | None = None,
 ) -> Estimate:
     """The kernel distance over all pairs: unbiased MMD² with (x·y/D + 1)³.
 
@@ -223,21 +232,47 @@ def kernel_estimate(
     a resampled set has it twice. The interval is for the distance of the model itself from this reference, at any
     number of samples; of samples that differ from it by little but chance the standard error is up to 1.5 times too
     large. `real`, the kernel_mean of the reference, spares computing it once more.
+
+    Of samples whose classes were asked for, `strata` (N,), too few pairs are of one class: two different images of a
+    class of n in N are n(n − 1) pairs in N², where independent samples have n². So those pairs count n/(n − 1) times.
     """
     real = kernel_mean(reference) if real is None else real
     features, reference = features.astype(np.float64), reference.astype(np.float64)
     count = len(features)
-    weights = bootstrap_weights(count, replicates, seed)
+    weights = bootstrap_weights(count, replicates, seed, strata)
     weights = np.vstack([np.ones(count), weights]).T  # (N, 1 + R): the set itself first
-    within, across = np.zeros(weights.shape[1]), np.empty(count)
-    for rows in _blocks(count, count):
-        kernel = _off_diagonal(features, rows)
-        within += (weights[rows] * (kernel @ weights)).sum(0)
+    within, across = _pairs(features, weights), np.empty(count)
     for rows in _blocks(count, len(reference)):
         across[rows] = _kernel(features[rows], reference).mean(1)
-    pairs = count**2 - (weights**2).sum(0)
-    found = within / pairs - 2 * across @ weights / count + real
+    if strata is None:
+        within /= count**2 - (weights**2).sum(0)
+    else:
+        within = _completed(within, features, weights, strata) / count**2
+    found = within - 2 * across @ weights / count + real
     return from_bootstrap(found[0], found[1:])
+
+
+def _pairs(features: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Sums of the kernel over all pairs of different images, for each column of weights (N, W); (W,)."""
+    found = np.zeros(weights.shape[1])
+    for rows in _blocks(len(features), len(features)):
+        found += (weights[rows] * (_off_diagonal(features, rows) @ weights)).sum(0)
+    return found
+
+
+def _completed(within: np.ndarray, features: np.ndarray, weights: np.ndarray, strata: np.ndarray) -> np.ndarray:
+    """Those sums with the pairs of one class weighted up to as many as independent samples have."""
+    sums, means, counts = [], [], []
+    for label in np.unique(strata):
+        members = strata == label
+        mine = weights[members]
+        pairs = members.sum() ** 2 - (mine**2).sum(0)
+        sums.append(_pairs(features[members], mine))
+        means.append(np.divide(sums[-1], pairs, out=np.full(len(pairs), np.nan), where=pairs > 0))
+        counts.append(members.sum())
+    # A class of a single image has no pair: its pairs are taken to be as those of the other classes.
+    means = np.where(np.isnan(means), np.nanmean(means, 0), means)
+    return within - np.sum(sums, 0) + np.square(counts) @ means
 
 
 def _kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -259,6 +294,7 @@ def precision_recall(
     replicates: int = REPLICATES,
     seed: int = 0,
     real_reach: np.ndarray | None = None,
+    strata: np.ndarray | None = None,
 ) -> tuple[Estimate, Estimate]:
     """Share of samples within reach of a real image, and of real images within reach of a sample.
 
@@ -274,7 +310,7 @@ def precision_recall(
         ValueError: There are no more images than neighbours.
     """
     real_reach = squared_reach(reference, neighbours) if real_reach is None else real_reach
-    groups = jackknife_groups(len(features), seed=seed)
+    groups = jackknife_groups(len(features), seed=seed, strata=strata)
     reach = _reach_without(features, neighbours, groups)  # (1 + G, N)
     precise = np.empty(len(features), bool)
     recalled = np.zeros((len(reach), len(reference)), bool)
@@ -284,7 +320,7 @@ def precision_recall(
         for found, radii in zip(recalled, reach[:, rows]):
             found |= (distances <= radii[:, None]).any(0)
     recall = recalled.mean(1)
-    return share(precise, replicates, seed), from_jackknife(recall[0], recall[1:])
+    return share(precise, replicates, seed, strata), from_jackknife(recall[0], recall[1:])
 
 
 def density_coverage(
@@ -294,6 +330,7 @@ def density_coverage(
     replicates: int = REPLICATES,
     seed: int = 0,
     real_reach: np.ndarray | None = None,
+    strata: np.ndarray | None = None,
 ) -> tuple[Estimate, Estimate]:
     """Real images within whose reach a sample lies, in units of k, and the share of real images that reach a sample.
 
@@ -306,7 +343,7 @@ def density_coverage(
         ValueError: There are no more images than neighbours.
     """
     reach = squared_reach(reference, neighbours) if real_reach is None else real_reach
-    groups = jackknife_groups(len(features), seed=seed)
+    groups = jackknife_groups(len(features), seed=seed, strata=strata)
     reached = np.empty(len(features))
     covered = np.zeros((GROUPS, len(reference)), bool)  # by a sample of each group
     for rows in _blocks(len(features), len(reference)):
@@ -316,7 +353,7 @@ def density_coverage(
             covered[group] |= within[groups[rows] == group].any(0)
     times = covered.sum(0)
     without = (times - covered > 0).mean(1)
-    return mean(reached / neighbours, replicates, seed), from_jackknife((times > 0).mean(), without)
+    return mean(reached / neighbours, replicates, seed, strata), from_jackknife((times > 0).mean(), without)
 
 
 def inception_score(logits: np.ndarray, splits: int = 10) -> tuple[float, float]:
@@ -328,10 +365,12 @@ def inception_score(logits: np.ndarray, splits: int = 10) -> tuple[float, float]
     return found["inception_score_mean"], found["inception_score_std"]
 
 
-def inception_estimate(logits: np.ndarray, replicates: int = REPLICATES, seed: int = 0) -> Estimate:
+def inception_estimate(
+    logits: np.ndarray, replicates: int = REPLICATES, seed: int = 0, strata: np.ndarray | None = None
+) -> Estimate:
     """The same of all samples in one: the interval is for its mean over sets of this size."""
     p = softmax(logits.astype(np.float64), axis=1)
-    weights = bootstrap_weights(len(p), replicates, seed)
+    weights = bootstrap_weights(len(p), replicates, seed, strata)
     weights = np.vstack([np.ones(len(p)), weights]) / len(p)  # (1 + R, N): the set itself first
     found = np.exp(entr(weights @ p).sum(1) - weights @ entr(p).sum(1))
     return from_bootstrap(found[0], found[1:])

@@ -99,21 +99,30 @@ class Estimate:
         return cls(record["value"], np.array(record["deviations"]), record["method"], bounds)
 
 
-def bootstrap_weights(count: int, replicates: int = REPLICATES, seed: int = 0) -> np.ndarray:
+def bootstrap_weights(
+    count: int, replicates: int = REPLICATES, seed: int = 0, strata: np.ndarray | None = None
+) -> np.ndarray:
     """How often each of `count` images is drawn in each of so many draws with replacement; int32 (R, N).
 
     They hang on the arguments alone, so image i of one set and image i of another, drawn from the same noise, are
     resampled together, and sets of different sizes independently.
+
+    With `strata` (N,) each class is resampled by itself. That is for samples whose classes were asked for: how many
+    there are of each was not left to chance, so it must not be in the interval.
     """
     rng = np.random.default_rng([seed, count])
     draws = np.empty((replicates, count), np.int32)
+    classes = [np.arange(count)] if strata is None else [np.flatnonzero(strata == c) for c in np.unique(strata)]
     for row in draws:
-        row[:] = np.bincount(rng.integers(count, size=count), minlength=count)
+        for members in classes:
+            row[members] = np.bincount(rng.integers(len(members), size=len(members)), minlength=len(members))
     return draws
 
 
-def jackknife_groups(count: int, groups: int = GROUPS, seed: int = 0) -> np.ndarray:
+def jackknife_groups(count: int, groups: int = GROUPS, seed: int = 0, strata: np.ndarray | None = None) -> np.ndarray:
     """A group for each of `count` images, at random and of equal sizes; (N,), from the arguments alone.
+
+    With `strata` (N,) every group has the classes in equal shares, as nearly as whole numbers allow.
 
     For statistics of nearest neighbours, which the bootstrap breaks: there a repeated image is its own neighbour.
 
@@ -122,7 +131,13 @@ def jackknife_groups(count: int, groups: int = GROUPS, seed: int = 0) -> np.ndar
     """
     if count < groups:
         raise ValueError(f"{count} images are too few for {groups} groups: give at least {groups}.")
-    return np.random.default_rng([seed, count]).permutation(np.arange(count) % groups)
+    rng = np.random.default_rng([seed, count])
+    if strata is None:
+        return rng.permutation(np.arange(count) % groups)
+    shuffled = rng.permutation(count)
+    found = np.empty(count, np.int64)
+    found[shuffled[np.argsort(strata[shuffled], kind="stable")]] = np.arange(count) % groups
+    return found
 
 
 def from_bootstrap(value: float, replicates: np.ndarray, bounds: tuple[float, float] | None = None) -> Estimate:
@@ -140,18 +155,23 @@ def from_jackknife(value: float, replicates: np.ndarray) -> Estimate:
     return Estimate(float(value), scale * (replicates.mean() - replicates), "jackknife")
 
 
-def mean(values: np.ndarray, replicates: int = REPLICATES, seed: int = 0) -> Estimate:
+def mean(
+    values: np.ndarray, replicates: int = REPLICATES, seed: int = 0, strata: np.ndarray | None = None
+) -> Estimate:
     """The mean of one number for each image (N,)."""
     values = np.asarray(values, np.float64)
-    return from_bootstrap(values.mean(), bootstrap_weights(len(values), replicates, seed) @ values / len(values))
+    weights = bootstrap_weights(len(values), replicates, seed, strata)
+    return from_bootstrap(values.mean(), weights @ values / len(values))
 
 
-def share(successes: np.ndarray, replicates: int = REPLICATES, seed: int = 0) -> Estimate:
+def share(
+    successes: np.ndarray, replicates: int = REPLICATES, seed: int = 0, strata: np.ndarray | None = None
+) -> Estimate:
     """The share of images that are a success, bool (N,), with the interval of Wilson (1927) for its probability.
 
-    Unlike value ± t·standard error that is not empty where all of them are.
+    Unlike value ± t·standard error that is not empty where all of them are. With strata it errs on the wide side.
     """
     successes = np.asarray(successes, bool)
-    found = mean(successes, replicates, seed)
+    found = mean(successes, replicates, seed, strata)
     bounds = binomtest(int(successes.sum()), len(successes)).proportion_ci(LEVEL, method="wilson")
     return Estimate(found.value, found.deviations, found.method, (float(bounds.low), float(bounds.high)))

@@ -63,6 +63,13 @@ class FeatureNetwork:
     device: torch.device
     forward: Callable[[torch.Tensor], Output] = field(repr=False)
     """uint8 images on the device to features and logits."""
+    unnamed_classes: bool = False
+    """Whether there are logits although the classes have no names."""
+
+    @property
+    def has_head(self) -> bool:
+        """Whether there are logits."""
+        return self.id2label is not None or self.unnamed_classes
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> Output:
@@ -206,7 +213,8 @@ def _inception(file: Path, device: torch.device) -> FeatureNetwork:
         "features": 2048,
         "torch-fidelity": version("torch-fidelity"),
     }
-    return FeatureNetwork("Inception-v3 (FID)", "FID", record, None, device, forward)
+    with_head = not known.endswith(".pt")
+    return FeatureNetwork("Inception-v3 (FID)", "FID", record, None, device, forward, unnamed_classes=with_head)
 
 
 def _mobilenet(file: Path, device: torch.device) -> FeatureNetwork:

@@ -35,7 +35,8 @@ from cardiff.evaluation.intervals import Estimate, bootstrap_weights, from_boots
 from cardiff.evaluation.memorisation import FEWEST, Memorisation, memorisation
 from cardiff.evaluation.networks import FeatureNetwork, class_columns, load_network
 
-# Name of a metric on the command line -> what it yields, and whether more is better.
+# Name of a metric on the command line -> what it yields, and what is better: more (True), less (False), or nearer to
+# a value.
 METRICS = {
     "fid": {"fid": False},
     "fid_infinity": {"fid_infinity": False},
@@ -43,7 +44,7 @@ METRICS = {
     "is": {"is": True},
     "prdc": {"precision": True, "recall": True, "density": True, "coverage": True},
     "accuracy": {"accuracy": True, "class_shift": False},
-    "diversity": {"diversity": True},
+    "diversity": {"diversity": 1.0},
     "memorisation": {},
 }
 # What yields which two, with how many neighbours.
@@ -215,7 +216,7 @@ class Protocol:
                 f"--held_out has {self.held_out.count} images, too few to tell copies from chance: hold out at least "
                 f"{FEWEST}."
             )
-        if "is" in self.metrics and self.network.id2label is None:
+        if "is" in self.metrics and not self.network.has_head:
             raise ValueError(
                 f"--metrics names is, the Inception score, but {self.network.name} as it is given has no classes: "
                 "give --network mobilenet, a transformers classifier, or the weights of torch-fidelity."
@@ -236,8 +237,8 @@ class Protocol:
                 raise ValueError(f"{count} images are too few for {name}, which needs at least {self.least(name)}.")
 
     @property
-    def names(self) -> dict[str, bool]:
-        """The estimates that there will be, and whether more is better."""
+    def names(self) -> dict[str, bool | float]:
+        """The estimates that there will be, and what is better: more, less, or nearer to a value."""
         return {name: more for metric in self.metrics for name, more in METRICS[metric].items()}
 
     def record(self) -> dict:
@@ -290,24 +291,27 @@ class Protocol:
     def measure_features(
         self, features, logits, judged, labels, *, metrics: Sequence[str] | None = None, seed: int = 0
     ) -> Measured:
-        """The same from features (N, D), logits of the network and logits of the judge."""
+        """The same from features (N, D), logits of the network and logits of the judge.
+
+        Where labels were asked for, their numbers are no matter of chance: sets are resampled class by class.
+        """
         metrics = self.metrics if metrics is None else metrics
         reference, replicates = self.reference, self.options.replicates
         found: dict[str, Estimate] = {}
         measured = Measured(len(features), found, features=features)
         if "fid" in metrics:
-            found["fid"] = frechet_estimate(features, reference.gaussian, replicates, seed)
+            found["fid"] = frechet_estimate(features, reference.gaussian, replicates, seed, labels)
             measured.terms = frechet_terms(features, reference.gaussian)
         if "fid_infinity" in metrics:
-            measured.extrapolation = frechet_infinity(features, reference.gaussian, replicates, seed)
+            measured.extrapolation = frechet_infinity(features, reference.gaussian, replicates, seed, labels)
             found["fid_infinity"] = measured.extrapolation.estimate
         if "kid" in metrics:
-            found["kid"] = kernel_estimate(features, reference.features, replicates, seed, self._real_kernel)
+            found["kid"] = kernel_estimate(features, reference.features, replicates, seed, self._real_kernel, labels)
         if "is" in metrics:
-            found["is"] = inception_estimate(logits, replicates, seed)
+            found["is"] = inception_estimate(logits, replicates, seed, labels)
         if "prdc" in metrics:
             for names, compute, k in PRDC:
-                estimates = compute(features, reference.features, k, replicates, seed, self._real_reach[k])
+                estimates = compute(features, reference.features, k, replicates, seed, self._real_reach[k], labels)
                 found |= dict(zip(names, estimates))
         if self.columns is not None and judged is not None:
             measured.read = judged[:, self.columns].argmax(1)
@@ -347,11 +351,11 @@ class Protocol:
         """Whether the judge reads what was asked for, and whether the classes are as frequent as in the data."""
         read, count, replicates = measured.read, len(self.reference.class_names), self.options.replicates
         if labels is not None:
-            measured.estimates["accuracy"] = share(read == labels, replicates, seed)
+            measured.estimates["accuracy"] = share(read == labels, replicates, seed, labels)
             measured.confusion = np.bincount(labels * count + read, minlength=count**2).reshape(count, count)
         in_data = np.array([len(members) for members in self._by_class]) / sum(map(len, self._by_class))
         which = np.eye(count)[read]  # (N, K)
-        weights = bootstrap_weights(len(read), replicates, seed)
+        weights = bootstrap_weights(len(read), replicates, seed, labels)
         shares = np.concatenate([which.sum(0)[None], weights @ which]) / len(read)  # (1 + R, K)
         shifts = np.abs(shares - in_data).sum(1) / 2  # total variation
         measured.estimates["class_shift"] = from_bootstrap(shifts[0], shifts[1:])
@@ -373,6 +377,13 @@ class Protocol:
             if "diversity" in metrics and enough:
                 row["diversity"] = mean_distance(members) / float(self._real_diversity[label])
             measured.per_class.append(row)
+
+
+def loss(value: float, aim: bool | float) -> float:
+    """A figure turned so that less is better."""
+    if aim is True:
+        return -value
+    return value if aim is False else abs(value - aim)
 
 
 def chosen_metrics(text: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import re
 from pathlib import Path
 
@@ -29,6 +30,7 @@ EXPLAINED = {
     "class_shift": "Share of the samples that would have to change class for the classes to be as in the data.",
     "diversity": "Mean distance between two samples of one class; the data's is 1.",
 }
+RANGES = {"fid": (0, math.inf), "recall": (0, 1), "coverage": (0, 1), "density": (0, math.inf), "class_shift": (0, 1)}
 STYLE = """body{max-width:60rem;margin:2rem auto;padding:0 1rem;font:16px/1.5 system-ui,sans-serif;color:#1e1e1e}
 table{border-collapse:collapse;margin:1rem 0;font-size:.9rem}td,th{padding:.25rem .7rem;text-align:left}
 td,th{border-bottom:1px solid #ddd}
@@ -128,7 +130,7 @@ def _headline(protocol: Protocol, metrics: dict) -> str:
     who = "images of the folder" if metrics["model"] is None else f"samples of the {metrics['model']['kind']} model"
     seeds = f" for each of {len(metrics['seeds'])} seeds" if metrics["seeds"] and len(metrics["seeds"]) > 1 else ""
     return (
-        f"{metrics['images']:,} {who}{seeds} against {data['images']:,} images of {data['path']}, split "
+        f"{metrics['images']:,} {who}{seeds} against {data['images']:,} images of {data_name(data)}, split "
         f"{data['split']}, at {data['resolution']} pixels, in the features of {protocol.network.name}."
     )
 
@@ -141,8 +143,7 @@ def metric_table(protocol: Protocol, metrics: dict) -> list[str]:
     heads += [f"{metrics['held_out_images']:,} held-out real images"] if real is not None else []
     lines = [f"| {' | '.join([*heads, 'what it says'])} |", "|" + "---|" * (len(heads) + 1)]
     for name, found in metrics["metrics"].items():
-        arrow = "↑" if protocol.names[name] else "↓"
-        cells = [metric_name(protocol, name), arrow, number(found["value"]), interval(found)]
+        cells = [metric_name(protocol, name), arrow(protocol, name), number(found["value"]), interval(found, name)]
         if several:
             cells.append(number(found["over_seeds"]))
         if real is not None:
@@ -151,11 +152,22 @@ def metric_table(protocol: Protocol, metrics: dict) -> list[str]:
     return lines
 
 
+def arrow(protocol: Protocol, name: str) -> str:
+    """Which way is better."""
+    aim = protocol.names[name]
+    return {True: "↑", False: "↓"}[aim] if isinstance(aim, bool) else f"→ {aim:g}"
+
+
+def data_name(data: dict) -> str:
+    """What a data set is called, from its record."""
+    return ", ".join(data["data_files"]) if "data_files" in data else data["path"]
+
+
 def metric_name(protocol: Protocol, name: str) -> str:
     """What a metric is called with this protocol's network: FID only with the network of the FID."""
     distance = protocol.network.distance
     called = {"fid": distance, "fid_infinity": f"{distance}∞", "is": "Inception score"}
-    called["kid"] = "KID" if distance == "FID" else f"kernel distance ({protocol.network.name})"
+    called["kid"] = "KID" if distance == "FID" else "kernel distance"
     return called.get(name, name.replace("_", " "))
 
 
@@ -205,9 +217,10 @@ def number(value: float) -> str:
     return f"{value:.2e}"
 
 
-def interval(found: dict) -> str:
-    """The two ends of an interval."""
-    return f"{number(found['low'])} to {number(found['high'])}"
+def interval(found: dict, name: str) -> str:
+    """The two ends of an interval, within what the figure can be at all."""
+    least, most = RANGES.get(name, (-math.inf, math.inf))
+    return f"{number(max(found['low'], least))} to {number(min(found['high'], most))}"
 
 
 def as_html(text: str, folder: Path, title: str) -> str:

@@ -120,7 +120,7 @@ def test_the_report_has_its_figures_and_says_what_differs(options):
     text = (folder / "report.md").read_text()
     for name in ("curves.png", "steps.png", "grid.png"):
         assert f"]({name})" in text and (folder / name).stat().st_size > 3000
-    assert "conditional (w = 1, dpm, 2 steps) against unconditional (dpm, 2 steps): pixel-FD" in text
+    assert "**conditional** (w = 1, dpm, 2 steps) against **unconditional** (dpm, 2 steps):\n\n- pixel-FD" in text
     assert "not known to be" in text  # these models carry no training record
     assert "## All settings" in text and "| real images, held out | 60 images |" in text
 
@@ -144,7 +144,7 @@ def test_a_paired_difference_is_surer_than_its_parts():
     gap = difference([trial(3.0, noise + 0.1 * alone)], [trial(2.5, noise)], "fid")
     assert gap.value == pytest.approx(0.5) and gap.certain
     assert gap.high - gap.low == pytest.approx(2 * 1.96 * 0.1, rel=0.15)
-    assert gap.relative == pytest.approx(0.2)
+    assert gap.means == (3.0, 2.5)
     apart = difference([trial(3.0, noise)], [trial(2.5, alone)], "fid")
     assert not apart.certain and apart.low < 0 < apart.high
 

@@ -344,3 +344,74 @@ def test_diversity_is_the_mean_distance_within_a_class():
     assert diversity(points, labels) == pytest.approx((5 + 4) / 2)
     with pytest.raises(ValueError, match="Class 1 has a single sample"):
         class_diversity(points[1:], labels[1:])
+
+
+# Samples whose classes were asked for: as many of each as the data has, by design and not by chance.
+
+CENTRES = np.random.default_rng(5).normal(size=(6, 8)) * 3
+SHARES = np.array([0.3, 0.2, 0.2, 0.1, 0.1, 0.1])
+
+
+def by_design(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Normals around six centres, exactly so many around each."""
+    labels = np.repeat(np.arange(6), np.round(SHARES * count).astype(int))
+    return CENTRES[labels] + rng.normal(size=(len(labels), 8)), labels
+
+
+def by_chance(count: int, rng: np.random.Generator) -> np.ndarray:
+    return CENTRES[rng.choice(6, count, p=SHARES)] + rng.normal(size=(count, 8))
+
+
+def test_extrapolation_of_samples_by_design():
+    """The samples are as the data, so it is 0; subsets with classes at random pretend a bias that is not there."""
+    gap = CENTRES - SHARES @ CENTRES
+    truth = Gaussian(SHARES @ CENTRES, (gap.T * SHARES) @ gap + np.eye(8), 10**9)
+    rng = np.random.default_rng(0)
+    plain, found, inside = [], [], 0
+    for seed in range(150):
+        features, labels = by_design(120, rng)
+        estimate = frechet_infinity(features, truth, 100, seed, labels).estimate
+        found.append(estimate.value)
+        plain.append(frechet_infinity(features, truth, 100, seed).estimate.value)
+        low, high = estimate.interval()
+        inside += low <= 0 <= high
+    error = np.std(found) / np.sqrt(len(found))
+    assert abs(np.mean(found)) < 0.05 and np.mean(plain) < -0.5
+    assert inside >= 150 * 0.9 and error < 0.02
+
+
+def test_kernel_distance_of_samples_by_design():
+    """On average as of samples by chance; without the strata it is too low, as too few pairs are of one class."""
+    rng = np.random.default_rng(1)
+    reference = by_chance(400, rng)
+    found, plain, chance = [], [], []
+    for _ in range(200):
+        features, labels = by_design(60, rng)
+        found.append(kernel_estimate(features, reference, 2, strata=labels).value)
+        plain.append(kernel_estimate(features, reference, 2).value)
+        chance.append(kernel_estimate(by_chance(60, rng), reference, 2).value)
+    error = np.hypot(np.std(found), np.std(chance)) / np.sqrt(200)
+    assert abs(np.mean(found) - np.mean(chance)) < 4 * error
+    assert np.mean(plain) < np.mean(chance) - 4 * error
+
+
+def test_the_interval_of_samples_by_design_leaves_the_classes_out():
+    """Of a model whose classes all lie a little aside."""
+    rng = np.random.default_rng(2)
+    reference = by_chance(400, rng)
+    values, errors, wide = [], [], []
+    for seed in range(120):
+        features, labels = by_design(120, rng)
+        features += 1
+        estimate = kernel_estimate(features, reference, 60, seed, strata=labels)
+        values.append(estimate.value)
+        errors.append(estimate.standard_error)
+        wide.append(kernel_estimate(features, reference, 60, seed).standard_error)
+    assert 0.75 < np.mean(errors) / np.std(values) < 1.35
+    assert np.mean(wide) > 1.5 * np.std(values)
+
+
+def test_a_class_of_one_image_does_not_break_the_kernel_distance():
+    features, labels = by_design(60, np.random.default_rng(3))
+    estimate = kernel_estimate(features[:-5], features, 20, strata=labels[:-5])
+    assert np.isfinite(estimate.value) and np.isfinite(estimate.standard_error)

@@ -127,3 +127,15 @@ def test_through_json():
     assert (again.value, again.method, again.bounds) == (found.value, "bootstrap", found.bounds)
     with pytest.raises(ValueError, match="without its deviations"):
         Estimate.from_dict(found.to_dict())
+
+
+def test_strata_are_resampled_by_themselves():
+    strata = np.repeat([3, 0, 7], [5, 20, 1])
+    weights = bootstrap_weights(26, 50, 0, strata)
+    for label, size in ((3, 5), (0, 20), (7, 1)):
+        assert (weights[:, strata == label].sum(1) == size).all()
+    assert weights[:, strata == 0].std(0).min() > 0.5
+    groups = jackknife_groups(26, 4, 0, strata)
+    for label, size in ((3, 5), (0, 20), (7, 1)):
+        counts = np.bincount(groups[strata == label], minlength=4)
+        assert counts.max() - counts.min() <= 1 and counts.sum() == size
