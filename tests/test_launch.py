@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import train_conditional
 from cardiff.checkpoints import file_hash, list_checkpoints
 from cardiff.hub import load_pipeline
 
@@ -65,6 +66,7 @@ def test_two_processes_follow_one(whole_run, shared, launch, digits_options):
     torch.testing.assert_close(two, one, rtol=0, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_a_sharded_model_trains_saves_and_resumes_as_a_whole_one(whole_run, shared, launch, digits_options):
     folder = shared / "sharded"
     options = [*digits_options, *OPTIONS, "--output_dir", folder, "--train.sample_every", 20]
@@ -84,6 +86,7 @@ def test_a_sharded_model_trains_saves_and_resumes_as_a_whole_one(whole_run, shar
     torch.testing.assert_close(two, one, rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_two_processes_train_a_classifier_as_one(shared, launch, classifier_options):
     """Their reports too, of which each makes a part; and so do two that share the weights."""
     options = [*classifier_options, "--train.max_steps", 12, "--train.batch_size", 48, "--train.report_every", 6]
@@ -173,20 +176,28 @@ def test_an_unconditional_run_is_a_stock_pipeline(shared, launch, digits_options
     assert Image.open(shared / "grid.png").size[0] > 4 * 16
 
 
+def test_bad_input_is_one_sentence_without_traceback(tmp_path, launch, digits_options):
+    options = [*digits_options, "--output_dir", tmp_path / "run", "--data.path", "/nowhere"]
+    result = launch("train_conditional.py", *options, check=False)
+    assert result.returncode == 1 and "Traceback" not in result.err
+    error = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1 and "/nowhere" in error[0]
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         (["--train.batch_sise", 3], "there is no option 'train.batch_sise'; did you mean 'train.batch_size'?"),
-        (["--data.path", "/nowhere"], "/nowhere"),
         (["--train.batch_size", 50, "--train.gradient_accumulation_steps", 3], "must be a multiple of 3"),
         (["--train.trackers", "[wandb]"], "train.trackers names 'wandb', which is not installed"),
     ],
 )
-def test_bad_input_is_one_sentence_without_traceback(options, sentence, tmp_path, launch, digits_options):
-    result = launch("train_conditional.py", *digits_options, "--output_dir", tmp_path / "run", *options, check=False)
-    assert result.returncode in (1, 2)
-    assert "Traceback" not in result.err
-    error = [line for line in result.err.splitlines() if line.startswith("error: ")]
+def test_bad_input_is_one_sentence(options, sentence, tmp_path, capsys, digits_options):
+    """In this process, which saves the launch."""
+    with pytest.raises(SystemExit) as exit_of:
+        train_conditional.main([*map(str, [*digits_options, "--output_dir", tmp_path / "run", *options])])
+    assert exit_of.value.code in (1, 2)
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(error) == 1 and sentence in error[0]
     assert not (tmp_path / "run").exists()
 

@@ -21,7 +21,7 @@ EXPLAINED = {
     "fid": "Fréchet distance at this number of images; it falls with the number, so only equal numbers compare.",
     "fid_infinity": "The same, extrapolated to infinitely many samples.",
     "kid": "Squared distance of the kernel means, which does not depend on the number of images.",
-    "is": "Inception score.",
+    "is": "How surely the network reads one class in each image, and how many in all of them.",
     "precision": "Share of the samples that lie among the real images.",
     "recall": "Share of the real images that lie among the samples.",
     "density": "Like precision, but counts how many real images each sample lies near; about 1 is as the data.",
@@ -166,7 +166,8 @@ def data_name(data: dict) -> str:
 def metric_name(protocol: Protocol, name: str) -> str:
     """What a metric is called with this protocol's network: FID only with the network of the FID."""
     distance = protocol.network.distance
-    called = {"fid": distance, "fid_infinity": f"{distance}∞", "is": "Inception score"}
+    called = {"fid": distance, "fid_infinity": f"{distance}∞"}
+    called["is"] = "Inception score" if distance == "FID" else "class score (as the Inception score)"
     called["kid"] = "KID" if distance == "FID" else "kernel distance"
     return called.get(name, name.replace("_", " "))
 
