@@ -146,7 +146,7 @@ class Comparison:
                 raise ValueError("No run says what it was trained on: give --reference.")
             options.reference = str(files[0])
         with tqdm(desc="real images", unit="img", disable=not self.state.is_main_process, leave=False) as bar:
-            self.protocol = Protocol(options, *size, options.batch_size, bar.update)
+            self.protocol = Protocol(options, *size, options.batch_size, options.num_images, bar.update)
         if options.rank_by not in self.protocol.names:
             raise ValueError(f"--rank_by is {options.rank_by!r}, but must be one of {', '.join(self.protocol.names)}.")
         self.counts = self._counts()

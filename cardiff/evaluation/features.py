@@ -83,9 +83,12 @@ def open_real(
     config: DataConfig,
     network: FeatureNetwork,
     batch_size: int,
+    most: int,
     progress: Callable[[int], object] = lambda count: None,
 ) -> RealImages:
     """The images of a data section in a network's features, which are computed once and kept in the cache.
+
+    Of more than `most` images a random part is taken, the same every time.
 
     Raises:
         ValueError: The data cannot be used.
@@ -93,19 +96,25 @@ def open_real(
     state = PartialState()
     with state.main_process_first():
         store = open_store(config, conditional=False)
-    record = {"data": data_record(config, store.key, len(store)), "network": network.record}
-    record["key"] = _digest([CACHE_VERSION, store.key, network.record])
+    images, labels = store.images, store.labels
+    if len(store) > most:
+        rows = np.sort(np.random.default_rng(0).choice(len(store), most, replace=False))
+        images, labels = images[rows], None if labels is None else labels[rows]
+    record = {"data": data_record(config, store.key, len(images)), "network": network.record}
+    if len(store) > most:
+        record["data"]["chosen_of"] = len(store)
+    record["key"] = _digest([CACHE_VERSION, store.key, len(images), network.record])
     folder = cache_root(config) / "features" / record["key"]
     found = _read(folder)
     # All or none: processes that part their ways here would wait for each other for ever.
     if all(gather_dict({state.process_index: found is not None}).values()):
-        progress(len(store))
+        progress(len(images))
     else:
-        found = extract(network, store.images, batch_size, progress)
+        found = extract(network, images, batch_size, progress)
         if state.is_main_process:
             _write(folder, *found, record)
     features, logits = found
-    return RealImages(features, logits, store.labels, store.class_names, record, store.images)
+    return RealImages(features, logits, labels, store.class_names, record, images)
 
 
 def data_record(config: DataConfig, key: str, count: int) -> dict:
@@ -126,13 +135,13 @@ def export_reference(real: RealImages, path: Path, with_features: bool) -> None:
     """Write the statistics of real images, and their features, into one safetensors file.
 
     With the features every metric but memorisation can be computed from the file, without them only the Fréchet
-    distance.
+    distance and the class accuracy.
     """
     tensors = {"mean": real.gaussian.mean, "covariance": real.gaussian.covariance}
+    if real.labels is not None:
+        tensors["labels"] = real.labels
     if with_features:
         tensors["features"] = np.ascontiguousarray(real.features)
-        if real.labels is not None:
-            tensors["labels"] = real.labels
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"cardiff_reference": json.dumps({**real.record, "class_names": real.class_names})}
     save_file(tensors, path, metadata=metadata)

@@ -49,6 +49,8 @@ METRICS = {
 }
 # What yields which two, with how many neighbours.
 PRDC = ((("precision", "recall"), precision_recall, 3), (("density", "coverage"), density_coverage, 5))
+# Images that a metric needs; fid_infinity has a rule of its own.
+LEAST = {"fid": 2, "kid": 2, "is": 20, "prdc": 20, "accuracy": 1, "diversity": 2, "memorisation": 1}
 LIBRARIES = ("torch", "torchvision", "diffusers", "torch-fidelity", "numpy", "scipy")
 
 
@@ -77,13 +79,13 @@ class ProtocolOptions:
     replicates: int = 200
     """Bootstrap resamplings behind every interval."""
     max_images: int = 50_000
-    """Images of the reference to use at most: the first ones."""
+    """Images of the reference to use at most: of a larger set a random part."""
     pin: str | None = None
     """Key of the reference, as metrics.json has it; any other reference is refused."""
     export_reference: str | None = None
     """Also write the reference's statistics to this safetensors file, to be given as --reference later."""
     export_features: bool = True
-    """Put the features into it too, which every metric but the Fréchet distance needs."""
+    """Put the features into it too, which every metric but the Fréchet distance and the accuracy needs."""
 
 
 @dataclass
@@ -116,6 +118,7 @@ class Protocol:
         resolution: Height and width of the samples, for a reference that is a folder.
         channels: 1 or 3, likewise.
         batch_size: Images in one pass of a network.
+        count: Images that will be measured, if that is known; too few are refused before the long work starts.
         progress: Called with the number of real images after each pass.
 
     Raises:
@@ -128,6 +131,7 @@ class Protocol:
         resolution: int,
         channels: int,
         batch_size: int,
+        count: int | None = None,
         progress: Callable[[int], object] = lambda count: None,
     ):
         state = PartialState()
@@ -139,6 +143,9 @@ class Protocol:
             raise ValueError("Give --reference: a YAML file with a data section, a folder, or exported statistics.")
         self.network = load_network(options.network, weights=options.network_weights, device=state.device)
         self.judge = self._judge(state)
+        self._check_options()
+        if count is not None:
+            self.check_count(count)
         self.reference, config = self._open(options.reference, resolution, channels, progress)
         if options.pin is not None and options.pin != self.reference.key:
             raise ValueError(
@@ -148,7 +155,7 @@ class Protocol:
         self.held_out = None
         if options.held_out is not None:
             self.held_out = self._open_held_out(options.held_out, config, resolution, channels, progress)
-        self._check()
+        self._check_data()
         self.columns = None
         if self.judge is not None and self.reference.class_names:
             self.columns = class_columns(self.judge, self.reference.class_names)
@@ -185,55 +192,68 @@ class Protocol:
                 f"{what} has images of {config.resolution} pixels and {config.channels} channels, but the samples "
                 f"have {resolution} and {channels}: give the data section that the model was trained with."
             )
-        real = open_real(config, self.network, self.batch_size, progress)
-        return (real if real.count <= self.options.max_images else _first(real, self.options.max_images)), config
+        return open_real(config, self.network, self.batch_size, self.options.max_images, progress), config
 
     def _open_held_out(self, what: str, config: DataConfig | None, resolution, channels, progress) -> RealImages:
         path = Path(what)
         if config is not None and path.suffix not in (".yaml", ".yml") and not path.is_dir():
             # A split of the same data set.
             config = DataConfig(**{**vars(config), "split": what})
-            return open_real(config, self.network, self.batch_size, progress)
+            return open_real(config, self.network, self.batch_size, self.options.max_images, progress)
         return self._open(what, resolution, channels, progress)[0]
 
-    def _check(self) -> None:
-        """Refuse metrics for which something is missing, before any sample is drawn."""
-        for name in ("kid", "prdc", "memorisation", "diversity"):
-            if name in self.metrics and self.reference.features is None:
-                raise ValueError(
-                    f"--metrics names {name}, which needs the reference's features, but {self.options.reference} was "
-                    "exported without: give the data, or export it again."
-                )
-        if "memorisation" in self.metrics and self.reference.images is None:
-            raise ValueError("--metrics names memorisation, which needs the training images: give the data itself.")
-        if "memorisation" in self.metrics and self.held_out is None:
+    def _check_options(self) -> None:
+        """Refuse metrics for which an option is missing, before any image is looked at."""
+        options, network = self.options, self.network
+        statistics = options.reference.endswith(".safetensors")
+        if "memorisation" in self.metrics and options.held_out is None:
             raise ValueError(
                 "--metrics names memorisation, which compares with real images that the model never saw: give "
                 "--held_out."
             )
-        if "memorisation" in self.metrics and self.held_out.count < FEWEST:
+        if "memorisation" in self.metrics and statistics:
+            raise ValueError("--metrics names memorisation, which needs the training images: give the data itself.")
+        if options.held_out is not None and options.held_out.endswith(".safetensors"):
+            raise ValueError("--held_out must be images and not statistics: give the data itself.")
+        if "is" in self.metrics and not network.has_head:
             raise ValueError(
-                f"--held_out has {self.held_out.count} images, too few to tell copies from chance: hold out at least "
+                f"--metrics names is, the Inception score, but {network.name} as it is given has no classes: give "
+                "--network mobilenet, a transformers classifier, or the weights of torch-fidelity."
+            )
+        if options.max_images < 2:
+            raise ValueError(f"--max_images is {options.max_images}, but must be 2 or more.")
+
+    def _check_data(self) -> None:
+        """Refuse metrics for which the reference or the held-out images lack something."""
+        reference, held_out = self.reference, self.held_out
+        for name in ("kid", "prdc", "diversity"):
+            if name in self.metrics and reference.features is None:
+                raise ValueError(
+                    f"--metrics names {name}, which needs the reference's features, but {self.options.reference} was "
+                    "exported without: give the data, or export it again."
+                )
+        if "accuracy" in self.metrics and reference.labels is None:
+            raise ValueError("--metrics names accuracy, but the reference has no labels that name its classes.")
+        if held_out is not None and held_out.key == reference.key:
+            raise ValueError("--held_out names the reference itself: name images that the model did not see.")
+        if "memorisation" in self.metrics and held_out.count < FEWEST:
+            raise ValueError(
+                f"--held_out has {held_out.count} images, too few to tell copies from chance: hold out at least "
                 f"{FEWEST}."
             )
-        if "is" in self.metrics and not self.network.has_head:
-            raise ValueError(
-                f"--metrics names is, the Inception score, but {self.network.name} as it is given has no classes: "
-                "give --network mobilenet, a transformers classifier, or the weights of torch-fidelity."
-            )
-        if self.held_out is not None and self.held_out.key == self.reference.key:
-            raise ValueError("--held_out names the reference itself: name images that the model did not see.")
 
     def least(self, metric: str) -> int:
         """Number of images that a metric needs."""
-        if metric == "fid_infinity":
-            return infinity_needs(self.reference.gaussian.mean.size)
-        return {"fid": 2, "kid": 2, "is": 20, "prdc": 20, "accuracy": 1, "diversity": 2, "memorisation": 1}[metric]
+        if metric != "fid_infinity":
+            return LEAST[metric]
+        dimension = self.network.record.get("features")
+        return infinity_needs(self.reference.gaussian.mean.size if dimension is None else dimension)
 
     def check_count(self, count: int) -> None:
         """Refuse to measure so few images."""
         for name in self.metrics:
-            if count < self.least(name):
+            known = name != "fid_infinity" or "features" in self.network.record or hasattr(self, "reference")
+            if known and count < self.least(name):
                 raise ValueError(f"{count} images are too few for {name}, which needs at least {self.least(name)}.")
 
     @property
@@ -353,7 +373,8 @@ class Protocol:
         if labels is not None:
             measured.estimates["accuracy"] = share(read == labels, replicates, seed, labels)
             measured.confusion = np.bincount(labels * count + read, minlength=count**2).reshape(count, count)
-        in_data = np.array([len(members) for members in self._by_class]) / sum(map(len, self._by_class))
+        in_data = np.bincount(self.reference.labels[self.reference.labels >= 0], minlength=count)
+        in_data = in_data / in_data.sum()
         which = np.eye(count)[read]  # (N, K)
         weights = bootstrap_weights(len(read), replicates, seed, labels)
         shares = np.concatenate([which.sum(0)[None], weights @ which]) / len(read)  # (1 + R, K)
@@ -423,12 +444,3 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU ({platform.machine()}), {torch.get_num_threads()} threads"
-
-
-def _first(real: RealImages, count: int) -> RealImages:
-    """The first images of a set alone."""
-    whole = {name: getattr(real, name) for name in ("features", "logits", "labels", "images")}
-    cut = {name: None if values is None else values[:count] for name, values in whole.items()}
-    data = {**real.record["data"], "images": count, "of": real.count}
-    record = {**real.record, "data": data, "key": f"{real.key}-{count}"}
-    return RealImages(**cut, class_names=real.class_names, record=record)

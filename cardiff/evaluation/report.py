@@ -149,6 +149,9 @@ def metric_table(protocol: Protocol, metrics: dict) -> list[str]:
         if real is not None:
             cells.append(number(real[name]["value"]) if name in real else "")
         lines.append(f"| {' | '.join([*cells, EXPLAINED[name]])} |")
+    lacking = [metric_name(protocol, name) for name in protocol.names if name not in metrics["metrics"]]
+    if lacking:
+        lines += ["", f"Not measured, since these images have no labels: {', '.join(lacking)}."]
     return lines
 
 

@@ -60,7 +60,8 @@ def run(options: EvaluateOptions) -> Path:
         given = _cut(read_folder(Path(options.images)), options.num_images)
         size = given.images.shape[2], given.images.shape[1]
     with tqdm(desc="real images", unit="img", disable=not state.is_main_process, leave=False) as bar:
-        protocol = Protocol(options, *size, options.batch_size, bar.update)
+        known = len(given.images) if facts is None else options.num_images
+        protocol = Protocol(options, *size, options.batch_size, known, bar.update)
     if facts is None:
         given = given.of_classes(protocol.reference.class_names)
         protocol.check_count(len(given.images))

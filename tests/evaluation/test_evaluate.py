@@ -196,6 +196,15 @@ def test_statistics_of_another_network_are_refused(world, options, tmp_path):
         run(replace(options, images=images, reference=str(file), network=str(world["judge"])))
 
 
+def test_of_a_larger_set_a_random_part_is_the_reference(world, options):
+    """Not its beginning, which is one class in a set that is sorted."""
+    found = metrics_of(run(replace(options, images=str(world["held_out"].with_suffix("")), max_images=24)))
+    data = found["protocol"]["reference"]["data"]
+    assert data["images"] == 24 and data["chosen_of"] == 60
+    shares = [row["share_of_the_data"] for row in found["per_class"]]
+    assert all(0 < share < 0.8 for share in shares) and sum(shares) == pytest.approx(1)
+
+
 # Refused
 
 
@@ -206,6 +215,8 @@ def test_statistics_of_another_network_are_refused(world, options, tmp_path):
         ({"metrics": "fdi"}, "--metrics names 'fdi', which is no metric; did you mean 'fid'?"),
         ({"metrics": "accuracy"}, "accuracy, which needs a classifier: give a --judge"),
         ({"metrics": "memorisation"}, "give --held_out"),
+        ({"held_out": "x.safetensors"}, "--held_out must be images and not statistics"),
+        ({"max_images": 1}, "--max_images is 1, but must be 2 or more"),
         ({"metrics": "is"}, "has no classes"),
         ({"metrics": "fid_infinity"}, "60 images are too few for fid_infinity"),
         ({"num_images": 5}, "5 images are too few for prdc"),
@@ -230,6 +241,16 @@ def test_refused(changes, sentence, world, options):
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [{"metrics": "memorisation"}, {"metrics": "is"}, {"num_images": 5}, {"metrics": "accuracy"}, {"metrics": "x"}],
+)
+def test_options_are_refused_before_the_reference_is_looked_at(changes, world, options, monkeypatch):
+    monkeypatch.setattr(features_module, "open_store", None)
+    with pytest.raises(ValueError):
+        run(replace(options, images=str(world["held_out"].with_suffix("")), **changes))
+
+
+@pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"guidance_scale": "1,2"}, "--guidance_scale is '1,2', but images are measured at one"),
@@ -241,7 +262,7 @@ def test_refused(changes, sentence, world, options):
 def test_a_drawing_that_cannot_be_is_refused_before_anything_is_computed(
     changes, sentence, world, options, monkeypatch
 ):
-    monkeypatch.setattr(features_module, "extract", None)
+    monkeypatch.setattr(features_module, "extract", None)  # nor is the reference opened
     with pytest.raises(ValueError) as error:
         run(replace(options, model=str(world["model"]), reference="nothing", **changes))
     assert sentence in str(error.value)
