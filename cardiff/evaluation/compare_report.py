@@ -33,7 +33,7 @@ def run(options: CompareOptions) -> Path:
 def write_comparison(comparison: Comparison) -> None:
     """Write comparison.json, report.md, report.html and the figures."""
     protocol, output = comparison.protocol, comparison.output
-    real = protocol.measure_real()
+    real = protocol.measure_real(comparison.counts[-1])
     rank_by = comparison.options.rank_by
     total = comparison.counts[-1]
     best = {e.name: best_setting(e, rank_by, protocol.names[rank_by], total) for e in comparison.entrants}

@@ -390,6 +390,7 @@ def _find_weights(network: str, names: list[str], given: str | None) -> Path:
         if file.is_file():
             return file
     raise ValueError(
-        f"The weights of {network} are missing ({', nor '.join(map(str, candidates))}): get {SOURCES[network]}, and "
+        f"The weights of {network} are missing: there is no {' and no '.join(map(str, candidates))}; get "
+        f"{SOURCES[network]}, and "
         "put it there or give it with --network_weights FILE."
     )

@@ -295,18 +295,20 @@ class Protocol:
             _, judged = extract(self.judge, images, self.batch_size)
         return self.measure_features(features, logits, judged, labels, metrics=metrics, seed=seed)
 
-    def measure_real(self) -> Measured | None:
-        """The held-out real images, measured as samples are."""
+    def measure_real(self, count: int) -> Measured | None:
+        """The held-out real images, measured as samples are: as many as `count`, if there are so many."""
         if self.held_out is None:
             return None
-        real = self.held_out
-        metrics = [name for name in self.metrics if name != "memorisation"]
-        metrics = [name for name in metrics if real.count >= self.least(name)]
-        labels = real.labels if real.labels is not None and (real.labels >= 0).all() else None
-        judged = real.logits
+        real, rows = self.held_out, np.arange(self.held_out.count)
+        if len(rows) > count:  # since only equal numbers compare
+            rows = np.sort(np.random.default_rng(0).choice(len(rows), count, replace=False))
+        metrics = [name for name in self.metrics if name != "memorisation" and len(rows) >= self.least(name)]
+        labels = real.labels[rows] if real.labels is not None and (real.labels >= 0).all() else None
+        logits = None if real.logits is None else real.logits[rows]
+        judged = logits
         if self.judge is not None and self.judge is not self.network:
-            _, judged = extract(self.judge, real.images, self.batch_size)
-        return self.measure_features(real.features, real.logits, judged, labels, metrics=metrics)
+            _, judged = extract(self.judge, real.images[rows], self.batch_size)
+        return self.measure_features(real.features[rows], logits, judged, labels, metrics=metrics)
 
     def measure_features(
         self, features, logits, judged, labels, *, metrics: Sequence[str] | None = None, seed: int = 0

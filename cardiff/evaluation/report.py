@@ -78,7 +78,7 @@ def write_report(
     """
     seed = next(iter(sets))
     drawn, measured = sets[seed], found[seed]
-    real = protocol.measure_real()
+    real = protocol.measure_real(measured.count)
     metrics = {
         "images": measured.count,
         "seeds": None if seed is None else list(sets),

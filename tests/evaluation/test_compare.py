@@ -122,7 +122,7 @@ def test_the_report_has_its_figures_and_says_what_differs(options):
         assert f"]({name})" in text and (folder / name).stat().st_size > 3000
     assert "**conditional** (w = 1, dpm, 2 steps) against **unconditional** (dpm, 2 steps):\n\n- pixel-FD" in text
     assert "not known to be" in text  # these models carry no training record
-    assert "## All settings" in text and "| real images, held out | 60 images |" in text
+    assert "## All settings" in text and "| real images, held out | 32 images |" in text
 
 
 def test_several_trainings_of_one_name(world, options):
