@@ -9,11 +9,22 @@ from cardiff.evaluation import differences
 from cardiff.evaluation.compare import CompareOptions, Comparison, Entrant, Setting, Trial, base_setting, best_setting
 from cardiff.evaluation.figures import COLOURS, GREY, new_figure
 from cardiff.evaluation.images import read_folder
-from cardiff.evaluation.report import EXPLAINED, arrow, as_html, data_name, interval, metric_name, number, summary
+from cardiff.evaluation.report import (
+    EXPLAINED,
+    arrow,
+    as_html,
+    data_name,
+    interval,
+    metric_name,
+    number,
+    rows_by_class,
+    shown_classes,
+    summary,
+)
 from cardiff.plots import save_labelled_grid
 
 CURVES = ("fid", "kid", "precision", "recall", "accuracy", "diversity")
-SHOWN_CLASSES, SHOWN_IMAGES = 10, 6
+SHOWN_IMAGES = 6
 
 
 def run(options: CompareOptions) -> Path:
@@ -262,18 +273,15 @@ def _have_images(entrants: list[Entrant]) -> bool:
 
 def _draw_grids(comparison: Comparison, best: dict[str, Setting], path: Path) -> None:
     """Blocks of images from the same noise: each run without guidance, at its best, and most guided."""
-    labels = np.array(comparison.labels if comparison.labels is not None else [0] * comparison.counts[0])
-    labels = labels[: comparison.counts[0]]
-    present = np.unique(labels)
-    chosen = present[np.unique(np.linspace(0, len(present) - 1, SHOWN_CLASSES).round().astype(int))]
-    columns = min(SHOWN_IMAGES, min(int((labels == label).sum()) for label in chosen))
-    places = np.concatenate([np.flatnonzero(labels == label)[:columns] for label in chosen])
+    count = comparison.counts[0]
+    labels = np.array(comparison.labels[:count] if comparison.labels is not None else [0] * count)
+    chosen = shown_classes(labels)
     blocks, titles = [], []
     for entrant in reversed(comparison.entrants):
         most = max(entrant.settings, key=lambda s: (s.guidance_scale or 0, s == base_setting(entrant)))
         for setting in dict.fromkeys([base_setting(entrant), best[entrant.name], most]):
             drawn = read_folder(entrant.trials[setting][0].folder)
-            blocks.append(drawn.images[places].transpose(0, 2, 3, 1))
+            blocks.append(rows_by_class(drawn.images[:count], labels, chosen, SHOWN_IMAGES))
             guided = f", w = {setting.guidance_scale:g}" if setting.guidance_scale is not None else ""
             titles.append(f"{entrant.name}{guided}, {setting.solver} {setting.steps}")
     names = [comparison.protocol.reference.class_names[label] for label in chosen] if comparison.labels else [""]

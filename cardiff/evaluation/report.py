@@ -199,19 +199,41 @@ def memorisation_section(output: Path, protocol: Protocol, drawn: ImageSet, meas
 
 def _save_grid(drawn: ImageSet, class_names: list[str], path: Path) -> None:
     """The first images of each class, a row a class, or simply the first ones."""
-    rows, names = [], []
-    if drawn.labels is not None:
-        present = [label for label in np.unique(drawn.labels) if label >= 0]
-        columns = min(GRID_COLUMNS, min(int((drawn.labels == label).sum()) for label in present))
-        for label in [present[i] for i in np.unique(np.linspace(0, len(present) - 1, GRID_ROWS).round().astype(int))]:
-            rows.append(drawn.images[drawn.labels == label][:columns])
-            names.append(class_names[label])
-    else:
+    if drawn.labels is None:
         columns = min(GRID_COLUMNS, len(drawn.images))
-        count = min(GRID_ROWS, len(drawn.images) // columns)
-        rows, names = [drawn.images[: count * columns]], [""] * count
-    images = np.concatenate(rows).transpose(0, 2, 3, 1)
+        rows = min(GRID_ROWS, len(drawn.images) // columns)
+        images, names = drawn.images[: rows * columns].transpose(0, 2, 3, 1), [""] * rows
+    else:
+        chosen = shown_classes(drawn.labels)
+        images, names = rows_by_class(drawn.images, drawn.labels, chosen), [class_names[label] for label in chosen]
     save_labelled_grid(images[None], names, [""], path, zoom=max(1, round(40 / images.shape[2])))
+
+
+def shown_classes(labels: np.ndarray) -> list[int]:
+    """Up to GRID_ROWS of the classes that there are, spread over all of them."""
+    present = np.unique(labels)
+    return present[np.unique(np.linspace(0, len(present) - 1, GRID_ROWS).round().astype(int))].tolist()
+
+
+def rows_by_class(
+    images: np.ndarray, labels: np.ndarray, chosen: list[int], columns: int = GRID_COLUMNS
+) -> np.ndarray:
+    """The first images of each chosen class, white where there are no more.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        labels: (N,).
+        chosen: Classes, a row each.
+        columns: Images in a row.
+
+    Returns:
+        uint8 (rows · columns, H, W, C).
+    """
+    rows = np.full((len(chosen), columns, *images.shape[1:]), 255, np.uint8)
+    for row, label in zip(rows, chosen):
+        found = images[np.flatnonzero(labels == label)[:columns]]
+        row[: len(found)] = found
+    return rows.reshape(-1, *images.shape[1:]).transpose(0, 2, 3, 1)
 
 
 def number(value: float) -> str:

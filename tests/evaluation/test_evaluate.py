@@ -14,6 +14,7 @@ from cardiff.cli import parse_options
 from cardiff.evaluation import features as features_module
 from cardiff.evaluation.features import import_reference
 from cardiff.evaluation.networks import load_network
+from cardiff.evaluation.report import rows_by_class, shown_classes
 from cardiff.evaluation.run import EvaluateOptions, run
 from cardiff.evaluation.samples import keep_best, labels_as_in
 from cardiff.sampling import SampleOptions
@@ -300,6 +301,13 @@ def test_the_best_model_is_kept(tmp_path):
     assert (best / "model").read_text() == "1.0"
     (best / "evaluation.json").write_text("{")  # cut short
     assert keep_best(best, {"distance": {"value": 9.0}}, save("9")) and not list(tmp_path.glob(".writing*"))
+
+
+def test_a_grid_has_a_row_a_class_and_white_where_there_are_no_images():
+    images = np.arange(5, dtype=np.uint8)[:, None, None, None].repeat(2, 2).repeat(2, 3)
+    grid = rows_by_class(images, np.array([4, 1, 4, 4, 1]), [4, 1], columns=3)
+    assert grid.shape == (6, 2, 2, 1) and grid[:, 0, 0, 0].tolist() == [0, 2, 3, 1, 4, 255]
+    assert shown_classes(np.repeat(np.arange(0, 80, 2), 3)) == [0, 8, 18, 26, 34, 44, 52, 60, 70, 78]
 
 
 def test_import_needs_statistics(tmp_path):
