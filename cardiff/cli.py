@@ -7,6 +7,7 @@ import re
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import docstring_parser
@@ -51,6 +52,17 @@ def one_sentence_errors(main: Callable) -> Callable:
             sys.exit(1)
 
     return wrapped
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """Refuse a folder that could not be written, without making it.
+
+    Raises:
+        ValueError: Something else is in its place, or it is not to be written.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
+        raise ValueError(f"--{option} {folder} cannot be written: name another folder.")
 
 
 def say_error(message: str) -> None:

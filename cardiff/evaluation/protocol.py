@@ -13,6 +13,7 @@ import torch
 import yaml
 from accelerate import PartialState
 
+from cardiff.cli import check_folder
 from cardiff.config import DataConfig
 from cardiff.evaluation.classes import kernel_value, mean_distance, relative_diversity
 from cardiff.evaluation.distances import (
@@ -205,6 +206,9 @@ class Protocol:
     def _check_options(self) -> None:
         """Refuse metrics for which an option is missing, before any image is looked at."""
         options, network = self.options, self.network
+        check_folder("output", Path(options.output))
+        if options.export_reference is not None:
+            check_folder("export_reference", Path(options.export_reference).parent)
         statistics = options.reference.endswith(".safetensors")
         if "memorisation" in self.metrics and options.held_out is None:
             raise ValueError(
