@@ -280,7 +280,8 @@ class Comparison:
 
     def _key(self, model: ModelFacts, setting: Setting, seed: int, count: int) -> str:
         """What decides a trial's figures."""
-        how = {f.name: getattr(self.options, f.name) for f in fields(DrawOptions) if f.name != "batch_size"}
+        drawing = vars(_draw_options(self.options, setting))  # of this setting alone, so that a sweep can be widened
+        how = {name: value for name, value in drawing.items() if name != "batch_size"}
         protocol = {name: value for name, value in self.protocol.record().items() if name != "device"}
         what = [
             model.record["weights_sha256"],

@@ -102,7 +102,10 @@ def test_an_interrupted_comparison_goes_on(options, monkeypatch):
     assert len(calls) == 8 - 3
     monkeypatch.setattr(compare_module, "draw_folder", None)  # all is known now
     assert record_of(run(options)) == found
-    assert record_of(run(replace(options, output=options.output))) == found
+    calls.clear()
+    monkeypatch.setattr(compare_module, "draw_folder", lambda *a, **k: calls.append(a) or draw_folder(*a, **k))
+    assert len(record_of(run(replace(options, guidance_scale="0,1,2,3")))["settings"]) == 10
+    assert len(calls) == 2  # what a wider sweep adds
 
 
 def test_all_runs_start_from_the_same_noise(options):
