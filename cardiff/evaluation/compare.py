@@ -171,6 +171,11 @@ class Comparison:
             name, equals, folder = text.partition("=")
             if not equals or "/" in name:
                 name, folder = Path(text).name, text
+                if name in folders:
+                    raise ValueError(
+                        f"Two runs are called {name}: name them, one={folders[name][0]} other={folder}; runs of one "
+                        "given name are trainings of the same thing."
+                    )
             folders.setdefault(name, []).append(folder)
         entrants = []
         scales = [float(scale) for scale in _listed("guidance_scale", options.guidance_scale, float)]
@@ -184,7 +189,7 @@ class Comparison:
             if len({bool(model.classes) for model in models}) > 1:
                 raise ValueError(f"The runs called {name} are conditional and unconditional: give them two names.")
             guided = scales if models[0].classes else [None]
-            settings = [Setting(*parts) for parts in product(solvers, steps, guided)]
+            settings = list(dict.fromkeys(Setting(*parts) for parts in product(solvers, steps, guided)))
             entrants.append(Entrant(name, models, settings))
         return entrants
 

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from cardiff.evaluation import differences
 from cardiff.evaluation.compare import CompareOptions, Comparison, Entrant, Setting, Trial, base_setting, best_setting
@@ -97,7 +99,7 @@ def _sections(comparison: Comparison, best: dict[str, Setting], record: dict) ->
     lines += ["![Every metric over the guidance scale](curves.png)", ""]
     lines += [_caption(comparison), ""]
     if _draw_steps(comparison, best, output / "steps.png"):
-        lines += ["![Distance over the number of steps](steps.png)", ""]
+        lines += ["![Every metric over the network evaluations an image](steps.png)", ""]
     if comparison.options.keep_images or _have_images(entrants):
         _draw_grids(comparison, best, output / "grid.png")
         lines += ["## The same noise", "", "![Images from the same noise](grid.png)", ""]
@@ -203,67 +205,80 @@ def _line(entrant: Entrant, settings: list[Setting], name: str) -> tuple[np.ndar
     return values, np.maximum(np.stack([values - ends[:, 0], ends[:, 1] - values]), 0)
 
 
-def _draw_curves(comparison: Comparison, path: Path) -> None:
-    """Each metric over the guidance scale; a line for each run, solver and number of steps."""
+def _panels(comparison: Comparison) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with a panel for each metric that is drawn."""
     protocol = comparison.protocol
-    names = [name for name in CURVES if name in protocol.names]
+    names = [name for name in CURVES if name in protocol.names] or list(protocol.names)
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
     figure = new_figure(4.2 * columns, 3.2 * rows + 0.4)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    lines, styles = 0, ("-", "--", ":", "-.")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for panel in axes[len(names) :]:
+        panel.axis("off")
+    panels = dict(zip(names, axes))
+    for name, panel in panels.items():
+        panel.set(ylabel=f"{metric_name(protocol, name)} {arrow(protocol, name)}")
+        panel.grid(alpha=0.3)
+    return figure, panels
+
+
+def _finish(figure: Figure, panels: dict[str, Axes], path: Path) -> None:
+    """One legend for all panels, and the file."""
+    handles, labels = next(iter(panels.values())).get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def _draw_curves(comparison: Comparison, path: Path) -> None:
+    """Each metric over the guidance scale; a line for each run, solver and number of steps."""
+    figure, panels = _panels(comparison)
+    styles = ("-", "--", ":", "-.")
     for entrant in comparison.entrants:
         for turn, (solver, steps) in enumerate(dict.fromkeys((s.solver, s.steps) for s in entrant.settings)):
             same = [s for s in entrant.settings if (s.solver, s.steps) == (solver, steps)]
             colour = COLOURS[turn % len(COLOURS)] if entrant.conditional else GREY
             label = f"{entrant.name}, {solver} {steps}"
-            for name, panel in zip(names, axes.flat):
+            for name, panel in panels.items():
                 found = _line(entrant, same, name)
                 if found is None:
                     continue
                 values, bars = found
                 if entrant.conditional:
-                    scales = [s.guidance_scale for s in same]
                     look = {"marker": "o", "markersize": 3, "color": colour, "capsize": 2}
-                    panel.errorbar(scales, values, bars, label=label, **look)
+                    panel.errorbar([s.guidance_scale for s in same], values, bars, label=label, **look)
                 else:
                     panel.axhline(values[0], color=colour, linestyle=styles[turn % len(styles)], label=label)
-            lines += 1
-    for name, panel in zip(names, axes.flat):
-        panel.set(xlabel="guidance scale w", ylabel=f"{metric_name(protocol, name)} {arrow(protocol, name)}")
-        panel.grid(alpha=0.3)
-    for panel in list(axes.flat)[len(names) :]:
-        panel.axis("off")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, lines), fontsize=8)
-    figure.savefig(path, dpi=110)
+    for panel in panels.values():
+        panel.set(xlabel="guidance scale w")
+    _finish(figure, panels, path)
 
 
 def _draw_steps(comparison: Comparison, best: dict[str, Setting], path: Path) -> bool:
-    """The distance over the network evaluations an image; False if only one number of steps was tried."""
-    metric = "fid" if "fid" in comparison.protocol.names else comparison.options.rank_by
+    """Each metric over the network evaluations an image; False if only one number of steps was tried."""
     if len({setting.steps for entrant in comparison.entrants for setting in entrant.settings}) < 2:
         return False
-    figure = new_figure(6.5, 4)
-    axes = figure.add_subplot()
+    figure, panels = _panels(comparison)
     turn, costs = 0, set()
     for entrant in comparison.entrants:
         scales = [base_setting(entrant).guidance_scale, best[entrant.name].guidance_scale]
         for scale, solver in dict.fromkeys((w, s.solver) for w in scales for s in entrant.settings):
             same = [s for s in entrant.settings if (s.solver, s.guidance_scale) == (solver, scale)]
-            values, bars = _line(entrant, sorted(same, key=lambda s: s.steps), metric)
-            cost = [sum(entrant.first[s][0].evaluations.values()) for s in sorted(same, key=lambda s: s.steps)]
+            same = sorted(same, key=lambda s: s.steps)
+            cost = [sum(entrant.first[s][0].evaluations.values()) for s in same]
             costs |= set(cost)
             guided = "" if scale is None else f", w = {scale:g}"
             look = {"color": COLOURS[turn % len(COLOURS)], "linestyle": "-" if entrant.conditional else "--"}
-            axes.errorbar(cost, values, bars, marker="o", capsize=2, label=f"{entrant.name}, {solver}{guided}", **look)
+            look |= {"marker": "o", "markersize": 3, "capsize": 2, "label": f"{entrant.name}, {solver}{guided}"}
+            for name, panel in panels.items():
+                found = _line(entrant, same, name)
+                if found is not None:
+                    panel.errorbar(cost, *found, **look)
             turn += 1
-    axes.set(xlabel="network evaluations an image", ylabel=metric_name(comparison.protocol, metric), xscale="log")
-    axes.set_xticks(sorted(costs), [f"{cost:g}" for cost in sorted(costs)])
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    for panel in panels.values():
+        panel.set(xlabel="network evaluations an image", xscale="log")
+        panel.set_xticks(sorted(costs), [f"{cost:g}" for cost in sorted(costs)])
+        panel.minorticks_off()
+    _finish(figure, panels, path)
     return True
 
 

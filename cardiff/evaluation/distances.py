@@ -14,7 +14,6 @@ from scipy.linalg import svdvals
 from scipy.spatial.distance import pdist
 from scipy.special import entr, softmax
 from torch_fidelity.metric_isc import isc_features_to_metric
-from torch_fidelity.metric_kid import kid_features_to_metric
 
 from cardiff.evaluation.intervals import (
     GROUPS,
@@ -189,29 +188,6 @@ def frechet_infinity(
     return Extrapolation(estimate, sizes, np.array([at_all.value, *distances]), float(slope * count))
 
 
-def kernel_distance(
-    features: np.ndarray, reference: np.ndarray, subsets: int = 100, subset_size: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """The kernel distance as torch-fidelity has it: mean and standard deviation over random subsets.
-
-    Bińkowski et al., "Demystifying MMD GANs" (2018), section 4.
-
-    Raises:
-        ValueError: There are fewer images than a subset takes.
-    """
-    fewest = min(len(features), len(reference))
-    if fewest < subset_size:
-        raise ValueError(f"{fewest} images are too few for subsets of {subset_size}: give a smaller subset_size.")
-    found = kid_features_to_metric(
-        *(torch.from_numpy(np.array(one, np.float64)) for one in (features, reference)),
-        kid_subsets=subsets,
-        kid_subset_size=subset_size,
-        rng_seed=seed,
-        verbose=False,
-    )
-    return found["kernel_inception_distance_mean"], found["kernel_inception_distance_std"]
-
-
 def kernel_mean(features: np.ndarray) -> float:
     """The mean of (x·y/D + 1)³ over all pairs of different images (N, D)."""
     features, count = features.astype(np.float64), len(features)
@@ -356,24 +332,22 @@ def density_coverage(
     return mean(reached / neighbours, replicates, seed, strata), from_jackknife((times > 0).mean(), without)
 
 
-def inception_score(logits: np.ndarray, splits: int = 10) -> tuple[float, float]:
-    """exp E KL(p(y|x) ‖ p(y)) of logits (N, K) as torch-fidelity has it: mean and standard deviation over the splits.
-
-    Salimans et al., "Improved techniques for training GANs" (2016), section 4.
-    """
-    found = isc_features_to_metric(torch.from_numpy(np.array(logits)), splits)
-    return found["inception_score_mean"], found["inception_score_std"]
-
-
 def inception_estimate(
-    logits: np.ndarray, replicates: int = REPLICATES, seed: int = 0, strata: np.ndarray | None = None
+    logits: np.ndarray,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    strata: np.ndarray | None = None,
+    splits: int = 10,
 ) -> Estimate:
-    """The same of all samples in one: the interval is for its mean over sets of this size."""
+    """exp E KL(p(y|x) ‖ p(y)) of logits (N, K), averaged over `splits` parts, as torch-fidelity has it.
+
+    Salimans et al., "Improved techniques for training GANs" (2016), section 4. The interval is from the score of all
+    samples in one, resampled.
+    """
+    value = isc_features_to_metric(torch.from_numpy(np.array(logits)), splits)["inception_score_mean"]
     p = softmax(logits.astype(np.float64), axis=1)
-    weights = bootstrap_weights(len(p), replicates, seed, strata)
-    weights = np.vstack([np.ones(len(p)), weights]) / len(p)  # (1 + R, N): the set itself first
-    found = np.exp(entr(weights @ p).sum(1) - weights @ entr(p).sum(1))
-    return from_bootstrap(found[0], found[1:])
+    weights = bootstrap_weights(len(p), replicates, seed, strata) / len(p)  # (R, N)
+    return from_bootstrap(value, np.exp(entr(weights @ p).sum(1) - weights @ entr(p).sum(1)))
 
 
 def class_diversity(features: np.ndarray, labels: np.ndarray) -> dict[int, float]:

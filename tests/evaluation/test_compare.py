@@ -194,6 +194,13 @@ def test_refused(changes, sentence, options):
     assert sentence in str(error.value)
 
 
+def test_two_runs_of_one_name_by_accident(world, options):
+    """They would pass for two trainings of the same thing."""
+    model = world["model"]
+    with pytest.raises(ValueError, match=f"Two runs are called {model.name}: name them, one="):
+        Comparison(replace(options, runs=[str(model), f"{model.parent}/./{model.name}"]))
+
+
 def test_conditional_and_unconditional_need_two_names(world, options):
     with pytest.raises(ValueError, match="The runs called a are conditional and unconditional"):
         Comparison(replace(options, runs=[f"a={world['model']}", f"a={world['twin']}"]))

@@ -5,8 +5,10 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
+from scipy.special import entr
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_isc import isc_features_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from cardiff.evaluation import distances
@@ -21,10 +23,9 @@ from cardiff.evaluation.distances import (
     frechet_influence,
     frechet_terms,
     inception_estimate,
-    inception_score,
     infinity_needs,
-    kernel_distance,
     kernel_estimate,
+    kernel_mean,
     precision_recall,
     squared_distances,
 )
@@ -205,14 +206,13 @@ def test_kernel_distance_of_known_normals():
 
 
 def test_kernel_distance_is_that_of_torch_fidelity():
-    first, second = two_sets(120, 120, 16)
-    whole = kernel_distance(first, second, subsets=3, subset_size=120)
-    assert kernel_estimate(first, second).value == pytest.approx(whole[0], rel=1e-10)
-    assert whole[1] == pytest.approx(0, abs=1e-10 * whole[0])  # every subset is the whole
-    mean, deviation = kernel_distance(first, second, subsets=50, subset_size=60)
-    assert abs(mean - whole[0]) < 4 * deviation and deviation > 0
-    with pytest.raises(ValueError, match="120 images are too few for subsets of 121"):
-        kernel_distance(first, second, subset_size=121)
+    first, second = np.random.default_rng(6).normal(size=(2, 120, 5)) + [[[0.0]], [[0.5]]]
+    both = (torch.from_numpy(features) for features in (first, second))
+    theirs = kid_features_to_metric(*both, kid_subsets=1, kid_subset_size=120, verbose=False)
+    found = kernel_estimate(first, second, 2).value
+    assert found == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-10)
+    given = kernel_estimate(first, second, 2, real=kernel_mean(second))
+    assert given.value == found
 
 
 def test_kernel_replicates_leave_out_an_image_with_itself(monkeypatch):
@@ -324,16 +324,18 @@ def test_intervals_of_neighbours_cover():
 def test_inception_score_is_that_of_torch_fidelity():
     logits = np.random.default_rng(10).standard_normal((400, 7)).astype(np.float32) * 2
     theirs = isc_features_to_metric(torch.from_numpy(logits), splits=4)
-    found = inception_score(logits, splits=4)
-    assert found == (theirs["inception_score_mean"], theirs["inception_score_std"])
-    assert inception_estimate(logits).value == pytest.approx(inception_score(logits, splits=1)[0], rel=1e-9)
+    assert inception_estimate(logits, splits=4).value == theirs["inception_score_mean"]
+    # The replicates are of the same score: without resampling it is torch-fidelity's of one split.
+    whole = isc_features_to_metric(torch.from_numpy(logits), splits=1)["inception_score_mean"]
+    p = np.exp(logits - np.log(np.exp(logits).sum(1, keepdims=True)))
+    assert np.exp(entr(p.mean(0)).sum() - entr(p).sum(1).mean()) == pytest.approx(whole, rel=1e-5)
     certain = 50.0 * np.eye(7)[np.arange(70) % 7]
-    assert inception_score(certain, splits=1)[0] == pytest.approx(7, rel=1e-6)  # as many as classes
+    assert inception_estimate(certain, splits=1).value == pytest.approx(7, rel=1e-6)  # as many as classes
 
 
 def test_inception_interval_covers():
     rng = np.random.default_rng(11)
-    found = [inception_estimate(2 * rng.standard_normal((200, 7)), 200) for _ in range(300)]
+    found = [inception_estimate(2 * rng.standard_normal((200, 7)), 200, splits=1) for _ in range(300)]
     assert 0.91 < coverage(found) < 0.985
 
 
