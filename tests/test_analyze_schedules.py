@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 import analyze_schedules
+import sample
 from cardiff.hub import save_pipeline
+from tests.conftest import ROOT
 from tests.tiny_models import tiny_pipeline
 
 FEW = ["--schedules", "linear,cosine", "--max_images", 60, "--num_train_timesteps", 50, "--steps", 10]
@@ -23,9 +25,24 @@ def test_the_digits_are_compared_by_default(launch, tmp_path):
     assert (tmp_path / "out/plane.png").stat().st_size > 10_000
 
 
-def test_a_training_configuration_gives_data_and_schedule(launch, tmp_path):
-    config = ["--config", "configs/digits_16_unconditional.yaml", "--scheduler.name", "sigmoid"]
-    launch("analyze_schedules.py", *config, *FEW, "--data.resolution", 8, "--output", tmp_path)
+def run(script, *options) -> None:
+    """The script in this process, which saves the launch."""
+    script.main([*map(str, options)])
+
+
+def test_a_training_configuration_gives_data_and_schedule(tmp_path):
+    config = ["--config", ROOT / "configs/digits_16_unconditional.yaml", "--scheduler.name", "sigmoid"]
+    run(
+        analyze_schedules,
+        *config,
+        *FEW,
+        "--data.data_files",
+        ROOT / "data/digits.parquet",
+        "--data.resolution",
+        8,
+        "--output",
+        tmp_path,
+    )
     table = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert "60 images of 8×8 pixels" in table and "this configuration" in table
 
@@ -34,12 +51,12 @@ def test_a_model_gets_steps_of_its_own(launch, tmp_path):
     """What is written is what sample.py takes."""
     model = tmp_path / "model"
     save_pipeline(tiny_pipeline(), model)
-    data = ["--data.data_files", "data/digits.parquet", "--data.resolution", 8, "--data.channels", 1]
-    launch("analyze_schedules.py", *FEW, *data, "--model", model, "--output", tmp_path / "out")
+    data = ["--data.data_files", ROOT / "data/digits.parquet", "--data.resolution", 8, "--data.channels", 1]
+    run(analyze_schedules, *FEW, *data, "--model", model, "--output", tmp_path / "out")
     section = yaml.safe_load((tmp_path / "out/price.yaml").read_text())["scheduler"]
     assert section["name"] == "knots" and section["log_snr"][0] == 10 and section["log_snr"][-1] == -10
     how = ["--solver", "ddpm", "--steps", 5, "--steps_of", tmp_path / "out/price.yaml", "--num_images", 2]
-    launch("sample.py", "--model", model, *how, "--output", tmp_path / "images")
+    run(sample, "--model", model, *how, "--output", tmp_path / "images")
     first = json.loads((tmp_path / "images/manifest.jsonl").read_text().splitlines()[0])
     assert len(first["timesteps"]) == 5
 

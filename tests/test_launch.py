@@ -123,7 +123,7 @@ def test_killed_and_resumed_is_bit_identical(whole_run, shared, launch, digits_o
     assert losses(folder) == losses(whole_run)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_exits_cleanly(number, whole_run, shared, launch, digits_options):
     folder = shared / number.name
     options = [*digits_options, *OPTIONS, "--output_dir", folder, "--data.num_workers", 1]
@@ -140,6 +140,7 @@ def test_a_signal_saves_and_exits_cleanly(number, whole_run, shared, launch, dig
         assert weights(folder) == weights(whole_run)
 
 
+@pytest.mark.slow
 def test_killing_the_launcher_saves_too(shared, launch, digits_options):
     folder = shared / "launcher"
     options = [*digits_options, *OPTIONS, "--train.max_steps", 3000, "--output_dir", folder]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import evaluate
 from cardiff.cli import parse_options
 from cardiff.evaluation import features as features_module
 from cardiff.evaluation.features import import_reference
@@ -19,6 +20,7 @@ from cardiff.evaluation.run import EvaluateOptions, run
 from cardiff.evaluation.samples import keep_best, labels_as_in
 from cardiff.sampling import SampleOptions
 from cardiff.sampling import run as run_sampling
+from tests.conftest import ROOT
 from tests.tiny_set import COUNTS, write_models, write_set
 
 METRICS = "fid,kid,prdc,diversity"
@@ -237,7 +239,8 @@ def test_of_a_larger_set_a_random_part_is_the_reference(world, options):
         ({"replicates": 1}, "--replicates is 1"),
     ],
 )
-def test_refused(changes, sentence, world, options):
+def test_refused(changes, sentence, world, options, monkeypatch):
+    monkeypatch.chdir(ROOT)
     with pytest.raises(ValueError) as error:
         run(replace(options, **{"images": str(world["held_out"].with_suffix("")), **changes}))
     assert sentence in str(error.value)
@@ -279,11 +282,12 @@ def test_a_model_of_other_classes_is_refused(world, options, tmp_path):
         run(replace(options, model=str(world["model"]), reference=str(other), num_images=20))
 
 
-def test_the_script_says_it_in_one_sentence(world, options, launch):
-    done = launch(
-        "evaluate.py", "--images", "/nowhere", "--reference", world["train"], "--output", options.output, check=False
-    )
-    assert done.returncode == 1 and done.err.startswith("error: ") and done.err.count("\n") == 1
+def test_the_script_says_it_in_one_sentence(world, options, capsys):
+    arguments = ["--images", "/nowhere", "--reference", str(world["train"]), "--output", options.output]
+    with pytest.raises(SystemExit) as exit_of:
+        evaluate.main(arguments)
+    error = capsys.readouterr().err
+    assert exit_of.value.code == 1 and error.startswith("error: ") and error.count("\n") == 1
 
 
 def test_options_of_the_command_line():
