@@ -107,7 +107,8 @@ class DiffusionTrainer(Trainer):
         train, count = self.config.train, self.config.train.evaluate_images
         labels = labels_as_in(np.bincount(self.data.labels), count) if self.config.labelled else None
         images = self.draw(range(count), labels, guidance_scale=1.0)
-        measured = self.protocol.measure(images.transpose(0, 3, 1, 2), metrics=["fid"])
+        asked_for = None if labels is None else np.array(labels)
+        measured = self.protocol.measure(images.transpose(0, 3, 1, 2), asked_for, metrics=["fid"])
         distance = measured.estimates["fid"].value
         self.log.record(self.global_step, {"evaluation_distance": distance})
         model = self.averaged_model()  # by all processes, since each may hold a part

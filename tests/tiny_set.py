@@ -37,6 +37,13 @@ def write_set(folder: Path, seed: int, counts=COUNTS) -> Path:
     return file
 
 
+def write_world(folder: Path) -> dict[str, Path]:
+    """Data sections of a training and a held-out set, and the folders of a model, its twin and a judge."""
+    train, held_out = write_set(folder / "train", 0), write_set(folder / "held_out", 1)
+    conditional, unconditional, judge = write_models(folder)
+    return {"train": train, "held_out": held_out, "model": conditional, "twin": unconditional, "judge": judge}
+
+
 def write_models(folder: Path) -> tuple[Path, Path, Path]:
     """Folders of a conditional model, an unconditional one, and a classifier, all with random weights."""
     save_pipeline(tiny_pipeline(), folder / "conditional")

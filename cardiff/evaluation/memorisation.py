@@ -28,8 +28,6 @@ class Memorisation:
     """Which one that is; (N,)."""
     held_out_distances: np.ndarray
     """From each held-out image to the nearest training image; (M,)."""
-    held_out_indices: np.ndarray
-    """(M,)."""
     z: float
     """How far the samples' ranks among all distances are below chance, in standard deviations: −2 is suspicious."""
     p: float
@@ -95,11 +93,11 @@ def memorisation(samples: np.ndarray, training: np.ndarray, held_out: np.ndarray
         ValueError: There are too few held-out images.
     """
     distances, indices = (found[:, 0] for found in nearest(samples, training))
-    its_distances, its_indices = (found[:, 0] for found in nearest(held_out, training))
+    its_distances = nearest(held_out, training)[0][:, 0]
     z, p = ranksums(distances, its_distances, alternative="less")
     share_near = float((distances < np.median(its_distances)).mean())
     threshold = alarm_threshold(its_distances, len(samples))
-    return Memorisation(distances, indices, its_distances, its_indices, float(z), float(p), share_near, threshold)
+    return Memorisation(distances, indices, its_distances, float(z), float(p), share_near, threshold)
 
 
 def alarm_threshold(held_out: np.ndarray, samples: int, false_alarms: float = FALSE_ALARMS) -> float:

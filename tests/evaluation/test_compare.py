@@ -15,15 +15,12 @@ from cardiff.evaluation.differences import class_gains, difference
 from cardiff.evaluation.intervals import Estimate
 from cardiff.evaluation.run import EvaluateOptions
 from cardiff.evaluation.run import run as evaluate
-from tests.tiny_set import write_models, write_set
+from tests.tiny_set import write_world
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("comparison")
-    train, held_out = write_set(folder / "train", 0), write_set(folder / "held_out", 1)
-    conditional, unconditional, judge = write_models(folder)
-    return {"train": train, "held_out": held_out, "model": conditional, "twin": unconditional, "judge": judge}
+    return write_world(tmp_path_factory.mktemp("comparison"))
 
 
 @pytest.fixture

@@ -21,18 +21,14 @@ from cardiff.evaluation.samples import keep_best, labels_as_in
 from cardiff.sampling import SampleOptions
 from cardiff.sampling import run as run_sampling
 from tests.conftest import ROOT
-from tests.tiny_set import COUNTS, write_models, write_set
+from tests.tiny_set import COUNTS, write_set, write_world
 
 METRICS = "fid,kid,prdc,diversity"
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Folders: the training set and its data section, held-out images, a model, its twin, a judge."""
-    folder = tmp_path_factory.mktemp("evaluation")
-    train, held_out = write_set(folder / "train", 0), write_set(folder / "held_out", 1)
-    conditional, unconditional, judge = write_models(folder)
-    return {"train": train, "held_out": held_out, "model": conditional, "twin": unconditional, "judge": judge}
+    return write_world(tmp_path_factory.mktemp("evaluation"))
 
 
 @pytest.fixture

@@ -38,6 +38,9 @@ def test_the_best_model_is_the_best_of_those_measured(tmp_path, digits_options):
     )  # fmt: skip
     by_evaluate = json.loads((run(options) / "metrics.json").read_text())
     assert by_evaluate["metrics"]["fid"]["value"] == pytest.approx(record["distance"]["value"], rel=1e-3)
+    assert by_evaluate["metrics"]["fid"]["standard_error"] == pytest.approx(
+        record["distance"]["standard_error"], rel=1e-2
+    )
     assert by_evaluate["model"]["training"]["steps"] == record["step"]
 
 
