@@ -17,6 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 CHECKSUMS = "checksums.json"
+_FILE = re.compile(r"(\w+/)?\w+\.(json|safetensors|py)", re.ASCII)
+"""What a checkpoint's files are called: at most one folder deep, and never a pickle."""
 
 
 def checkpoint_dir(root: Path, step: int) -> Path:
@@ -33,6 +35,14 @@ def list_checkpoints(root: Path) -> list[Path]:
 def step_of(checkpoint: Path) -> int:
     """The step in a checkpoint's name."""
     return int(checkpoint.name.removeprefix("step-"))
+
+
+def run_of(model: Path) -> Path:
+    """The output folder of the run that a model lies in: its root, one of its checkpoints, or its best model."""
+    model = model.resolve()
+    if model.parent.name == "checkpoints":
+        return model.parent.parent
+    return model.parent if model.name == "best" else model
 
 
 def write_checkpoint(root: Path, step: int, fill: Callable[[Path], None]) -> Path:
@@ -77,10 +87,13 @@ def publish(checkpoint: Path, output_dir: Path) -> None:
                 aside.unlink(missing_ok=True)
 
 
-def prune(root: Path, newest: int, every: int) -> None:
-    """Remove all but the `newest` checkpoints and those whose step is a multiple of `every` (0 for none)."""
+def prune(root: Path, newest: int, every: int, in_use: Path | None = None) -> None:
+    """Remove all but the `newest` checkpoints and those whose step is a multiple of `every` (0 for none).
+
+    The one that is in use, being uploaded, is left for the next time.
+    """
     for path in list_checkpoints(root)[:-newest]:
-        if not (every and step_of(path) % every == 0):
+        if not (every and step_of(path) % every == 0) and path != in_use:
             # Renamed first: a removal cut short must not leave something that looks like a checkpoint.
             trash = path.with_name(f".removing-{path.name}")
             os.replace(path, trash)
@@ -104,11 +117,39 @@ def good_checkpoints(root: Path, report: Callable[[str], None]) -> Iterator[Path
             report(f"Checkpoint {path} is damaged ({damage}); trying the one before it.")
 
 
+def listed_files(checkpoint: Path) -> dict[str, str]:
+    """Checksums by name of the files that make a checkpoint.
+
+    Raises:
+        ValueError: The list is damaged, or names a file that lies elsewhere or could not be of a checkpoint.
+    """
+    checksums = json.loads(Path(checkpoint, CHECKSUMS).read_text())
+    if not isinstance(checksums, dict):
+        raise ValueError(f"{CHECKSUMS} is no list of files")
+    for name in checksums:
+        if not _FILE.fullmatch(name):
+            raise ValueError(f"{CHECKSUMS} names {name!r}, which no checkpoint has")
+    return checksums
+
+
+def newest_in(folder: Path) -> Path:
+    """The newest checkpoint of a run's folder, of its checkpoints/, or the folder itself if it is one.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if (folder / CHECKSUMS).is_file() and re.fullmatch(r"step-\d{8,}", folder.resolve().name):
+        return folder.resolve()
+    found = list_checkpoints(folder / "checkpoints") or list_checkpoints(folder)
+    if not found:
+        raise ValueError(f"{folder} holds no checkpoint: name the output folder of a training run.")
+    return found[-1]
+
+
 def find_damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
-        checksums = json.loads(Path(checkpoint, CHECKSUMS).read_text())
-        for name, expected in checksums.items():
+        for name, expected in listed_files(checkpoint).items():
             if file_hash(Path(checkpoint, name)) != expected:
                 return f"{name} does not match its checksum"
     except FileNotFoundError as error:

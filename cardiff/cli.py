@@ -7,6 +7,7 @@ import re
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -19,17 +20,21 @@ Options = TypeVar("Options")
 
 
 def parse_options(
-    options: type[Options], argv: Sequence[str] | None, description: str, positional: str | None = None
+    options: type[Options],
+    argv: Sequence[str] | None,
+    description: str,
+    positional: str | None = None,
+    flags: Sequence[str] = (),
 ) -> Options:
     """Parse the flat options of a documented dataclass; `--config FILE` reads them from YAML.
 
-    The option named by `positional`, a list, is given without its name.
+    The option named by `positional`, a list, is given without its name; those named in `flags` need no value.
     """
     parser = CommandLine(description)
     parser.add_argument("--config", action="config", help="YAML file with the options below.")
     if positional is not None:
         parser.add_argument(positional, nargs="+", type=str, help=_documented(options, positional))
-    parser.add_class_arguments(options, None, skip={positional} if positional else None)
+    parser.add_options(options, flags, skip=[positional] if positional else [])
     parsed = parser.parse_args(sys.argv[1:] if argv is None else list(argv)).as_dict()
     parsed.pop("config", None)
     return options(**parsed)
@@ -72,9 +77,9 @@ def say_error(message: str) -> None:
 
 
 def _documented(options: type, name: str) -> str:
-    """The docstring below a field of a dataclass."""
-    fields = docstring_parser.parse_from_object(options).params
-    return next(field.description for field in fields if field.arg_name == name)
+    """The docstring below a field of a dataclass, or of one that it inherits from."""
+    documented = [field for base in options.__mro__[:-1] for field in docstring_parser.parse_from_object(base).params]
+    return next(field.description for field in documented if field.arg_name == name)
 
 
 class _Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -86,6 +91,15 @@ class CommandLine(ArgumentParser):
 
     def __init__(self, description: str):
         super().__init__(description=description, formatter_class=_Formatter, allow_abbrev=False)
+
+    def add_options(self, options: type, flags: Sequence[str] = (), skip: Sequence[str] = ()) -> None:
+        """Add the fields of a documented dataclass; those named in `flags` mean true without a value."""
+        for name in flags:
+            default = next(field.default for field in fields(options) if field.name == name)
+            self.add_argument(
+                f"--{name}", type=bool, nargs="?", const=True, default=default, help=_documented(options, name)
+            )
+        self.add_class_arguments(options, None, skip={*flags, *skip})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one sentence (from one process of a launch, not from all) and exit with status 2."""

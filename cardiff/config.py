@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -65,6 +66,8 @@ class DataConfig:
     """Folder of the decoded image stores (default: $CARDIFF_CACHE, else ~/.cache/cardiff)."""
     num_workers: int = 0
     """Processes per GPU that fetch batches ahead; 0 fetches in the training process."""
+    license: str | None = None
+    """Licence of the images, for the model card."""
 
 
 @dataclass
@@ -199,6 +202,49 @@ class ClassifierTrainConfig(TrainConfig):
     """Steps between reports on the held-out images, besides the one at the end. 0 for never."""
 
 
+@dataclass(kw_only=True)
+class HubTarget:
+    """Where on the Hub a model goes."""
+
+    hub_model_id: str | None = None
+    """Repository, NAME or OWNER/NAME (default: the last part of the folder's name)."""
+    hub_private: bool = False
+    """Create the repository as a private one; a public one of that name is refused."""
+    hub_revision: str | None = None
+    """Branch to push to, made if need be (default: main)."""
+    hub_license: str | None = None
+    """Licence of the weights, for the model card: mit, cc-by-nc-4.0, …"""
+    hub_resume_id: str | None = None
+    """Private repository that takes the newest checkpoint with its optimizer state, for --resume_from."""
+
+    def check(self) -> None:
+        """Refuse what cannot be the name of a repository.
+
+        Raises:
+            ValueError: In one sentence.
+        """
+        for name in ("hub_model_id", "hub_resume_id"):
+            value = getattr(self, name)
+            if value is not None and not _REPOSITORY.fullmatch(value):
+                raise ValueError(
+                    f"--{name} {value} cannot be a repository of the Hub: give NAME or OWNER/NAME of letters, digits, "
+                    "'-', '_' and '.'."
+                )
+        if self.hub_resume_id is not None and self.hub_resume_id == self.hub_model_id:
+            raise ValueError("--hub_resume_id must be another repository than --hub_model_id, which others may read.")
+
+
+@dataclass(kw_only=True)
+class HubOptions(HubTarget):
+    """Whether and where a run is published while it trains."""
+
+    push_to_hub: bool = False
+    """Push the model with its card and samples at every checkpoint and at the end, in the background. The token is
+    that of `hf auth login` or HF_TOKEN."""
+
+
+_REPOSITORY = re.compile(r"(?!.*(--|\.\.))([\w.-]{1,96}/)?\w([\w.-]{0,94}\w)?", re.ASCII)
+
 Kind = Literal["unconditional", "conditional", "classifier"]
 # What each kind of run trains, which is also the name of the section that describes it, and its two sections.
 SECTIONS = {
@@ -220,6 +266,9 @@ class RunConfig:
     scheduler: dict
     """`name` of the schedule and the arguments of its class."""
     train: TrainConfig
+    hub: HubOptions = field(default_factory=HubOptions)
+    resume_from: str | None = None
+    """Folder or Hub repository whose newest checkpoint the run goes on from."""
 
     @property
     def network_name(self) -> str:
@@ -259,6 +308,10 @@ def parse_run(argv: Sequence[str] | None, *, kind: Kind, description: str) -> Ru
         parser.error(f"scheduler.name: {error}")
     parser.add_argument("--config", action="config", help="YAML file with the sections below; give it first.")
     parser.add_argument("--output_dir", type=str, required=True, help="Folder of the run; a run found there goes on.")
+    parser.add_argument(
+        "--resume_from", type=str, help="Folder or Hub repository whose newest checkpoint this run goes on from."
+    )
+    parser.add_options(HubOptions, flags=("push_to_hub", "hub_private"))
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
     parser.add_argument(f"--{network_name}", type=network_section, default=network_section())
     parser.add_argument(
@@ -278,8 +331,11 @@ def parse_run(argv: Sequence[str] | None, *, kind: Kind, description: str) -> Ru
         network=network_section(**parsed[network_name].as_dict()),
         scheduler=parsed.scheduler.as_dict(),
         train=train_section(**parsed.train.as_dict()),
+        hub=HubOptions(**{option.name: parsed[option.name] for option in fields(HubOptions)}),
+        resume_from=parsed.resume_from,
     )
     try:
+        _check_hub(config)
         _check_train(config.train)
         _check_data(config.data)
         _check_network(config)
@@ -289,6 +345,17 @@ def parse_run(argv: Sequence[str] | None, *, kind: Kind, description: str) -> Ru
     except ValueError as error:
         parser.error(str(error))
     return config
+
+
+def _check_hub(config: RunConfig) -> None:
+    """Refuse names that cannot be repositories, and a target without the wish to push to it."""
+    hub = config.hub
+    hub.check()
+    if hub.push_to_hub:
+        return
+    for name in ("hub_model_id", "hub_private", "hub_revision", "hub_license", "hub_resume_id"):
+        if getattr(hub, name):
+            raise ValueError(f"--{name} is given without --push_to_hub: add it, or leave both out.")
 
 
 def _check_data(data: DataConfig) -> None:

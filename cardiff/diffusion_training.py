@@ -120,7 +120,7 @@ class DiffusionTrainer(Trainer):
                 "steps": train.sample_steps,
                 "protocol": self.protocol.record(),
             }
-            keep_best(self.output_dir / "best", record, lambda folder: self.save_model(model, folder))
+            keep_best(self.output_dir / "best", record, lambda folder: self.save(model, folder))
 
     @cached_property
     def protocol(self) -> "Protocol":

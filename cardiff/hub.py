@@ -3,19 +3,27 @@
 import inspect
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import diffusers
 import torch
-from diffusers import DDPMScheduler, DiffusionPipeline, ModelMixin, UNet2DModel
+from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, ModelMixin, UNet2DModel
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
+from cardiff.record import RUN_RECORD, read_record, write_record
+from cardiff.remote import download
 from pipelines import ClassConditionalPipeline, NoisyClassifier
 
 Network = TypeVar("Network", bound=ModelMixin)
+VARIANTS = {"fp16": torch.float16, "bf16": torch.bfloat16}
+"""Names that diffusers' from_pretrained(variant=…) knows weights of lower precision by."""
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+MODEL_FILES = ["model_index.json", "unet/config.json", f"unet/{_WEIGHTS}", "scheduler/scheduler_config.json"]
+MODEL_FILES += ["classifier/config.json", f"classifier/{_WEIGHTS}", RUN_RECORD]
+"""What is read of a model, file by file: a pattern would also match names that climb out of their folder."""
 
 
 def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:
@@ -25,13 +33,55 @@ def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:
     `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)` runs.
     """
     pipeline.save_pretrained(folder, safe_serialization=True)
+    for name in ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json"):
+        _forget_origin(Path(folder, name))
     if isinstance(pipeline, ClassConditionalPipeline):
         source = Path(inspect.getfile(ClassConditionalPipeline))
-        index_file = Path(folder, "model_index.json")
-        index = json.loads(index_file.read_text())
-        index["_class_name"] = [source.stem, ClassConditionalPipeline.__name__]
-        index_file.write_text(json.dumps(index, indent=2) + "\n")
+        _edit_json(Path(folder, "model_index.json"), _class_name=[source.stem, ClassConditionalPipeline.__name__])
         shutil.copyfile(source, Path(folder, source.name))
+
+
+def _forget_origin(file: Path) -> None:
+    """Remove the folder that a part was once loaded from, which diffusers keeps."""
+    _edit_json(file, _name_or_path=None)
+
+
+def _edit_json(file: Path, **changes) -> None:
+    """Set keys of a JSON file, or remove those that become None."""
+    content = {**json.loads(file.read_text()), **changes}
+    content = {key: value for key, value in content.items() if not (key in changes and value is None)}
+    file.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def export_model(folder: Path, target: Path, variants: Sequence[str] = ()) -> None:
+    """Write the model of a folder anew, whatever else lies there and whatever it carries in the way of code.
+
+    Args:
+        folder: As `load_pipeline` and `load_classifier` take it.
+        target: Folder to write.
+        variants: Weights in half the size beside the float32 ones: "fp16", "bf16".
+
+    Raises:
+        ValueError: Nothing there, damaged, or not a model of this project.
+    """
+    if _classifier_config(folder).is_file() and not Path(folder, "model_index.json").is_file():
+        network, scheduler = load_classifier(folder)
+        save_classifier(network, scheduler, target)
+    else:
+        pipeline = load_pipeline(folder)
+        network = pipeline.unet
+        if network.config.num_class_embeds is None:
+            pipeline = DDPMPipeline(network, pipeline.scheduler)
+        save_pipeline(pipeline, target)
+    part = "unet" if isinstance(network, UNet2DModel) else "classifier"
+    for variant in variants:
+        config = Path(target, part, "config.json").read_text()
+        network.to(VARIANTS[variant]).save_pretrained(target / part, variant=variant)
+        Path(target, part, "config.json").write_text(config)
+        network.to(torch.float32)
+    record = read_record(folder)
+    if record is not None:
+        write_record(target, record)
 
 
 def find_model(model: str, revision: str | None = None) -> Path:
@@ -40,9 +90,7 @@ def find_model(model: str, revision: str | None = None) -> Path:
     Raises:
         ValueError: Neither a folder nor a readable repository.
     """
-    patterns = ["model_index.json", "unet/*.json", "unet/*.safetensors", "scheduler/*.json"]
-    patterns += ["classifier/*.json", "classifier/*.safetensors"]
-    return Path(model) if Path(model).is_dir() else download(model, patterns, revision)
+    return Path(model) if Path(model).is_dir() else download(model, MODEL_FILES, revision)
 
 
 def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> ClassConditionalPipeline:
@@ -88,7 +136,7 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> ClassCond
             "ClassConditionalPipeline and DDPMPipeline with a UNet2DModel and a scheduler of diffusers."
         )
     with _damage_in_one_sentence(folder):
-        unet = _load_network(UNet2DModel, folder / "unet", dtype)
+        unet = load_network(UNet2DModel, folder / "unet", dtype)
         scheduler = scheduler_class.from_pretrained(folder / "scheduler")
         return ClassConditionalPipeline(unet, scheduler, index.get("id2label"))
 
@@ -96,13 +144,16 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> ClassCond
 def save_classifier(classifier: NoisyClassifier, scheduler: DDPMScheduler, folder: Path) -> None:
     """Write a classifier, the noise levels that it was trained on, and the source file that it needs.
 
-    Where this project is not installed, noisy_classifier.py in the folder is imported and its
-    `NoisyClassifier.from_pretrained(folder/classifier)` loads the rest.
+    Where this project is not installed, diffusers' `AutoModel.from_pretrained(folder, subfolder="classifier",
+    trust_remote_code=True)` runs that file and loads the rest.
     """
     classifier.save_pretrained(Path(folder, "classifier"), safe_serialization=True)
     scheduler.save_pretrained(Path(folder, "scheduler"))
+    _forget_origin(Path(folder, "scheduler", "scheduler_config.json"))
     source = Path(inspect.getfile(NoisyClassifier))
-    shutil.copyfile(source, Path(folder, source.name))
+    found_by = {"AutoModel": f"{source.stem}.{NoisyClassifier.__name__}"}
+    _edit_json(_classifier_config(folder), auto_map=found_by, _name_or_path=None)
+    shutil.copyfile(source, Path(folder, "classifier", source.name))
 
 
 def load_classifier(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[NoisyClassifier, DDPMScheduler]:
@@ -131,7 +182,7 @@ def load_classifier(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[N
         name = json.loads(config_file.read_text())["_class_name"]
         if name != NoisyClassifier.__name__:
             raise ValueError(f"{config_file} names a {name} and not a {NoisyClassifier.__name__}.")
-        classifier = _load_network(NoisyClassifier, folder / "classifier", dtype)
+        classifier = load_network(NoisyClassifier, folder / "classifier", dtype)
         scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
         if scheduler.alphas_cumprod.tolist() != list(classifier.config.alphas_cumprod):
             raise ValueError("classifier and scheduler have different noise levels.")
@@ -152,8 +203,15 @@ def _damage_in_one_sentence(folder: Path) -> Iterator[None]:
         raise ValueError(f"{folder} is damaged or incomplete: {reason} Copy or train it again.") from error
 
 
-def _load_network(network: type[Network], folder: Path, dtype: torch.dtype) -> Network:
-    """The network with every one of its weights, and no others, from safetensors."""
+def load_network(network: type[Network], folder: Path, dtype: torch.dtype = torch.float32) -> Network:
+    """The network with every one of its weights, and no others, from one file of safetensors.
+
+    An index of several files is not followed: it could name pickles, and files outside the folder.
+    """
+    if not (folder / _WEIGHTS).is_file():
+        raise ValueError(f"{folder.name}/{_WEIGHTS} is missing.")
+    for index in folder.glob("*.index.json"):
+        raise ValueError(f"{folder.name}/{index.name} spreads the weights over files; this project reads one file.")
     model, loaded = network.from_pretrained(folder, use_safetensors=True, torch_dtype=dtype, output_loading_info=True)
     # diffusers fills a gap with random numbers and leaves a surplus out.
     for problem in ("missing_keys", "unexpected_keys"):
@@ -164,27 +222,9 @@ def _load_network(network: type[Network], folder: Path, dtype: torch.dtype) -> N
 
 def weights_file(folder: Path) -> Path:
     """Where the UNet's weights lie in a pipeline folder."""
-    return Path(folder, "unet", "diffusion_pytorch_model.safetensors")
+    return Path(folder, "unet", _WEIGHTS)
 
 
 def classifier_weights_file(folder: Path) -> Path:
     """Where a classifier's weights lie in its folder."""
-    return Path(folder, "classifier", "diffusion_pytorch_model.safetensors")
-
-
-def download(model: str, patterns: list[str], revision: str | None = None) -> Path:
-    """The snapshot of a Hub repository with the files of these patterns, which should never be code or pickles.
-
-    Raises:
-        ValueError: It cannot be a repository, or cannot be read.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    if model.startswith((".", "/")) or model.count("/") > 1:
-        raise ValueError(f"There is no folder {model}.")
-    try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{model} is neither a folder nor a Hub repository that can be read: {reason}") from error
+    return Path(folder, "classifier", _WEIGHTS)

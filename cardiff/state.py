@@ -5,11 +5,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cardiff.config import SECTIONS, RunConfig
+from cardiff.record import without_paths
 
 # Without these a run is another one; elsewhere a change is the user's right and is only reported.
 FIXED = ("unet.", "classifier.", "scheduler.", "data.resolution", "data.channels", "train.held_out")
 # These change nothing that is trained.
-SILENT = ("data.cache_dir", "data.num_workers", "train.max_steps", "train.epochs", "train.log_every", "train.trackers")
+SILENT = ("data.num_workers", "data.license", "train.max_steps", "train.epochs", "train.log_every", "train.trackers")
 SILENT += ("train.checkpoint_every", "train.keep_checkpoints", "train.sample_", "train.report_every")
 SILENT += ("train.evaluate_", "train.mixed_precision")
 
@@ -25,6 +26,9 @@ class TrainingState:
     class_names: list
     conditional: bool
     config: dict
+    """Without the paths of a machine, since checkpoints travel."""
+    seconds: float | None = None
+    """Spent on the run so far; None of older checkpoints."""
 
     def save(self, folder: Path) -> None:
         """Write state.json into an existing folder."""
@@ -32,36 +36,45 @@ class TrainingState:
 
     @classmethod
     def load(cls, folder: Path) -> "TrainingState":
-        """Read state.json."""
-        return cls(**json.loads(Path(folder, "state.json").read_text()))
+        """Read state.json.
+
+        Raises:
+            ValueError: It is missing, damaged, or of another project.
+        """
+        file = Path(folder, "state.json")
+        try:
+            state = cls(**json.loads(file.read_text()))
+            _flat(state.config), int(state.step), list(state.class_names)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{file} is not the state of a training run of this project ({error!r}).") from error
+        return state
 
 
-def refuse_changes(state: TrainingState, config: RunConfig, class_names: list) -> list[str]:
+def refuse_changes(state: TrainingState, config: RunConfig, class_names: list, source: str | None = None) -> list[str]:
     """Compare a checkpoint with the configuration that would resume it; return notices about allowed changes.
+
+    Args:
+        source: Where the checkpoint comes from, if it is not from the run's own folder.
 
     Raises:
         ValueError: The model, the schedule, the classes or the held-out images are not those of the checkpoint.
     """
+    where = source or config.output_dir
+    remedy = f"choose another --{'resume_from' if source else 'output_dir'}."
     if config.network_name not in state.config:
-        trained = next(name for name, *_ in SECTIONS.values() if name in state.config)
-        raise ValueError(
-            f"{config.output_dir} holds the run of a {trained} and not of a {config.network_name}: "
-            "choose another --output_dir."
-        )
+        trained = next((name for name, *_ in SECTIONS.values() if name in state.config), "model of another project")
+        raise ValueError(f"{where} holds the run of a {trained} and not of a {config.network_name}: {remedy}")
     fixed = FIXED
     if getattr(config.train, "held_out", 0):
         fixed += ("train.seed",)  # by which the images were chosen that it must never see
-    before, now = _flat(state.config), _flat(config.to_dict())
+    before, now = _flat(without_paths(state.config)), _flat(without_paths(config.to_dict()))
     before["conditional"], now["conditional"] = state.conditional, config.labelled
     before["class names"], now["class names"] = state.class_names, class_names
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     refused = [key for key in changed if key in ("conditional", "class names") or key.startswith(fixed)]
     if refused:
         shown = "; ".join(f"{key} was {_short(before.get(key))} and is {_short(now.get(key))}" for key in refused)
-        raise ValueError(
-            f"{config.output_dir} holds a run of another model ({shown}): "
-            "give back the old values, or choose another --output_dir."
-        )
+        raise ValueError(f"{where} holds a run of another model ({shown}): give back the old values, or {remedy}")
     noticed = [key for key in changed if not key.startswith(SILENT)]
     return [
         f"Resuming with {key} changed from {_short(before.get(key))} to {_short(now.get(key))}." for key in noticed

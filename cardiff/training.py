@@ -5,9 +5,12 @@ reads a number back, writes a file or draws a picture is in `maintain`. What is 
 """
 
 import math
+import shutil
+import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator
@@ -22,8 +25,12 @@ from cardiff import checkpoints
 from cardiff.config import RunConfig, make_schedule
 from cardiff.data import ImageStore
 from cardiff.data.batches import BatchPlan, batch_loader, open_data, split_rows
+from cardiff.hub import export_model, load_network
 from cardiff.logs import LossTotals, RunLog
+from cardiff.publishing import BackgroundPublisher
 from cardiff.randomness import DROPOUT, batch_noise, derive_seed
+from cardiff.record import hardware, versions, without_paths, write_record
+from cardiff.remote import download_checkpoint
 from cardiff.signals import StopRequest
 from cardiff.state import TrainingState, refuse_changes
 
@@ -79,8 +86,14 @@ class Trainer(ABC):
         self.model.train()
         self.ema = EMAModel(self.model.parameters(), decay=train.ema_decay, foreach=True)
 
+        # Where it is published: refused now, and not after hours, if it never can be.
+        self.publisher = None
+        if config.hub.push_to_hub and self.accelerator.is_main_process:
+            self.publisher = BackgroundPublisher(self.output_dir, config.hub)
+
         # Where the run stands: at the newest good checkpoint, or at the beginning.
         self.global_step, self.stream_state, self.last_checkpoint = 0, None, None
+        self.seconds = 0.0
         self._resume()
         self.start_step = self.logged_step = self.global_step
         if self.accelerator.is_main_process:
@@ -108,9 +121,16 @@ class Trainer(ABC):
         )
         self.totals = LossTotals(self.device)
         self.log = RunLog(
-            self.accelerator, self.output_dir / "logs", self.start_step, self.total_steps, config.to_dict()
+            self.accelerator,
+            self.output_dir / "logs",
+            self.start_step,
+            self.total_steps,
+            without_paths(config.to_dict()),  # trackers may be elsewhere
         )
         self.stop_requested = StopRequest(self.accelerator.num_processes)
+        self.since = time.perf_counter()
+        if self.publisher is not None:
+            self.publisher.open(self.log.say)
 
     # What a subclass says.
 
@@ -214,6 +234,10 @@ class Trainer(ABC):
             if self.evaluate_every and (finished or _due(step, self.evaluate_every)):
                 with self.log.pause():
                     self.evaluate()
+            if checkpoint_due and not stopping and self.publisher is not None:
+                self.publisher.push(Path(self.last_checkpoint))
+        if self.publisher is not None:
+            self.publisher.poll()
         return not ending
 
     def finish(self) -> bool:
@@ -224,6 +248,9 @@ class Trainer(ABC):
             self.log.say(f"{self.output_dir} is already trained to step {self.global_step}; nothing to do.")
         else:
             self.log.say(f"Trained to step {self.global_step}; {self.outcome}")
+        if self.publisher is not None:
+            complete = self.global_step >= self.total_steps and self.last_checkpoint is not None
+            self.publisher.finish(Path(self.last_checkpoint) if complete else None)
         self.log.close()
         self.stop_requested.restore()
         return self.global_step >= self.total_steps
@@ -271,11 +298,12 @@ class Trainer(ABC):
             scaler=self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
             class_names=self.class_names,
             conditional=self.config.labelled,
-            config=self.config.to_dict(),
+            config=without_paths(self.config.to_dict()),
+            seconds=self.seconds_spent,
         )
 
         def fill(folder: Path) -> None:
-            self.save_model(model, folder)
+            self.save(model, folder)
             for name, part in tensors.items():
                 checkpoints.save_tensors(part, folder / "training" / f"{name}.safetensors")
             state.save(folder / "training")
@@ -286,7 +314,8 @@ class Trainer(ABC):
                 path = checkpoints.write_checkpoint(self.checkpoint_root, self.global_step, fill)
                 checkpoints.publish(path, self.output_dir)
                 train = self.config.train
-                checkpoints.prune(self.checkpoint_root, train.keep_checkpoints, train.keep_checkpoints_every)
+                in_use = self.publisher.in_use if self.publisher is not None else None
+                checkpoints.prune(self.checkpoint_root, train.keep_checkpoints, train.keep_checkpoints_every, in_use)
                 outcome[0] = str(path)
             except (OSError, SafetensorError) as error:
                 outcome[1] = str(error)
@@ -301,6 +330,33 @@ class Trainer(ABC):
         if must_succeed:
             raise ValueError(f"{message} Make room and run the same command again.")
         self.log.say(f"Warning: {message} Training goes on; make room before the next one.")
+
+    def save(self, model: ModelMixin, folder: Path) -> None:
+        """Write the network with these weights, and beside it what trained it."""
+        self.save_model(model, folder)
+        stored = isinstance(self.data, ImageStore)
+        counts = None
+        if stored and self.class_names:
+            counts = np.bincount(self.data.labels[self.rows], minlength=len(self.class_names)).tolist()
+        record = {
+            "kind": self.config.kind,
+            "step": self.global_step,
+            "images_seen": self.global_step * self.config.train.batch_size,
+            "seconds": self.seconds_spent,
+            "hardware": hardware(self.device),
+            "processes": self.accelerator.num_processes,
+            "precision": self.accelerator.mixed_precision,
+            "versions": versions(),
+            "images": len(self.rows) if stored else None,
+            "class_counts": counts,
+            "config": without_paths(self.config.to_dict()),
+        }
+        write_record(folder, record)
+
+    @property
+    def seconds_spent(self) -> float | None:
+        """Wall-clock time of the run so far, over all its parts; None if one of them did not keep it."""
+        return None if self.seconds is None else round(self.seconds + time.perf_counter() - self.since, 1)
 
     def _named_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
         return list(self.accelerator.unwrap_model(self.model).named_parameters())
@@ -317,6 +373,8 @@ class Trainer(ABC):
     def _resume(self) -> None:
         """Continue from the newest good checkpoint, if there is one."""
         found = [None]
+        if self.accelerator.is_main_process and self.config.resume_from is not None:
+            self._fetch(self.config.resume_from)
         if self.accelerator.is_main_process and self.checkpoint_root.is_dir():
             checkpoints.remove_leftovers(self.checkpoint_root)
             found = [next(checkpoints.good_checkpoints(self.checkpoint_root, print), None)]
@@ -333,9 +391,58 @@ class Trainer(ABC):
         for notice in refuse_changes(state, self.config, self.class_names):
             self.accelerator.print(notice)
 
+        try:
+            self._load_tensors(path)
+        except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path} does not fit the model that it describes: {reason}") from error
+        self.ema.optimization_step, self.seconds = state.ema_step, state.seconds
+        if state.scaler is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state.scaler)
+        self.global_step, self.stream_state, self.last_checkpoint = state.step, state.stream, str(path)
+        if self.accelerator.is_main_process:
+            try:
+                checkpoints.publish(path, self.output_dir)  # the run may have been killed just before it did
+            except OSError as error:
+                raise ValueError(f"{self.output_dir} cannot be written ({error}): make room.") from error
+        self.accelerator.print(f"Resuming from {path}.")
+
+    def _fetch(self, source: str) -> None:
+        """Put the newest checkpoint of another folder or of the Hub among this run's own, unless they are newer.
+
+        Raises:
+            ValueError: There is none, it is damaged, or it is of another model.
+        """
+        checkpoint = checkpoints.newest_in(Path(source)) if Path(source).is_dir() else download_checkpoint(source)
+        damage = checkpoints.find_damage(checkpoint)
+        if damage is not None:
+            raise ValueError(
+                f"--resume_from {source}: {checkpoint.name} is damaged ({damage}): copy or push it again."
+            )
+        state = TrainingState.load(checkpoint / "training")
+        refuse_changes(state, self.config, self.class_names, source)
+        if state.step != checkpoints.step_of(checkpoint):
+            raise ValueError(f"--resume_from {source}: {checkpoint.name} says that it is of step {state.step}.")
+        own = checkpoints.list_checkpoints(self.checkpoint_root)
+        if own and checkpoints.step_of(own[-1]) >= state.step:
+            print(f"{own[-1]} is as new as the checkpoint of {source}, which is not used.")
+            return
+
+        def fill(folder: Path) -> None:
+            export_model(checkpoint, folder)  # written anew, so that no code comes with it
+            shutil.copytree(checkpoint / "training", folder / "training")
+
+        try:
+            checkpoints.write_checkpoint(self.checkpoint_root, state.step, fill)
+        except OSError as error:
+            raise ValueError(f"{self.output_dir} cannot be written ({error}): make room.") from error
+        print(f"Took the checkpoint of step {state.step} from {source}.")
+
+    def _load_tensors(self, path: Path) -> None:
+        """Weights, averages and the optimizer's moments from a checkpoint."""
         network = self.config.network_name
         weights = checkpoints.load_tensors(path / "training" / f"{network}.safetensors")
-        averages = type(self._averaged_model).from_pretrained(path / network, use_safetensors=True).state_dict()
+        averages = load_network(type(self._averaged_model), path / network).state_dict()
         moments = {}
         for name, value in checkpoints.load_tensors(path / "training/optimizer.safetensors").items():
             parameter, key = name.split("/")
@@ -348,16 +455,6 @@ class Trainer(ABC):
                 moments[name] = {k: _like(v, parameter) if v.dim() else v for k, v in moments[name].items()}
         in_order = {i: moments[name] for i, (name, _) in enumerate(parameters)}
         inner.load_state_dict({"state": in_order, "param_groups": inner.state_dict()["param_groups"]})
-        self.ema.optimization_step = state.ema_step
-        if state.scaler is not None and self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state.scaler)
-        self.global_step, self.stream_state, self.last_checkpoint = state.step, state.stream, str(path)
-        if self.accelerator.is_main_process:
-            try:
-                checkpoints.publish(path, self.output_dir)  # the run may have been killed just before it did
-            except OSError as error:
-                raise ValueError(f"{self.output_dir} cannot be written ({error}): make room.") from error
-        self.accelerator.print(f"Resuming from {path}.")
 
     def _total_steps(self) -> int:
         train = self.config.train

@@ -73,6 +73,11 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
         ValueError: Blocks that do not fit together, or names that are not one per class.
     """
 
+    @classmethod
+    def extract_init_dict(cls, config_dict: dict, **kwargs) -> tuple[dict, dict, dict]:
+        """As ConfigMixin's, but without the note by which diffusers' AutoModel finds this file."""
+        return super().extract_init_dict({k: v for k, v in config_dict.items() if k != "auto_map"}, **kwargs)
+
     @register_to_config
     def __init__(
         self,

@@ -67,7 +67,7 @@ def test_it_learns(trained):
 
 def test_what_a_run_leaves(trained):
     files = {p.relative_to(trained).as_posix() for p in trained.rglob("*") if p.is_file()}
-    left = {"classifier/config.json", "classifier/diffusion_pytorch_model.safetensors", "noisy_classifier.py"}
+    left = {"classifier/config.json", "classifier/diffusion_pytorch_model.safetensors", "run.json"}
     assert left | {"scheduler/scheduler_config.json", "config.yaml", "logs/metrics.jsonl"} <= files
     assert not any(name.startswith(("unet", "samples", "model_index")) for name in files)
     shown = {name for name in files if name.startswith("reports/")}

@@ -208,9 +208,10 @@ def test_the_hub_is_asked_for_configurations_and_weights_alone(monkeypatch):
     asked = []
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **kwargs: asked.append(kwargs) or "here")
     assert find_model("user/model").name == "here"
-    patterns = asked[0]["allow_patterns"]
-    assert {"unet/*.safetensors", "classifier/*.json", "classifier/*.safetensors", "scheduler/*.json"} <= set(patterns)
-    assert all(pattern.endswith((".json", ".safetensors")) for pattern in patterns)
+    names = asked[0]["allow_patterns"]
+    assert {"unet/config.json", "unet/diffusion_pytorch_model.safetensors", "classifier/config.json"} <= set(names)
+    # Not a pattern among them: "unet/*.json" would match unet/../../somewhere.json.
+    assert all(name.endswith((".json", ".safetensors")) and "*" not in name for name in names)
 
 
 # Classifiers
@@ -232,7 +233,7 @@ def classifier_folder(tmp_path):
 def test_save_load_same_logits(classifier_folder):
     files = {p.relative_to(classifier_folder).as_posix() for p in classifier_folder.rglob("*") if p.is_file()}
     assert files == {
-        *("noisy_classifier.py", "scheduler/scheduler_config.json"),
+        *("classifier/noisy_classifier.py", "scheduler/scheduler_config.json"),
         *("classifier/config.json", "classifier/diffusion_pytorch_model.safetensors"),
     }
     classifier, scheduler = load_classifier(classifier_folder)
@@ -246,11 +247,9 @@ def test_save_load_same_logits(classifier_folder):
 
 def test_loads_without_the_project_by_its_own_file(classifier_folder, tmp_path):
     code = """
-import sys
-sys.path.insert(0, "classifier_run")
 import numpy, torch
-from noisy_classifier import NoisyClassifier
-classifier = NoisyClassifier.from_pretrained("classifier_run/classifier")
+from diffusers import AutoModel
+classifier = AutoModel.from_pretrained("classifier_run", subfolder="classifier", trust_remote_code=True)
 x = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 numpy.save("logits.npy", classifier(x, torch.tensor([0, 400, 900, 999])).detach().numpy())
 """

@@ -11,18 +11,8 @@ from cardiff.evaluation import differences
 from cardiff.evaluation.compare import CompareOptions, Comparison, Entrant, Setting, Trial, base_setting, best_setting
 from cardiff.evaluation.figures import COLOURS, GREY, new_figure
 from cardiff.evaluation.images import read_folder
-from cardiff.evaluation.report import (
-    EXPLAINED,
-    arrow,
-    as_html,
-    data_name,
-    interval,
-    metric_name,
-    number,
-    rows_by_class,
-    shown_classes,
-    summary,
-)
+from cardiff.evaluation.report import arrow, as_html, data_name, metric_name, rows_by_class, shown_classes, summary
+from cardiff.evaluation.wording import EXPLAINED, interval, number
 from cardiff.plots import save_labelled_grid
 
 CURVES = ("fid", "kid", "precision", "recall", "accuracy", "diversity")

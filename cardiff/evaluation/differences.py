@@ -7,7 +7,8 @@ from scipy.stats import ttest_ind
 
 from cardiff.evaluation.compare import Comparison, Entrant, Setting, Trial
 from cardiff.evaluation.protocol import loss
-from cardiff.evaluation.report import metric_name, number
+from cardiff.evaluation.report import metric_name
+from cardiff.evaluation.wording import number
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from cardiff.config import DataConfig
 from cardiff.data import cache_root, open_store
 from cardiff.evaluation.distances import Gaussian
 from cardiff.evaluation.networks import FeatureNetwork
+from cardiff.record import public_name
 from cardiff.sampling import gather_dict
 
 # Raise it when the same images and network would give other features, or the files change.
@@ -119,7 +120,7 @@ def open_real(
 
 def data_record(config: DataConfig, key: str, count: int) -> dict:
     """What identifies a data set in a report, without the folders of this machine."""
-    record = {"path": _public(config.path), "split": config.split, "images": count}
+    record = {"path": public_name(config.path), "split": config.split, "images": count}
     if config.data_files is not None:
         files = [config.data_files] if isinstance(config.data_files, str) else config.data_files
         record["data_files"] = [Path(file).name for file in files]
@@ -171,11 +172,6 @@ def import_reference(path: Path, network: FeatureNetwork) -> RealImages:
     statistics = Gaussian(tensors["mean"], tensors["covariance"], record["data"]["images"])
     features, labels = tensors.get("features"), tensors.get("labels")
     return RealImages(features, None, labels, class_names, record, statistics=statistics)
-
-
-def _public(path: str) -> str:
-    """A name on the Hub or a format as it is, and of a folder only its own name."""
-    return Path(path).name if Path(path).exists() else path
 
 
 def _digest(value) -> str:

@@ -21,7 +21,8 @@ from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
 from cardiff.checkpoints import file_hash
-from cardiff.hub import classifier_weights_file, download, load_classifier
+from cardiff.hub import classifier_weights_file, load_classifier
+from cardiff.remote import download
 
 MOST_PIXELS = 4096
 """Numbers of an image whose pixels are features: the covariance has the square of it."""

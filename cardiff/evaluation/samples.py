@@ -7,10 +7,10 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
-import yaml
 
-from cardiff.checkpoints import file_hash, list_checkpoints, step_of
+from cardiff.checkpoints import file_hash, run_of
 from cardiff.hub import load_pipeline, weights_file
+from cardiff.record import read_record
 from cardiff.sampling import DrawOptions, SampleOptions
 from cardiff.sampling import run as run_sampling
 
@@ -85,36 +85,24 @@ class ModelFacts:
             "prediction_type": config.prediction_type,
             "num_train_timesteps": config.num_train_timesteps,
         }
-        if self.config_file is not None:
-            run = yaml.safe_load(self.config_file.read_text())
+        run = read_record(folder)
+        if run is not None:
+            train = run["config"]["train"]
             names = ("batch_size", "ema_decay", "loss_weighting", "label_dropout", "seed")
-            training = {name: run["train"][name] for name in names if name in run["train"]}
-            self.record |= {"schedule": run["scheduler"], "training": {**training, "steps": _step(folder)}}
+            training = {name: train[name] for name in names if name in train}
+            self.record |= {"schedule": run["config"]["scheduler"], "training": {**training, "steps": run["step"]}}
 
     @property
     def images_seen(self) -> int | None:
         """Training images shown to the model, counting repetitions; None if its folder does not say."""
         training = self.record.get("training", {})
-        return training["steps"] * training["batch_size"] if training.get("steps") else None
+        return training["steps"] * training["batch_size"] if training else None
 
 
 def _config_file(folder: Path) -> Path | None:
-    """The configuration of a run, or of the run that a checkpoint or a best model belongs to."""
-    run = folder
-    if folder.parent.name == "checkpoints":
-        run = folder.parent.parent
-    elif folder.name == "best":
-        run = folder.parent
-    return run / "config.yaml" if (run / "config.yaml").is_file() else None
-
-
-def _step(folder: Path) -> int | None:
-    """The optimizer steps behind a checkpoint, a best model, or a run, which shows its newest checkpoint."""
-    for file in (folder / "training" / "state.json", folder / "evaluation.json"):
-        if file.is_file():
-            return json.loads(file.read_text())["step"]
-    found = list_checkpoints(folder / "checkpoints")
-    return step_of(found[-1]) if found else None
+    """The configuration of the run that a model belongs to."""
+    file = run_of(folder) / "config.yaml"
+    return file if file.is_file() else None
 
 
 def keep_best(folder: Path, record: dict, save: Callable[[Path], None]) -> bool:

@@ -1,0 +1,33 @@
+"""Metrics in words and figures as reports and model cards print them."""
+
+import math
+
+import numpy as np
+
+EXPLAINED = {
+    "fid": "Fréchet distance at this number of images; it falls with the number, so only equal numbers compare.",
+    "fid_infinity": "The same, extrapolated to infinitely many samples.",
+    "kid": "Squared distance of the kernel means, which does not depend on the number of images.",
+    "is": "How surely the network reads one class in each image, and how many in all of them.",
+    "precision": "Share of the samples that lie among the real images.",
+    "recall": "Share of the real images that lie among the samples.",
+    "density": "Like precision, but counts how many real images each sample lies near; about 1 is as the data.",
+    "coverage": "Share of the real images that have a sample near them.",
+    "accuracy": "Share of the samples that the judge reads as the class asked for.",
+    "class_shift": "Share of the samples that would have to change class for the classes to be as in the data.",
+    "diversity": "Mean distance between two samples of one class; the data's is 1.",
+}
+RANGES = {"fid": (0, math.inf), "recall": (0, 1), "coverage": (0, 1), "density": (0, math.inf), "class_shift": (0, 1)}
+
+
+def number(value: float) -> str:
+    """Three significant digits, and no exponent for usual numbers."""
+    if value == 0 or 1e-4 <= abs(value) < 1e6:
+        return f"{value:.{max(0, 2 - int(np.floor(np.log10(abs(value)))) if value else 0)}f}"
+    return f"{value:.2e}"
+
+
+def interval(found: dict, name: str) -> str:
+    """The two ends of an interval, within what the figure can be at all."""
+    least, most = RANGES.get(name, (-math.inf, math.inf))
+    return f"{number(max(found['low'], least))} to {number(min(found['high'], most))}"
