@@ -181,7 +181,7 @@ def _what(card: Card) -> list[str]:
     if (card.folder / "samples.png").is_file():
         lines += ["![Samples](samples.png)" if card.kind != "classifier" else "![Accuracy](samples.png)", ""]
     lines.append(
-        f"{what}: {parameters / 1e6:.1f} million parameters, trained on {escape(card.data_set)} with {PROJECT}. It "
+        f"{what}: {parameters:,} parameters, trained on {escape(card.data_set)} with {PROJECT}. It "
         f"works on pixels, without an autoencoder."
     )
     return lines
@@ -311,7 +311,7 @@ def _training(card: Card) -> list[str]:
         f"accelerate launch train_{run['kind']}.py --config config.yaml --output_dir runs/{name}",
         "```",
         "",
-        "<details><summary>config.yaml</summary>",
+        "<details><summary>config.yaml, in which paths are cut to their last part</summary>",
         "",
         "```yaml",
         yaml.safe_dump(run["config"], sort_keys=False, allow_unicode=True).strip(),
@@ -383,7 +383,8 @@ def _memorisation(card: Card) -> list[str]:
     if card.kind == "classifier":
         return []
     found = (card.metrics or {}).get("memorisation")
-    return ["## Memorisation", "", found["sentence"] if found else "It was not looked for copies of training images."]
+    unknown = "Nobody looked for copies of training images among the samples."
+    return ["## Memorisation", "", found["sentence"] if found else unknown]
 
 
 def _classes(card: Card) -> list[str]:

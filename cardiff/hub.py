@@ -1,5 +1,6 @@
 """Saving and loading models: folders that anyone can load, and loading that executes nothing from a folder."""
 
+import copy
 import inspect
 import json
 import shutil
@@ -76,9 +77,9 @@ def export_model(folder: Path, target: Path, variants: Sequence[str] = ()) -> No
     part = "unet" if isinstance(network, UNet2DModel) else "classifier"
     for variant in variants:
         config = Path(target, part, "config.json").read_text()
-        network.to(VARIANTS[variant]).save_pretrained(target / part, variant=variant)
+        smaller = torch.nn.Module.to(copy.deepcopy(network), VARIANTS[variant])
+        smaller.save_pretrained(target / part, variant=variant)
         Path(target, part, "config.json").write_text(config)
-        network.to(torch.float32)
     record = read_record(folder)
     if record is not None:
         write_record(target, record)

@@ -222,6 +222,7 @@ class BackgroundPublisher:
         if checkpoint not in (self.in_use, self.waiting, self.published):
             self.push(checkpoint)
         self.say(f"Waiting for the upload to {self.repository}.")
+        said = self.complaint
         try:
             while self.process is not None:
                 self.process.wait(PATIENCE)
@@ -229,9 +230,11 @@ class BackgroundPublisher:
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             self._kill()
             self._complain("the upload was given up.")
-            return
         if self.published == checkpoint:
             self.say(f"Published {self.repository}.")
+        elif self.complaint == said:  # the last word, even if it was said before
+            self.complaint = ""
+            self._complain(said)
 
     @property
     def command(self) -> str:
@@ -259,7 +262,7 @@ class BackgroundPublisher:
 
     def _complain(self, reason: str) -> None:
         if reason != self.complaint:
-            self.say(f"Warning: nothing was pushed to the Hub: {reason} Publish later with: {self.command}")
+            self.say(f"Warning: not pushed to the Hub: {reason} Publish later with: {self.command}")
         self.complaint = reason
 
     def _kill(self) -> None:

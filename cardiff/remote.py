@@ -196,25 +196,26 @@ def _hub_errors() -> tuple[type[Exception], ...]:
 
 def _status(error: BaseException) -> int | None:
     """The HTTP status behind an error; the client wraps those of large files."""
+    responses = [getattr(cause, "response", None) for cause in _causes(error)]
+    return next((response.status_code for response in responses if response is not None), None)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
-        response = getattr(error, "response", None)
-        if response is not None:
-            return response.status_code
+        yield error
         error = error.__cause__
-    return None
 
 
-def _root(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
+def _broken(error: BaseException) -> Exception | None:
+    """The failure of the connection behind an error, if it is one."""
+    import httpx2
+
+    return next((cause for cause in _causes(error) if isinstance(cause, httpx2.TransportError)), None)
 
 
 def _transient(error: Exception) -> bool:
-    import httpx2
-
     status = _status(error)
-    return status in TRANSIENT if status is not None else isinstance(_root(error), (httpx2.TransportError, OSError))
+    return status in TRANSIENT if status is not None else _broken(error) is not None
 
 
 def explain(error: Exception) -> str:
@@ -227,9 +228,8 @@ def explain(error: Exception) -> str:
         RevisionNotFoundError,
     )
 
-    root, status = _root(error), _status(error)
-    causes = [error, error.__cause__, error.__context__]
-    if any(isinstance(cause, OfflineModeIsEnabled) for cause in causes):
+    status, broken = _status(error), _broken(error)
+    if any(isinstance(cause, OfflineModeIsEnabled) for cause in _causes(error)):
         return "it is not in the cache, and HF_HUB_OFFLINE is set."
     if isinstance(error, RevisionNotFoundError):
         return "it has no such revision (404)."
@@ -247,8 +247,8 @@ def explain(error: Exception) -> str:
         return "the Hub asks for patience (429)."
     if status is not None:
         return f"the Hub answers with an error ({status})."
-    if isinstance(root, httpx2.TimeoutException):
+    if isinstance(broken, httpx2.TimeoutException):
         return "the Hub does not answer in time."
-    if isinstance(root, httpx2.TransportError):
-        return f"the Hub cannot be reached, or the connection broke ({type(root).__name__})."
+    if broken is not None:
+        return f"the Hub cannot be reached, or the connection broke ({type(broken).__name__})."
     return " ".join(str(error).split())

@@ -248,11 +248,11 @@ class Trainer(ABC):
             self.log.say(f"{self.output_dir} is already trained to step {self.global_step}; nothing to do.")
         else:
             self.log.say(f"Trained to step {self.global_step}; {self.outcome}")
+        self.stop_requested.restore()  # there is nothing left to lose by being stopped
         if self.publisher is not None:
             complete = self.global_step >= self.total_steps and self.last_checkpoint is not None
             self.publisher.finish(Path(self.last_checkpoint) if complete else None)
         self.log.close()
-        self.stop_requested.restore()
         return self.global_step >= self.total_steps
 
     def write_log(self) -> None:
