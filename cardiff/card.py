@@ -17,9 +17,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from cardiff.evaluation.wording import EXPLAINED, interval, number
+from cardiff.evaluation.wording import EXPLAINED, interval, name_with, number
 from cardiff.hub import VARIANTS, load_classifier, load_pipeline
-from cardiff.record import read_record
+from cardiff.record import public_name, read_record
 
 PROJECT = "Cardiff, a project for training, measuring and publishing class-conditional pixel diffusion models"
 FORMATS = ("parquet", "arrow", "csv", "json", "webdataset", "imagefolder")
@@ -102,7 +102,8 @@ def write_card(
 def escape(text: str) -> str:
     """Text that means itself in Markdown, in a table too, and in HTML."""
     text = html.escape(" ".join(text.split()), quote=False)
-    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", text)
+    text = re.sub(r"([\\`*_{}\[\]()#+!])", r"\\\1", text)
+    return text.replace("|", "&#124;").replace("~", "&#126;")
 
 
 def _metadata(card: Card) -> ModelCardData:
@@ -135,8 +136,8 @@ def _results(card: Card) -> list[EvalResult]:
             dataset_type=_reference_name(reference),
             dataset_name=_reference_name(reference),
             dataset_split=reference["split"],
-            metric_type=name,
-            metric_name=f"{_metric_name(card.metrics, name)} ({card.metrics['protocol']['network']['name']})",
+            metric_type=_metric_type(card.metrics, name),
+            metric_name=f"{_metric_name(card.metrics, name)}, {_network_name(card.metrics['protocol'])}",
             metric_value=found["value"],
             metric_args=protocol,
         )
@@ -157,8 +158,19 @@ def _reference_name(data: dict) -> str:
 
 
 def _metric_name(metrics: dict, name: str) -> str:
-    distance = metrics["protocol"]["distance"]
-    return {"fid": distance, "fid_infinity": f"{distance}∞"}.get(name, name.replace("_", " "))
+    return name_with(metrics["protocol"]["distance"], name)
+
+
+def _metric_type(metrics: dict, name: str) -> str:
+    """The Hub's identifier: `fid` only for the network of the FID, since others do not compare with it."""
+    return name if metrics["protocol"]["distance"] == "FID" else _metric_name(metrics, name).lower().replace(" ", "-")
+
+
+def _network_name(protocol: dict) -> str:
+    """What the features are of."""
+    network = protocol["network"]
+    which = next((public_name(network[key]) for key in ("model", "file", "folder") if network.get(key)), None)
+    return network["kind"] + (f" ({which})" if which else "")
 
 
 # The sections, each a list of lines.
@@ -213,7 +225,8 @@ images = pipeline(batch_size=4, generator=generator, num_inference_steps=100).im
 images[0].save("sample.png")"""
         after = "This is a stock pipeline of diffusers: nothing of the repository is executed."
     else:
-        label = json.dumps(card.class_names[0], ensure_ascii=False)
+        name = card.class_names[0]
+        label = 0 if "`" in name else json.dumps(name, ensure_ascii=False)  # which could end the block of code
         code = f"""import torch
 from diffusers import DiffusionPipeline
 
@@ -339,7 +352,7 @@ def _metrics(card: Card) -> list[str]:
             *lines,
             f"Measured once while training, of {card.best['images']:,} images drawn in {card.best['steps']} "
             f"DPM-Solver++ steps without guidance: {protocol['distance']} {number(distance['value'])} "
-            f"({interval(distance, 'fid')}) in the features of {escape(protocol['network']['name'])}.",
+            f"({interval(distance, 'fid')}) in the features of {escape(_network_name(protocol))}.",
         ]
     return [*lines, "Not measured."]
 
@@ -350,7 +363,7 @@ def _measured(metrics: dict) -> list[str]:
     told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in _protocol(metrics).items())
     lines = [
         f"Against {reference['images']:,} images of {escape(_reference_name(reference))}, split "
-        f"{escape(reference['split'])}, in the features of {escape(protocol['network']['name'])}. Protocol: {told}.",
+        f"{escape(reference['split'])}, in the features of {escape(_network_name(protocol))}. Protocol: {told}.",
         "",
         "| metric | value | 95% interval |" + (" held-out real images |" if real else "") + " what it says |",
         "|---|---|---|" + ("---|" if real else "") + "---|",

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -55,7 +56,9 @@ def publish(options: PublishOptions) -> str:
         output = Path(options.output)
         if output.exists() and any(output.iterdir()):
             raise ValueError(f"--output {output} is not empty: name another folder.")
-        prepare(folder, output, repository, options)
+        with tempfile.TemporaryDirectory() as aside:
+            prepare(folder, Path(aside, "model"), repository, options)
+            shutil.copytree(Path(aside, "model"), output, dirs_exist_ok=True)
         return f"Wrote {output}; nothing was uploaded."
     check_access()
     try:

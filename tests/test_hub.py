@@ -9,12 +9,20 @@ import torch
 from diffusers import DDPMPipeline, UNet2DModel
 from safetensors.torch import load_file, save_file
 
-from cardiff.hub import find_model, load_classifier, load_pipeline, save_classifier, save_pipeline, weights_file
+from cardiff.hub import (
+    VARIANTS,
+    export_model,
+    find_model,
+    load_classifier,
+    load_pipeline,
+    save_classifier,
+    save_pipeline,
+    weights_file,
+)
 from pipelines import ClassConditionalPipeline, NoisyClassifier
 from schedulers import CosineScheduler, LinearScheduler, SigmoidScheduler
 from tests.tiny_classifier import tiny_classifier
 from tests.tiny_models import NAMES, tiny_pipeline, tiny_unet
-from tests.without_project import run_without_project
 
 ARGUMENTS = {"class_labels": [{"bee": 0.5, "ant": 0.5}, "cat, black"], "guidance_scale": 2.0}
 ARGUMENTS |= {"guidance_interval": (-5.0, 5.0), "guidance_rescale": 0.5, "dynamic_thresholding": 0.9}
@@ -44,29 +52,6 @@ def test_save_load_same_images(schedule, tmp_path):
     # Weights mapped from a file lie at other addresses than drawn ones, which costs the last bit.
     np.testing.assert_allclose(images_of(loaded), images_of(pipeline), rtol=0, atol=1e-5)
     np.testing.assert_array_equal(images_of(loaded), images_of(load_pipeline(tmp_path)))
-
-
-def test_loads_without_the_project(folder, tmp_path):
-    """The conditional pipeline by its own source file, the unconditional one by diffusers alone."""
-    save_pipeline(DDPMPipeline(tiny_unet(None), CosineScheduler().to_stock()), tmp_path / "unconditional")
-    assert not list((tmp_path / "unconditional").rglob("*.py"))
-    code = f"""
-import numpy, torch
-from diffusers import DiffusionPipeline
-ours = DiffusionPipeline.from_pretrained("model", trust_remote_code=True)
-generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
-numpy.save("ours.npy", ours(**{ARGUMENTS!r}, generator=generators, output_type="np").images)
-stock = DiffusionPipeline.from_pretrained("unconditional")
-assert type(stock).__name__ == "DDPMPipeline"
-generator = torch.Generator().manual_seed(3)
-numpy.save("stock.npy", stock(generator=generator, num_inference_steps=4, output_type="np").images)
-"""
-    run_without_project(code, tmp_path)
-    np.testing.assert_array_equal(np.load(tmp_path / "ours.npy"), images_of(load_pipeline(folder)))
-    stock = DDPMPipeline.from_pretrained(tmp_path / "unconditional")
-    stock.set_progress_bar_config(disable=True)
-    expected = stock(generator=torch.Generator().manual_seed(3), num_inference_steps=4, output_type="np").images
-    np.testing.assert_array_equal(np.load(tmp_path / "stock.npy"), expected)
 
 
 def test_saved_files(folder):
@@ -119,6 +104,50 @@ def test_pickled_weights_are_not_read(folder):
     torch.save(state, folder / "unet/diffusion_pytorch_model.bin")
     with pytest.raises(ValueError, match="damaged or incomplete"):
         load_pipeline(folder)
+
+
+def test_an_index_of_weights_is_not_followed(folder, tmp_path):
+    """It could name pickles, or files outside the folder."""
+    state = UNet2DModel.from_pretrained(folder / "unet").state_dict()
+    torch.save(state, tmp_path / "outside.bin")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(state, "../../outside.bin")}
+    (folder / "unet/diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="spreads the weights over files"):
+        load_pipeline(folder)
+    weights_file(folder).unlink()
+    with pytest.raises(ValueError, match="diffusion_pytorch_model.safetensors is missing"):
+        load_pipeline(folder)
+
+
+def test_exporting_takes_no_code_along(folder, tmp_path):
+    """What is written is ours, whatever the folder's own source files, index and record say."""
+    expected = images_of(load_pipeline(folder))
+    for name in ("pipeline_class_conditional.py", "unet/unet_2d.py", "setup.py"):
+        (folder / name).write_text("raise SystemExit(9)")
+    rewrite_index(
+        folder, _class_name=["pipeline_class_conditional", "ClassConditionalPipeline"], evil=["os", "system"]
+    )
+    export_model(folder, tmp_path / "out", variants=["fp16", "bf16"])
+    files = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert files == {
+        *("model_index.json", "pipeline_class_conditional.py", "scheduler/scheduler_config.json", "unet/config.json"),
+        *("unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors"),
+        "unet/diffusion_pytorch_model.bf16.safetensors",
+    }
+    assert "SystemExit" not in (tmp_path / "out/pipeline_class_conditional.py").read_text()
+    assert not {"evil", "_name_or_path"} & json.loads((tmp_path / "out/model_index.json").read_text()).keys()
+    np.testing.assert_array_equal(images_of(load_pipeline(tmp_path / "out")), expected)
+    whole = load_file(weights_file(folder))
+    for variant, dtype in VARIANTS.items():
+        half = load_file(tmp_path / f"out/unet/diffusion_pytorch_model.{variant}.safetensors")
+        torch.testing.assert_close(half, {name: t.to(dtype) for name, t in whole.items()}, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"step": "x"}', '{"kind": "conditional", "step": 1, "config": {}}'])
+def test_a_damaged_record_is_one_sentence(text, folder, tmp_path):
+    (folder / "run.json").write_text(text)
+    with pytest.raises(ValueError, match="run.json is damaged or of another project"):
+        export_model(folder, tmp_path / "out")
 
 
 def rewrite_index(folder, **changes):
@@ -243,18 +272,6 @@ def test_save_load_same_logits(classifier_folder):
     torch.testing.assert_close(logits_of(classifier), logits_of(tiny_classifier()), rtol=0, atol=0)
     half, _ = load_classifier(classifier_folder, dtype=torch.bfloat16)
     assert half.dtype == torch.bfloat16 and logits_of(half).isfinite().all()
-
-
-def test_loads_without_the_project_by_its_own_file(classifier_folder, tmp_path):
-    code = """
-import numpy, torch
-from diffusers import AutoModel
-classifier = AutoModel.from_pretrained("classifier_run", subfolder="classifier", trust_remote_code=True)
-x = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-numpy.save("logits.npy", classifier(x, torch.tensor([0, 400, 900, 999])).detach().numpy())
-"""
-    run_without_project(code, tmp_path)
-    np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), logits_of(tiny_classifier()).numpy())
 
 
 def test_loading_a_classifier_executes_nothing(classifier_folder, tmp_path):

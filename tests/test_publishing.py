@@ -26,6 +26,8 @@ from tests.tiny_models import NAMES, tiny_pipeline, tiny_unet
 from tests.without_project import run_without_project
 
 NOISE = CosineScheduler().to_stock()
+ARGUMENTS = {"class_labels": [{"bee": 0.5, "ant": 0.5}, "cat, black"], "guidance_scale": 2.0}
+ARGUMENTS |= {"guidance_interval": (-5.0, 5.0), "guidance_rescale": 0.5, "dynamic_thresholding": 0.9}
 PIPELINE_FILES = {"model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors"}
 PIPELINE_FILES |= {"scheduler/scheduler_config.json", "README.md", "schedule.png", ".gitattributes"}
 
@@ -258,6 +260,29 @@ def test_a_private_model_needs_its_token(hub, folder, monkeypatch):
         find_model("user/model")
 
 
+def test_a_hostile_repository_achieves_nothing(hub, folder, tmp_path, monkeypatch):
+    """Names that climb out, pickles, an index of them and source files are not even fetched."""
+    marker = tmp_path / "executed"
+    good = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    bomb = f"open({str(marker)!r}, 'w')".encode()
+    hostile = dict.fromkeys(("../../../outside.json", "unet/../../up.json", "unet/x.safetensors", "a.py"), bomb)
+    hostile |= {"unet/diffusion_pytorch_model.safetensors.index.json": b"{}", "unet/model.bin": bomb}
+    hub.add("user/evil", {**good, **hostile, "pipeline_class_conditional.py": bomb})
+    snapshot = find_model("user/evil")
+    assert load_pipeline(snapshot).id2label == NAMES
+    fetched = {p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file()}
+    assert fetched == {"model_index.json", "unet/config.json", "scheduler/scheduler_config.json"} | {
+        "unet/diffusion_pytorch_model.safetensors"
+    }
+    sums = json.dumps({"../../outside.json": "0", "training/state.json": "0"}).encode()
+    hub.add("user/state", {"step-00000001/checksums.json": sums, "step-00000001/../outside.json": bomb})
+    with pytest.raises(
+        ValueError, match="--resume_from user/state: step-00000001 is damaged .*which no checkpoint has"
+    ):
+        remote.download_checkpoint("user/state")
+    assert not [p for p in tmp_path.rglob("*") if p.name in ("outside.json", "up.json")] and not marker.exists()
+
+
 # Round trips
 
 
@@ -282,7 +307,7 @@ def images(pipeline, **more):
 
 for where in ("user/model", "model"):
     pipeline = DiffusionPipeline.from_pretrained(where, trust_remote_code=True)
-    numpy.save("conditional-" + where.replace("/", "-"), images(pipeline, class_labels=["bee", 0], guidance_scale=2.0))
+    numpy.save("conditional-" + where.replace("/", "-"), images(pipeline, **{ARGUMENTS!r}))
     try:
         DiffusionPipeline.from_pretrained(where)
     except ValueError as error:
@@ -312,7 +337,7 @@ for name in blocks:
 assert os.path.getsize("sample.png") > 50
 """
     run_without_project(code, tmp_path)
-    ours = images_of(load_pipeline(find_model("user/model")), class_labels=["bee", 0], guidance_scale=2.0)
+    ours = images_of(load_pipeline(find_model("user/model")), **ARGUMENTS)
     for name in ("conditional-user-model", "conditional-model"):
         np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npy"), ours)
     stock = images_of(DDPMPipeline.from_pretrained(find_model("user/unconditional")), batch_size=2)
@@ -376,7 +401,7 @@ def test_a_run_is_published_and_resumed_elsewhere(hub, tmp_path, digits_options,
 
 def test_a_hub_that_refuses_does_not_stop_training(hub, tmp_path, digits_options, capsys):
     hub.fail("POST /api/", 403, times=float("inf"))
-    more = ("--push_to_hub", "--hub_model_id", "user/run", "--train.checkpoint_every", "1")
+    more = ("--push_to_hub", "--hub_model_id", "user/run")
     assert train_conditional.main(options(digits_options, tmp_path / "run", *more))
     out = capsys.readouterr().out
     assert f"Publish later with: python publish.py --model {tmp_path / 'run'} --hub_model_id user/run" in out

@@ -14,7 +14,7 @@ from cardiff.evaluation.images import ImageSet
 from cardiff.evaluation.intervals import LEVEL
 from cardiff.evaluation.protocol import Measured, Protocol
 from cardiff.evaluation.samples import ModelFacts
-from cardiff.evaluation.wording import EXPLAINED, interval, number
+from cardiff.evaluation.wording import EXPLAINED, interval, name_with, number
 from cardiff.plots import save_labelled_grid
 
 STYLE = """body{max-width:60rem;margin:2rem auto;padding:0 1rem;font:16px/1.5 system-ui,sans-serif;color:#1e1e1e}
@@ -154,11 +154,7 @@ def data_name(data: dict) -> str:
 
 def metric_name(protocol: Protocol, name: str) -> str:
     """What a metric is called with this protocol's network: FID only with the network of the FID."""
-    distance = protocol.network.distance
-    called = {"fid": distance, "fid_infinity": f"{distance}∞"}
-    called["is"] = "Inception score" if distance == "FID" else "class score (as the Inception score)"
-    called["kid"] = "KID" if distance == "FID" else "kernel distance"
-    return called.get(name, name.replace("_", " "))
+    return name_with(protocol.network.distance, name)
 
 
 def class_table(per_class: list[dict]) -> list[str]:

@@ -20,6 +20,14 @@ EXPLAINED = {
 RANGES = {"fid": (0, math.inf), "recall": (0, 1), "coverage": (0, 1), "density": (0, math.inf), "class_shift": (0, 1)}
 
 
+def name_with(distance: str, name: str) -> str:
+    """What a metric is called where the network's Fréchet distance is called `distance`."""
+    called = {"fid": distance, "fid_infinity": f"{distance}∞"}
+    called["is"] = "Inception score" if distance == "FID" else "class score (as the Inception score)"
+    called["kid"] = "KID" if distance == "FID" else "kernel distance"
+    return called.get(name, name.replace("_", " "))
+
+
 def number(value: float) -> str:
     """Three significant digits, and no exponent for usual numbers."""
     if value == 0 or 1e-4 <= abs(value) < 1e6:
