@@ -85,6 +85,7 @@ def main(argv=None):
     print(f"  .venv/bin/python sample.py --model {output_dir} --labels 3,seven --guidance_scale 2 --grid sevens.png")
     print(f"  .venv/bin/python sample.py --model {output_dir} --classifier {classifier_dir} --grid classifier.png")
     print(f"  .venv/bin/python evaluate.py --model {output_dir} --network pixels --output {output_dir}/evaluation")
+    print(f"  .venv/bin/python publish.py --model {output_dir} --output {output_dir}/card")
     print(f"  .venv/bin/tensorboard --logdir {output_dir}/logs")
     print("  .venv/bin/accelerate launch train_conditional.py --help")
 

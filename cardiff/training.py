@@ -395,7 +395,7 @@ class Trainer(ABC):
             self._load_tensors(path)
         except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
             reason = " ".join(str(error).split())
-            raise ValueError(f"{path} does not fit the model that it describes: {reason}") from error
+            raise ValueError(f"{path} does not fit the model that it describes ({reason}): remove it.") from error
         self.ema.optimization_step, self.seconds = state.ema_step, state.seconds
         if state.scaler is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state.scaler)

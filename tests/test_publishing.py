@@ -409,6 +409,47 @@ def test_a_hub_that_refuses_does_not_stop_training(hub, tmp_path, digits_options
     assert load_pipeline(tmp_path / "run").id2label[3] == "three"
 
 
+@pytest.mark.slow
+def test_two_launched_processes_and_a_hub_with_faults(tmp_path, digits_options, launch):
+    """What is trained is bit for bit what is trained without a Hub, and the last model arrives all the same."""
+    run = ("--train.max_steps", "9", "--train.batch_size", "8", "--train.checkpoint_every", "3")
+    launch("train_conditional.py", *digits_options, *run, "--output_dir", tmp_path / "alone", processes=2)
+    with HubServer() as server:
+        server.fail("POST /api/repos/create", 500)
+        server.fail("POST /api/models/user/run/commit", 500, times=2)
+        server.fail("PUT /lfs/", "cut")
+        server.fail("POST /api/models/user/run/preupload", 429, headers={"Retry-After": "1"})
+        more = ("--output_dir", tmp_path / "run", "--push_to_hub", "--hub_model_id", "user/run", "--hub_private")
+        environment = server.environment(tmp_path / "home")
+        ended = launch("train_conditional.py", *digits_options, *run, *more, processes=2, env=environment)
+        repository = server.repositories["user/run"]
+        assert repository.private and repository.branches["main"][-1].message == "Model of step 9"
+        assert all(fault.left == 0 for fault in server.faults)
+    assert "Published user/run." in ended.out and "hf_writer" not in ended.out + ended.err
+    name = "unet/diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+    assert repository.files()[name] == (tmp_path / "run" / name).read_bytes()
+    state = "checkpoints/step-00000009/training/optimizer.safetensors"
+    assert (tmp_path / "run" / state).read_bytes() == (tmp_path / "alone" / state).read_bytes()
+
+
+@pytest.mark.slow
+def test_the_command_line_of_publish(tmp_path, launch):
+    """As a user runs it: a preview, a push, and a refusal in one sentence."""
+    save_pipeline(DDPMPipeline(tiny_unet(None), NOISE), tmp_path / "model")
+    out = launch("publish.py", "--model", tmp_path / "model", "--output", tmp_path / "preview").out
+    assert "nothing was uploaded" in out and (tmp_path / "preview/README.md").is_file()
+    with HubServer() as server:
+        environment = server.environment(tmp_path / "home")
+        push = ("publish.py", "--model", tmp_path / "model", "--hub_model_id", "user/model", "--hub_private")
+        assert f"Published {server.url}/user/model" in launch(*push, env=environment).out
+        assert server.repositories["user/model"].private
+        server.fail("POST", 403, times=float("inf"))
+        refused = launch(*push, env=environment, check=False)
+    assert refused.returncode == 1
+    assert "error: user/model: the token may not do this (403)" in refused.err and "Traceback" not in refused.err
+
+
 class Upload:
     """A process that ends when told to."""
 

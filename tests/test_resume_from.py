@@ -129,7 +129,7 @@ CRAFTED = {
     ),
     "weights of another model": (
         lambda c: spoil_tensors(c, "training/unet.safetensors", lambda t: t.pop("conv_in.weight")),
-        "does not fit the model that it describes: 'conv_in.weight'",
+        "does not fit the model that it describes .'conv_in.weight'",
     ),
     "moments without a name": (
         lambda c: spoil_tensors(
