@@ -56,25 +56,37 @@ def publish(options: PublishOptions) -> str:
         output = Path(options.output)
         if output.exists() and any(output.iterdir()):
             raise ValueError(f"--output {output} is not empty: name another folder.")
-        with tempfile.TemporaryDirectory() as aside:
-            prepare(folder, Path(aside, "model"), repository, options)
-            shutil.copytree(Path(aside, "model"), output, dirs_exist_ok=True)
-        return f"Wrote {output}; nothing was uploaded."
-    check_access()
-    try:
-        with tempfile.TemporaryDirectory() as aside:
-            prepared = Path(aside, "model")
+    else:
+        check_access()
+    checkpoint = newest_in(folder) if options.hub_resume_id is not None else None
+    with tempfile.TemporaryDirectory() as aside:
+        prepared = Path(aside, "model")
+        measured = prepare(folder, prepared, options)
+        if options.output is None:  # only now, after all that could be refused
             repository = open_repository(repository, options.hub_private, options.hub_revision)
-            prepare(folder, prepared, repository, options)
-            record = read_record(prepared)
-            message = f"Model of step {record['step']}" if record else "Model"
-            address = push_model(prepared, repository, message, options.hub_revision)
-        if options.hub_resume_id is not None:
-            store = open_repository(options.hub_resume_id, private=True)
-            push_checkpoint(newest_in(folder), store)
-    except HubError as error:
-        raise ValueError(str(error)) from error
+            store = checkpoint and open_resume_repository(options.hub_resume_id, repository)
+        write_card(prepared, repository, revision=options.hub_revision, license=options.hub_license, **measured)
+        if options.output is not None:
+            shutil.copytree(prepared, output, dirs_exist_ok=True)
+            return f"Wrote {output}; nothing was uploaded."
+        record = read_record(prepared)
+        message = f"Model of step {record['step']}" if record else "Model"
+        address = push_model(prepared, repository, message, options.hub_revision)
+    if checkpoint is not None:
+        push_checkpoint(checkpoint, store)
     return f"Published {address}"
+
+
+def open_resume_repository(name: str, model: str, patient: bool = True) -> str:
+    """Make the repository of checkpoints, which is always private, and return its full name; see `open_repository`.
+
+    Raises:
+        ValueError: It is that of the model.
+    """
+    store = open_repository(name, private=True, patient=patient)
+    if store == model:
+        raise ValueError(f"--hub_resume_id {name} is the repository of the model: name another.")
+    return store
 
 
 def default_repository(model: str) -> str:
@@ -88,8 +100,12 @@ def default_repository(model: str) -> str:
     return name
 
 
-def prepare(folder: Path, output: Path, repository: str, options: PublishOptions) -> None:
-    """Write all that is uploaded of a model: weights and configurations anew, what trained it, samples and card."""
+def prepare(folder: Path, output: Path, options: PublishOptions) -> dict:
+    """Write what is uploaded of a model, but for the card: weights and configurations anew, what trained it, samples.
+
+    Returns:
+        What is known of its quality, as `write_card` takes it.
+    """
     variants = [variant.strip() for variant in options.variants.split(",") if variant.strip()]
     unknown = [variant for variant in variants if variant not in VARIANTS]
     if unknown:
@@ -109,14 +125,7 @@ def prepare(folder: Path, output: Path, repository: str, options: PublishOptions
     picture = _picture(run, record, options.samples)
     if picture is not None:
         _copy_picture(picture, output / "samples.png")
-    write_card(
-        output,
-        repository,
-        revision=options.hub_revision,
-        license=options.hub_license,
-        metrics=metrics,
-        best=best,
-    )
+    return {"metrics": metrics, "best": best}
 
 
 def _metrics_of(folder: Path, file: Path) -> dict:
@@ -190,6 +199,8 @@ class BackgroundPublisher:
         try:
             private, revision = self.target.hub_private, self.target.hub_revision
             self.repository = open_repository(self.repository, private, revision, patient=False)
+            if self.target.hub_resume_id is not None:
+                open_resume_repository(self.target.hub_resume_id, self.repository, patient=False)
             say(f"The model will be pushed to {self.repository}.")
         except HubError as error:
             self._complain(str(error))

@@ -16,19 +16,21 @@ OPENING = 15.0
 """The same while a training run waits to begin."""
 TRANSIENT = (408, 409, 412, 425, 429, 500, 502, 503, 504)
 """Statuses that another attempt may get rid of."""
-OURS = ["unet/*", "classifier/*", "scheduler/*", "*.py", "*.png", "run.json"]
+OURS = ["unet/*", "classifier/*", "scheduler/*", "model_index.json", "pipeline_class_conditional.py", "run.json"]
+OURS += ["samples.png", "schedule.png"]
 """What a push replaces: a file that the new model does not have would belong to other weights."""
 
 
-class HubError(Exception):
-    """The Hub, or the way to it, did not do as asked; the message is one sentence."""
+class HubError(ValueError):
+    """The Hub, or the way to it, did not do as asked."""
 
 
 def download(model: str, names: list[str], revision: str | None = None) -> Path:
     """The snapshot of a Hub repository with the files of these names, which should never be code or pickles.
 
     Raises:
-        ValueError: It cannot be a repository, or cannot be read.
+        ValueError: It cannot be a repository.
+        HubError: It cannot be read.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -39,7 +41,7 @@ def download(model: str, names: list[str], revision: str | None = None) -> Path:
         with _patience():
             return Path(snapshot_download(model, revision=revision, allow_patterns=names))
     except (HFValidationError, LocalEntryNotFoundError, OSError, *_hub_errors()) as error:
-        raise ValueError(
+        raise HubError(
             f"{model} is neither a folder nor a Hub repository that can be read: {explain(error)}"
         ) from error
 
@@ -48,7 +50,8 @@ def download_checkpoint(repository: str) -> Path:
     """The newest checkpoint in a Hub repository, as a folder; its files are those that a checkpoint may have.
 
     Raises:
-        ValueError: The repository cannot be read, or holds no checkpoint.
+        HubError: The repository cannot be read.
+        ValueError: It holds no checkpoint, or a damaged one.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError
@@ -57,7 +60,7 @@ def download_checkpoint(repository: str) -> Path:
         with _patience():
             names = HfApi().list_repo_files(repository)
     except (HFValidationError, OSError, *_hub_errors()) as error:
-        raise ValueError(f"--resume_from {repository} cannot be read: {explain(error)}") from error
+        raise HubError(f"--resume_from {repository} cannot be read: {explain(error)}") from error
     steps = sorted(m[1] for m in (re.fullmatch(rf"(step-\d{{8,}})/{CHECKSUMS}", name) for name in names) if m)
     if not steps:
         raise ValueError(

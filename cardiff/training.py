@@ -30,7 +30,7 @@ from cardiff.logs import LossTotals, RunLog
 from cardiff.publishing import BackgroundPublisher
 from cardiff.randomness import DROPOUT, batch_noise, derive_seed
 from cardiff.record import hardware, versions, without_paths, write_record
-from cardiff.remote import download_checkpoint
+from cardiff.remote import HubError, download_checkpoint
 from cardiff.signals import StopRequest
 from cardiff.state import TrainingState, refuse_changes
 
@@ -374,7 +374,12 @@ class Trainer(ABC):
         """Continue from the newest good checkpoint, if there is one."""
         found = [None]
         if self.accelerator.is_main_process and self.config.resume_from is not None:
-            self._fetch(self.config.resume_from)
+            try:
+                self._fetch(self.config.resume_from)
+            except HubError as error:
+                if not checkpoints.list_checkpoints(self.checkpoint_root):
+                    raise
+                print(f"Warning: {error} Going on from what is in {self.checkpoint_root}.")
         if self.accelerator.is_main_process and self.checkpoint_root.is_dir():
             checkpoints.remove_leftovers(self.checkpoint_root)
             found = [next(checkpoints.good_checkpoints(self.checkpoint_root, print), None)]

@@ -140,11 +140,13 @@ def test_a_private_repository_is_private_from_its_first_moment(hub, folder):
 def test_a_branch_and_what_an_earlier_push_left(hub, folder):
     push(folder, hub_revision="small", variants="fp16,bf16")
     repository = hub.repositories["user/model"]
+    repository.commit("small", "by hand", {**repository.files("small"), "figures/my.png": b"1", "tool.py": b"2"})
     halves = {f"unet/diffusion_pytorch_model.{v}.safetensors" for v in ("fp16", "bf16")}
     assert halves <= set(repository.files("small")) and set(repository.files()) == {".gitattributes"}
     assert b'revision="small"' in repository.files("small")["README.md"]
     push(folder, hub_revision="small")  # of which the variants would be other weights
     assert not halves & set(repository.files("small"))
+    assert {"figures/my.png", "tool.py"} <= set(repository.files("small"))
 
 
 def test_a_preview_uploads_nothing(hub, folder, tmp_path):
@@ -169,7 +171,7 @@ def test_a_preview_uploads_nothing(hub, folder, tmp_path):
 def test_options_that_are_refused(options, sentence, hub, folder):
     with pytest.raises(ValueError, match=sentence):
         push(folder, **options)
-    assert not any(set(r.files()) - {".gitattributes"} for r in hub.repositories.values())
+    assert not hub.repositories
 
 
 def test_metrics_must_be_of_these_weights(hub, folder, tmp_path):
@@ -398,6 +400,14 @@ def test_a_run_is_published_and_resumed_elsewhere(hub, tmp_path, digits_options,
     assert weights[0].read_bytes() == weights[1].read_bytes()
     assert "Took the checkpoint of step 2 from user/state." in capsys.readouterr().out
 
+    # Where it has checkpoints of its own, the same command needs no Hub.
+    hub.fail("GET /api/models", 500, times=float("inf"))
+    again = options(digits_options, tmp_path / "elsewhere", "--resume_from", "user/state", *longer)
+    assert train_conditional.main(again)
+    assert "user/state cannot be read: the Hub answers with an error (500). Going on" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        train_conditional.main(options(digits_options, tmp_path / "third", "--resume_from", "user/state"))
+
 
 def test_a_hub_that_refuses_does_not_stop_training(hub, tmp_path, digits_options, capsys):
     hub.fail("POST /api/", 403, times=float("inf"))
@@ -495,6 +505,17 @@ def test_one_upload_at_a_time_the_newest_next(hub, tmp_path, monkeypatch):
     publisher.push(checkpoints.checkpoint_dir(root, 7))
     publisher.finish(None)
     assert started[-1].returncode == -9 and "publish with: python publish.py" in said[-1]
+
+
+def test_optimizer_states_never_share_the_models_repository(hub, folder, monkeypatch):
+    checkpoint = checkpoints.write_checkpoint(folder / "checkpoints", 1, lambda f: (f / "a.json").write_text("{}"))
+    with pytest.raises(ValueError, match="--hub_resume_id model is the repository of the model"):
+        push(folder, hub_resume_id="model", hub_private=True)
+    assert set(hub.repositories["user/model"].files()) == {".gitattributes"}
+    push(folder, hub_resume_id="state")
+    assert f"{checkpoint.name}/a.json" in hub.repositories["user/state"].files()
+    assert hub.repositories["user/state"].private
+    assert all(name.startswith((".git", checkpoint.name)) for name in hub.repositories["user/state"].files())
 
 
 def test_a_push_that_cannot_be_is_refused_before_training(hub, tmp_path, digits_options, monkeypatch, capsys):
