@@ -4,6 +4,7 @@ all noise levels of a schedule, which must be that of the diffusion model.
     accelerate launch train_classifier.py --config configs/digits_16_classifier.yaml --output_dir runs/classifier
 
 Run the same command again to go on with an interrupted run. Any option can follow the config: --train.batch_size 256.
+With --push_to_hub --hub_model_id user/name the model is published while it trains.
 """
 
 from cardiff.classifier_training import ClassifierTrainer

@@ -4,6 +4,7 @@ conditional and the unconditional distribution and can be sampled with classifie
     accelerate launch train_conditional.py --config configs/digits_16_conditional.yaml --output_dir runs/digits
 
 Run the same command again to go on with an interrupted run. Any option can follow the config: --train.batch_size 256.
+With --push_to_hub --hub_model_id user/name the model is published while it trains.
 """
 
 from cardiff.cli import one_sentence_errors

@@ -3,6 +3,7 @@
     accelerate launch train_unconditional.py --config configs/digits_16_unconditional.yaml --output_dir runs/digits_u
 
 Run the same command again to go on with an interrupted run. Any option can follow the config: --train.batch_size 256.
+With --push_to_hub --hub_model_id user/name the model is published while it trains.
 """
 
 from cardiff.cli import one_sentence_errors

@@ -215,16 +215,11 @@ class BackgroundPublisher:
         if self.process is not None and self.process.poll() is not None:
             self._ended()
         if self.process is None and self.waiting is not None:
-            self.in_use, self.waiting = self.waiting, None
-            self.log = tempfile.TemporaryFile("w+")  # a pipe would have to be read
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "cardiff.publishing", json.dumps(self._options(self.in_use))],
-                env=_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=self.log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for the training
-            )
+            checkpoint, self.waiting = self.waiting, None
+            try:
+                self._start(checkpoint)
+            except OSError as error:  # no memory for a process, no room for its output
+                self._complain(f"the upload could not be started ({error}).")
 
     def finish(self, checkpoint: Path | None) -> None:
         """Upload the last checkpoint of a finished run and wait for it; of a stopped one (None), leave at once."""
@@ -261,6 +256,18 @@ class BackgroundPublisher:
     def _options(self, model: Path) -> dict:
         target = {field.name: getattr(self.target, field.name) for field in fields(HubTarget)}
         return {"model": str(model), **target, "hub_model_id": self.repository}
+
+    def _start(self, checkpoint: Path) -> None:
+        self.log = tempfile.TemporaryFile("w+")  # a pipe would have to be read
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "cardiff.publishing", json.dumps(self._options(checkpoint))],
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for the training
+        )
+        self.in_use = checkpoint
 
     def _ended(self) -> None:
         """Take note of how an upload went; the same complaint is made once."""

@@ -507,6 +507,19 @@ def test_one_upload_at_a_time_the_newest_next(hub, tmp_path, monkeypatch):
     assert started[-1].returncode == -9 and "publish with: python publish.py" in said[-1]
 
 
+def test_a_process_that_cannot_be_started_is_a_warning(hub, tmp_path, monkeypatch):
+    def start(*args, **kwargs):
+        raise OSError("Cannot allocate memory")
+
+    monkeypatch.setattr(publishing.subprocess, "Popen", start)
+    said = []
+    publisher = BackgroundPublisher(tmp_path / "run", HubOptions(push_to_hub=True))
+    publisher.open(said.append)
+    publisher.push(tmp_path / "run/checkpoints/step-00000001")
+    publisher.finish(tmp_path / "run/checkpoints/step-00000001")
+    assert "could not be started (Cannot allocate memory)" in said[-1] and publisher.in_use is None
+
+
 def test_optimizer_states_never_share_the_models_repository(hub, folder, monkeypatch):
     checkpoint = checkpoints.write_checkpoint(folder / "checkpoints", 1, lambda f: (f / "a.json").write_text("{}"))
     with pytest.raises(ValueError, match="--hub_resume_id model is the repository of the model"):
