@@ -18,8 +18,10 @@ BIN := .venv/bin
 demo: .venv
 	$(BIN)/python demo.py
 
+# Two workers of one thread each: the tests' networks are too small to keep a second thread busy. A file's tests stay
+# together, because they share what their fixtures have trained.
 test: .venv
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv
 	$(BIN)/python -m pytest -m slow
