@@ -23,8 +23,10 @@ STEPS, EVERY = 240, 40
 KINDS = ("no push", "push", "push, silent Hub")
 
 
-def train(kind: str, folder: Path) -> float:
-    """Seconds from the first step of the run to its last checkpoint, which is before it waits for the last upload."""
+def train(kind: str, folder: Path) -> tuple[float, int]:
+    """Seconds from the first step of the run to its last checkpoint, which is before it waits for the last upload; and
+    how many models arrived on the Hub.
+    """
     options = {"config": ROOT / "configs/digits_16_conditional.yaml", "output_dir": folder, "train.trackers": "[]"}
     options |= {"train.max_steps": STEPS, "train.checkpoint_every": EVERY, "train.sample_every": 0}
     if kind != KINDS[0]:
@@ -40,24 +42,28 @@ def train(kind: str, folder: Path) -> float:
             for line in process.stdout:
                 if line.startswith("Waiting for the upload") and kind == KINDS[2]:
                     process.kill()  # it is trained, and would wait for the silent Hub
-    return json.loads((folder / "run.json").read_text())["seconds"]
+        commits = [done for repository in server.repositories.values() for done in repository.branches["main"]]
+    arrived = sum(done.message.startswith("Model of step") for done in commits)
+    return json.loads((folder / "run.json").read_text())["seconds"], arrived
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="runs of each kind")
     rounds = parser.parse_args().rounds
-    seconds = {kind: [] for kind in KINDS}
+    seconds, models = {kind: [] for kind in KINDS}, {kind: [] for kind in KINDS}
     with tempfile.TemporaryDirectory() as aside:
         for i in range(rounds):
             for kind in KINDS:
-                seconds[kind].append(train(kind, Path(aside, f"{i}-{KINDS.index(kind)}")))
-                print(f"{kind}: {seconds[kind][-1]:.1f} s", file=sys.stderr)
-    print(f"| {STEPS} steps, a checkpoint every {EVERY} | seconds | times the run without, round by round |")
-    print("|---|---|---|")
+                taken, arrived = train(kind, Path(aside, f"{i}-{KINDS.index(kind)}"))
+                seconds[kind].append(taken)
+                models[kind].append(arrived)
+                print(f"{kind}: {taken:.1f} s, {arrived} models", file=sys.stderr)
+    print(f"| {STEPS} steps, {STEPS // EVERY} checkpoints | seconds | ratio, round by round | models on the Hub |")
+    print("|---|---|---|---|")
     for kind, found in seconds.items():
         ratios = ", ".join(f"{a / b:.2f}" for a, b in zip(found, seconds[KINDS[0]]))
-        print(f"| {kind} | {statistics.median(found):.1f} | {ratios} |")
+        print(f"| {kind} | {statistics.median(found):.1f} | {ratios} | {', '.join(map(str, models[kind]))} |")
 
 
 if __name__ == "__main__":

@@ -169,9 +169,9 @@ def _copy_picture(source: Path, target: Path) -> None:
 class BackgroundPublisher:
     """Uploads the checkpoints of a run, one at a time, in a process of its own.
 
-    So a Hub that is slow, out of order or never answers costs the training nothing: it is another process that waits,
-    hashes and fails, and one that hangs can be killed. What was not uploaded when the next checkpoint comes is passed
-    over for it.
+    So the training does not wait for a Hub that is slow, out of order or never answers: it is another process that
+    waits, hashes and fails, and one that hangs can be killed. It takes the CPU that the training leaves. What was not
+    uploaded when the next checkpoint comes is passed over for it.
 
     Raises:
         ValueError: No upload will ever succeed: no token, or a name that no repository can have.
@@ -265,8 +265,10 @@ class BackgroundPublisher:
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for the training
+            process_group=0,  # Ctrl-C is for the training
         )
+        if hasattr(os, "setpriority"):  # not on Windows
+            os.setpriority(os.PRIO_PROCESS, self.process.pid, 19)
         self.in_use = checkpoint
 
     def _ended(self) -> None:
