@@ -267,9 +267,9 @@ class BackgroundPublisher:
             stderr=subprocess.STDOUT,
             process_group=0,  # Ctrl-C is for the training
         )
+        self.in_use = checkpoint
         if hasattr(os, "setpriority"):  # not on Windows
             os.setpriority(os.PRIO_PROCESS, self.process.pid, 19)
-        self.in_use = checkpoint
 
     def _ended(self) -> None:
         """Take note of how an upload went; the same complaint is made once."""

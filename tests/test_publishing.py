@@ -463,6 +463,8 @@ def test_the_command_line_of_publish(tmp_path, launch):
 class Upload:
     """A process that ends when told to."""
 
+    pid = 7
+
     def __init__(self, command, stdout, **_):
         self.options, self.log, self.returncode = json.loads(command[-1]), stdout, None
 
@@ -477,14 +479,15 @@ class Upload:
 
 
 def test_one_upload_at_a_time_the_newest_next(hub, tmp_path, monkeypatch):
-    """What is being uploaded stays where it is, what waits is replaced, and a complaint is made once."""
-    started, said = [], []
+    """What is being uploaded stays where it is, what waits is replaced, a complaint is made once; all of low priority."""
+    started, said, priorities = [], [], []
 
     def start(*args, **kwargs):
         started.append(Upload(*args, **kwargs))
         return started[-1]
 
     monkeypatch.setattr(publishing.subprocess, "Popen", start)
+    monkeypatch.setattr(os, "setpriority", lambda *given: priorities.append(given))
     publisher = BackgroundPublisher(tmp_path / "run", HubOptions(push_to_hub=True))
     publisher.open(said.append)
     root = tmp_path / "run/checkpoints"
@@ -499,6 +502,7 @@ def test_one_upload_at_a_time_the_newest_next(hub, tmp_path, monkeypatch):
         started[process].returncode = 1
         publisher.push(checkpoints.checkpoint_dir(root, 4 + process))
     assert [s.options["model"][-1] for s in started] == ["1", "4", "5"]
+    assert priorities == [(os.PRIO_PROCESS, 7, 19)] * 3
     assert len([line for line in said if "user/run: no." in line]) == 1
     publisher.finish(checkpoints.checkpoint_dir(root, 6))
     assert started[-1].options["model"].endswith("6") and said[-1] == "Published user/run."
