@@ -1,6 +1,7 @@
 """Models on a Hub of the loopback address: pushed by the unmodified client, loaded where the project is unknown."""
 
 import json
+import os
 import time
 
 import huggingface_hub
@@ -479,7 +480,7 @@ class Upload:
 
 
 def test_one_upload_at_a_time_the_newest_next(hub, tmp_path, monkeypatch):
-    """What is being uploaded stays where it is, what waits is replaced, a complaint is made once; all of low priority."""
+    """What is being uploaded stays where it is, what waits is replaced, a complaint is made once."""
     started, said, priorities = [], [], []
 
     def start(*args, **kwargs):
