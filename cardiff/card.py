@@ -95,8 +95,14 @@ def write_card(
     card = Card(folder, repo_id, revision, license, metrics, best, run, network, scheduler, names)
     _draw_schedule(scheduler, folder / "schedule.png")
     sections = (_what, _load, _data, _schedule, _training, _metrics, _memorisation, _classes, _limits)
-    text = "\n\n".join("\n".join(section(card)) for section in sections)
-    ModelCard(f"---\n{_metadata(card).to_yaml()}\n---\n\n{text}\n").save(folder / "README.md")
+    try:
+        text = "\n\n".join("\n".join(section(card)) for section in sections)
+        metadata = _metadata(card).to_yaml()
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"run.json or a report given with it is damaged or of another project; there can be no card ({error!r})."
+        ) from error
+    ModelCard(f"---\n{metadata}\n---\n\n{text}\n").save(folder / "README.md")
 
 
 def escape(text: str) -> str:
@@ -104,6 +110,17 @@ def escape(text: str) -> str:
     text = html.escape(" ".join(text.split()), quote=False)
     text = re.sub(r"([\\`*_{}\[\]()#+!])", r"\\\1", text)
     return text.replace("|", "&#124;").replace("~", "&#126;")
+
+
+def _code(text: str) -> str:
+    """Text in the type of code, which it cannot end."""
+    return f"`{' '.join(text.replace('`', '').split())}`"
+
+
+def _fenced(language: str, text: str) -> list[str]:
+    """A block of code that the text cannot end."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return [f"{fence}{language}", text, fence]
 
 
 def _metadata(card: Card) -> ModelCardData:
@@ -261,7 +278,7 @@ def _data(card: Card) -> list[str]:
         flips = ", each mirrored half of the time" if data.get("horizontal_flip") else ""
         lines.append(
             f"{escape(card.data_set)}, split {escape(data['split'])}: {many} {square[data['fit']]} and resized to "
-            f"{data['resolution']} pixels{flips}."
+            f"{data['resolution']:d} pixels{flips}."
         )
     else:
         lines.append("The folder does not record what the model was trained on.")
@@ -281,7 +298,7 @@ def _schedule(card: Card) -> list[str]:
     if card.run:
         section = card.run["config"]["scheduler"]
         given = {key: value for key, value in section.items() if key != "name"}
-        shown = ", ".join(f"`{key}` {_short(value)}" for key, value in given.items())
+        shown = ", ".join(f"{_code(key)} {_short(value)}" for key, value in given.items())
         lines.append(f"**{escape(str(section['name']))}**: {shown}.")
     else:
         lines.append("The folder does not record the schedule's name; its betas are in `scheduler/`.")
@@ -290,7 +307,7 @@ def _schedule(card: Card) -> list[str]:
         *lines,
         "",
         f"Log-SNR falls from {log_snr[0]:.2f} to {last} in {config.num_train_timesteps} steps; the network predicts "
-        f"`{config.prediction_type}`. It loads as a stock `DDPMScheduler` with its betas, and any scheduler of "
+        f"{_code(config.prediction_type)}. It loads as a stock `DDPMScheduler` with its betas, and any scheduler of "
         "diffusers made by `from_config` has the same noise levels.",
         "",
         "![Signal and noise, and log-SNR, over the timesteps](schedule.png)",
@@ -317,8 +334,8 @@ def _training(card: Card) -> list[str]:
         "## Training",
         "",
         f"{run['step']:,} optimizer steps of {train['batch_size']} images, {run['images_seen']:,} images in all, in "
-        f"{time} on {run['processes']} × {escape(run['hardware'])}, precision `{run['precision']}`. {averaged} "
-        f"{versions}.",
+        f"{time} on {run['processes']:d} × {escape(run['hardware'])}, precision {_code(run['precision'])}. {averaged} "
+        f"{escape(versions)}.",
         "",
         "```bash",
         f"accelerate launch train_{run['kind']}.py --config config.yaml --output_dir runs/{name}",
@@ -326,9 +343,7 @@ def _training(card: Card) -> list[str]:
         "",
         "<details><summary>config.yaml, in which paths are cut to their last part</summary>",
         "",
-        "```yaml",
-        yaml.safe_dump(run["config"], sort_keys=False, allow_unicode=True).strip(),
-        "```",
+        *_fenced("yaml", yaml.safe_dump(run["config"], sort_keys=False, allow_unicode=True).strip()),
         "",
         "</details>",
     ]
@@ -406,7 +421,8 @@ def _classes(card: Card) -> list[str]:
     counts = (card.run or {}).get("class_counts")
     head = ["| index | class |" + (" images |" if counts else ""), "|---|---|" + ("---|" if counts else "")]
     rows = [
-        f"| {i} | {escape(name)} |" + (f" {counts[i]} |" if counts else "") for i, name in enumerate(card.class_names)
+        f"| {i} | {escape(name)} |" + (f" {counts[i]:d} |" if counts else "")
+        for i, name in enumerate(card.class_names)
     ]
     lines = ["## Classes", ""]
     if len(rows) <= SHOWN_CLASSES:

@@ -9,6 +9,7 @@ import torch
 
 RUN_RECORD = "run.json"
 """Name of the file, beside the model."""
+KINDS = ("unconditional", "conditional", "classifier")
 
 
 def write_record(folder: Path, record: dict) -> None:
@@ -28,7 +29,12 @@ def read_record(folder: Path) -> dict | None:
     try:
         record = json.loads(file.read_text())
         sections = {name: dict(record["config"][name]) for name in ("data", "scheduler", "train")}
-        int(record["step"]), str(record["kind"]), str(sections["scheduler"]["name"])
+        whole_numbers = [record["step"], record["images_seen"], sections["train"]["batch_size"]]
+        texts = [sections["scheduler"]["name"], sections["data"]["path"], sections["data"]["split"]]
+        if record["kind"] not in KINDS:
+            raise ValueError(f"there are no runs of kind {record['kind']!r}")
+        if not all(type(n) is int for n in whole_numbers) or not all(type(text) is str for text in texts):
+            raise TypeError("a field is of the wrong type")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is damaged or of another project ({error!r}): copy it again.") from error
     return {**record, "config": without_paths(record["config"])}

@@ -435,7 +435,10 @@ class Trainer(ABC):
 
         def fill(folder: Path) -> None:
             export_model(checkpoint, folder)  # written anew, so that no code comes with it
-            shutil.copytree(checkpoint / "training", folder / "training")
+            (folder / "training").mkdir()
+            for name in checkpoints.listed_files(checkpoint):
+                if name.startswith("training/") and not name.endswith(".py"):
+                    shutil.copyfile(checkpoint / name, folder / name)
 
         try:
             checkpoints.write_checkpoint(self.checkpoint_root, state.step, fill)

@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 
 import markdown
 import pytest
@@ -157,3 +158,32 @@ def test_the_plot_of_the_schedule(zero, tmp_path):
     assert ("pure noise" in card_of(tmp_path).text) == zero
     with Image.open(tmp_path / "schedule.png") as picture:
         assert picture.width > 800 and len(picture.convert("RGB").getcolors(10**6)) > 10
+
+
+def test_what_a_foreign_record_says_cannot_break_the_card(folder):
+    """Every text of run.json, in turn, ends blocks of code and begins HTML."""
+    bad = "```\n\n<script>alert(1)</script>\n\n# heading `"
+    run = {**RUN, "hardware": bad, "precision": bad, "versions": {bad: bad}, "config": dict(RUN["config"])}
+    data = {**RUN["config"]["data"], "path": bad, "split": bad, "license": bad, bad: bad}
+    run["config"] |= {"data": data, "scheduler": {"name": bad, bad: bad}}
+    write_record(folder, run)
+    page = markdown.markdown(card_of(folder).text, extensions=["tables", "fenced_code", "md_in_html"])
+    assert "<script>" not in page
+    assert not [line for line in page.splitlines() if re.match("<h.>heading", line)]
+
+
+DAMAGES = [
+    ({"kind": "../evil"}, "no runs of kind '../evil'"),
+    ({"step": "600"}, "wrong type"),
+    ({"config": {}}, "KeyError"),
+    ({"class_counts": [1]}, "can be no card"),
+    ({"hardware": None}, "can be no card"),
+]
+
+
+@pytest.mark.parametrize("damage, said", DAMAGES)
+def test_a_record_of_another_projects_making_is_one_sentence(folder, damage, said):
+    write_record(folder, {**RUN, **damage})
+    with pytest.raises(ValueError, match="run.json") as raised:
+        card_of(folder)
+    assert said in str(raised.value) and "\n" not in str(raised.value)
