@@ -324,6 +324,7 @@ def _training(card: Card) -> list[str]:
         return ["## Training", "", "The folder does not record how the model was trained."]
     run, train = card.run, card.run["config"]["train"]
     seconds = run.get("seconds")
+    precision = "float32" if run["precision"] == "no" else run["precision"]
     time = "a time that was not recorded" if seconds is None else _duration(seconds)
     versions = ", ".join(f"{package} {version}" for package, version in run.get("versions", {}).items())
     name = card.repo_id.split("/")[-1]
@@ -334,7 +335,7 @@ def _training(card: Card) -> list[str]:
         "## Training",
         "",
         f"{run['step']:,} optimizer steps of {train['batch_size']} images, {run['images_seen']:,} images in all, in "
-        f"{time} on {run['processes']:d} × {escape(run['hardware'])}, precision {_code(run['precision'])}. {averaged} "
+        f"{time} on {run['processes']:d} × {escape(run['hardware'])}, precision {_code(precision)}. {averaged} "
         f"{escape(versions)}.",
         "",
         "```bash",

@@ -23,6 +23,8 @@ from cardiff.remote import HubError, check_access, open_repository, push_checkpo
 
 PATIENCE = 900
 """Seconds that a finished run waits for its last upload."""
+NICENESS = 10
+"""Of an upload: a tenth of a core that the training wants too, so that it gets on even there."""
 LAUNCHER = ("ACCELERATE_", "TORCHELASTIC_", "RANK", "LOCAL_", "WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_")
 """Beginnings of the variables that would make an upload look like one more process of a launch."""
 
@@ -131,6 +133,8 @@ def prepare(folder: Path, output: Path, options: PublishOptions) -> dict:
 def _metrics_of(folder: Path, file: Path) -> dict:
     """The content of a metrics.json, which must be of the model in the folder."""
     file = file / "metrics.json" if file.is_dir() else file
+    if not file.is_file():
+        raise ValueError(f"--metrics {file} does not exist: give the --output of evaluate.py.")
     try:
         metrics = json.loads(file.read_text())
         measured = metrics["model"]["weights_sha256"]
@@ -269,7 +273,7 @@ class BackgroundPublisher:
         )
         self.in_use = checkpoint
         if hasattr(os, "setpriority"):  # not on Windows
-            os.setpriority(os.PRIO_PROCESS, self.process.pid, 19)
+            os.setpriority(os.PRIO_PROCESS, self.process.pid, NICENESS)
 
     def _ended(self) -> None:
         """Take note of how an upload went; the same complaint is made once."""

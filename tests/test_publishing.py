@@ -50,7 +50,8 @@ def hub(monkeypatch, tmp_path):
         ]:
             monkeypatch.setattr(constants, name, value)
         monkeypatch.setattr(remote, "WAITS", (0.0, 0.0))
-        monkeypatch.setattr(time, "sleep", lambda seconds: None)
+        sleep = time.sleep  # no pause is left out: who waits for a process would be too busy to let it run
+        monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
         yield server
         huggingface_hub.utils.close_session()
 
@@ -165,7 +166,7 @@ def test_a_preview_uploads_nothing(hub, folder, tmp_path):
         ({"repository": "a/b/c"}, "cannot be a repository of the Hub"),
         ({"hub_resume_id": "user/model"}, "must be another repository"),
         ({"variants": "int4"}, "--variants has no 'int4': give fp16 or bf16."),
-        ({"metrics": "nowhere"}, "--metrics nowhere is not a metrics.json"),
+        ({"metrics": "nowhere"}, "--metrics nowhere does not exist"),
         ({"samples": "nowhere.png"}, "--samples nowhere.png is no file"),
     ],
 )
@@ -179,6 +180,9 @@ def test_metrics_must_be_of_these_weights(hub, folder, tmp_path):
     (tmp_path / "metrics.json").write_text(json.dumps({"model": {"weights_sha256": "0" * 64}}))
     with pytest.raises(ValueError, match="is of other weights than"):
         push(folder, metrics=str(tmp_path))
+    (tmp_path / "metrics.json").write_text("{}")
+    with pytest.raises(ValueError, match="is not a metrics.json of evaluate.py"):
+        push(folder, metrics=str(tmp_path / "metrics.json"))
 
 
 def test_without_a_token_nothing_is_asked(hub, folder, monkeypatch):
@@ -503,7 +507,7 @@ def test_one_upload_at_a_time_the_newest_next(hub, tmp_path, monkeypatch):
         started[process].returncode = 1
         publisher.push(checkpoints.checkpoint_dir(root, 4 + process))
     assert [s.options["model"][-1] for s in started] == ["1", "4", "5"]
-    assert priorities == [(os.PRIO_PROCESS, 7, 19)] * 3
+    assert priorities == [(os.PRIO_PROCESS, 7, publishing.NICENESS)] * 3
     assert len([line for line in said if "user/run: no." in line]) == 1
     publisher.finish(checkpoints.checkpoint_dir(root, 6))
     assert started[-1].options["model"].endswith("6") and said[-1] == "Published user/run."
