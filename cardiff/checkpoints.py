@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -172,6 +173,16 @@ def save_tensors(tensors: dict, path: Path) -> None:
         save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:  # it wraps the operating system's error, a full disk for one
         raise OSError(f"{path.name}: {error}") from error
+    let_others_read(path)
+
+
+def let_others_read(file: Path) -> None:
+    """Let those read a file who may read its folder: safetensors writes for the owner alone, whatever the umask."""
+    mode = file.stat().st_mode & 0o777
+    wanted = mode | file.parent.stat().st_mode & 0o444
+    if wanted != mode:
+        with suppress(PermissionError):  # a file system without such rights
+            file.chmod(wanted)
 
 
 def load_tensors(path: Path) -> dict:

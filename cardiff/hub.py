@@ -14,6 +14,7 @@ import torch
 from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, ModelMixin, UNet2DModel
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
+from cardiff.checkpoints import let_others_read
 from cardiff.record import RUN_RECORD, read_record, write_record
 from cardiff.remote import download
 from pipelines import ClassConditionalPipeline, NoisyClassifier
@@ -34,6 +35,7 @@ def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:
     `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)` runs.
     """
     pipeline.save_pretrained(folder, safe_serialization=True)
+    let_others_read(weights_file(folder))
     for name in ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json"):
         _forget_origin(Path(folder, name))
     if isinstance(pipeline, ClassConditionalPipeline):
@@ -79,6 +81,7 @@ def export_model(folder: Path, target: Path, variants: Sequence[str] = ()) -> No
         config = Path(target, part, "config.json").read_text()
         smaller = torch.nn.Module.to(copy.deepcopy(network), VARIANTS[variant])
         smaller.save_pretrained(target / part, variant=variant)
+        let_others_read(target / part / f"diffusion_pytorch_model.{variant}.safetensors")
         Path(target, part, "config.json").write_text(config)
     record = read_record(folder)
     if record is not None:
@@ -149,6 +152,7 @@ def save_classifier(classifier: NoisyClassifier, scheduler: DDPMScheduler, folde
     trust_remote_code=True)` runs that file and loads the rest.
     """
     classifier.save_pretrained(Path(folder, "classifier"), safe_serialization=True)
+    let_others_read(classifier_weights_file(folder))
     scheduler.save_pretrained(Path(folder, "scheduler"))
     _forget_origin(Path(folder, "scheduler", "scheduler_config.json"))
     source = Path(inspect.getfile(NoisyClassifier))

@@ -1,6 +1,7 @@
 """Folders that load elsewhere and give the same images, and loading that runs nothing and explains what is wrong."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -61,6 +62,18 @@ def test_saved_files(folder):
         *("unet/config.json", "unet/diffusion_pytorch_model.safetensors"),
     }
     assert weights_file(folder).is_file()
+
+
+@pytest.mark.parametrize("rights, expected", [(0o755, 0o644), (0o750, 0o640), (0o700, 0o600)])
+def test_who_may_read_the_folder_may_read_the_weights(rights, expected, folder, tmp_path):
+    """safetensors lets the owner alone read them."""
+    umask = os.umask(0o777 - rights)
+    try:
+        export_model(folder, tmp_path / "again", ["fp16"])
+    finally:
+        os.umask(umask)
+    found = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "again").rglob("*") if path.is_file()}
+    assert len(found) == 6 and set(found.values()) == {expected}, found
 
 
 def test_saving_leaves_the_pipeline_usable_and_saves_again(tmp_path):

@@ -15,6 +15,7 @@ from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from cardiff.checkpoints import let_others_read
 from cardiff.config import DataConfig
 from cardiff.data import cache_root, open_store
 from cardiff.evaluation.distances import Gaussian
@@ -146,6 +147,7 @@ def export_reference(real: RealImages, path: Path, with_features: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"cardiff_reference": json.dumps({**real.record, "class_names": real.class_names})}
     save_file(tensors, path, metadata=metadata)
+    let_others_read(path)
 
 
 def import_reference(path: Path, network: FeatureNetwork) -> RealImages:
