@@ -8,12 +8,13 @@ python compare.py conditional=runs/c0 conditional=runs/c1 unconditional=runs/u0 
 from cardiff.cli import one_sentence_errors, parse_options
 from cardiff.evaluation.compare import CompareOptions
 from cardiff.evaluation.compare_report import run
+from cardiff.processes import say_once
 
 
 @one_sentence_errors
 def main(argv=None):
     options = parse_options(CompareOptions, argv, description=__doc__, positional="runs")
-    print(f"Look at {run(options) / 'report.html'}")
+    say_once(f"Look at {run(options) / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -9,12 +9,13 @@ accelerate launch evaluate.py --model runs/cars --num_images 8144 --held_out tes
 
 from cardiff.cli import one_sentence_errors, parse_options
 from cardiff.evaluation.run import EvaluateOptions, run
+from cardiff.processes import say_once
 
 
 @one_sentence_errors
 def main(argv=None):
     options = parse_options(EvaluateOptions, argv, description=__doc__)
-    print(f"Look at {run(options) / 'report.html'}")
+    say_once(f"Look at {run(options) / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@ accelerate launch sample.py --model runs/digits --num_images 5000 --output sampl
 """
 
 from cardiff.cli import one_sentence_errors, parse_options
+from cardiff.processes import say_once
 from cardiff.sampling import SampleOptions, run
 
 
 @one_sentence_errors
 def main(argv=None):
     options = parse_options(SampleOptions, argv, description=__doc__)
-    print(f"Wrote {run(options)}")
+    say_once(f"Wrote {run(options)}")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from cardiff.checkpoints import file_hash
 from cardiff.guidance import Guidance, GuidanceOptions, make_guidance
 from cardiff.hub import find_model, load_pipeline, weights_file
 from cardiff.plots import save_labelled_grid
+from cardiff.processes import this_process
 from cardiff.randomness import image_generator, image_seed
 from pipelines import ClassConditionalPipeline
 
@@ -180,7 +181,7 @@ def run(options: SampleOptions, progress: Callable[[int], object] | None = None)
         ValueError: An option that does not fit the model, or an output folder of other options.
     """
     plan = make_plan(options, progress)
-    state = PartialState()
+    state = this_process()
     return _draw_grid(plan, state) if options.grid is not None else _fill_folder(plan, state)
 
 
@@ -190,7 +191,7 @@ def make_plan(options: SampleOptions, progress: Callable[[int], object] | None =
     Raises:
         ValueError: An option that does not fit the model.
     """
-    state = PartialState()
+    state = this_process()
     if (options.output is None) == (options.grid is None):
         raise ValueError("Give either --output DIR for single images or --grid FILE for a labelled grid.")
     for name in ("num_images", "steps", "batch_size"):
@@ -301,6 +302,7 @@ def _fill_folder(plan: Plan, state: PartialState) -> Path:
     if state.is_main_process:
         entries = [read_entry(image_file(output, i)) for i in range(count)]
         _write_text(output / "manifest.jsonl", "".join(f"{json.dumps(entry)}\n" for entry in entries))
+    state.wait_for_everyone()  # who reads the folder next needs the manifest
     return output
 
 
@@ -336,9 +338,9 @@ def image_file(output: Path, index: int) -> Path:
 
 def gather_dict(mine: dict) -> dict:
     """The union of the processes' dictionaries, on every process."""
-    if PartialState().num_processes == 1:
+    if this_process().num_processes == 1:
         return mine
-    everyone = [None] * PartialState().num_processes
+    everyone = [None] * this_process().num_processes
     torch.distributed.all_gather_object(everyone, mine)
     return {key: value for part in everyone for key, value in part.items()}
 

@@ -27,6 +27,7 @@ from cardiff.data import ImageStore
 from cardiff.data.batches import BatchPlan, batch_loader, open_data, split_rows
 from cardiff.hub import export_model, load_network
 from cardiff.logs import LossTotals, RunLog
+from cardiff.processes import refuse_strangers
 from cardiff.publishing import BackgroundPublisher
 from cardiff.randomness import DROPOUT, batch_noise, derive_seed
 from cardiff.record import hardware, versions, without_paths, write_record
@@ -55,6 +56,7 @@ class Trainer(ABC):
             log_with=_trackers(train.trackers),
             project_config=ProjectConfiguration(self.output_dir, logging_dir=self.output_dir / "logs"),
         )
+        refuse_strangers(self.accelerator.num_processes)
         self.device = self.accelerator.device
         torch.backends.cudnn.benchmark = True  # every batch has the same shape
 

@@ -154,10 +154,11 @@ def test_killing_the_launcher_saves_too(shared, launch, digits_options):
 def test_sampling_does_not_depend_on_processes_or_batches(whole_run, shared, launch):
     options = ["--model", whole_run, "--labels", "0,seven", "--num_images", 10, "--guidance_scale", 2, "--steps", 3]
     runs = {"one": (1, 4), "two": (2, 4), "other_batch": (1, 10)}
-    images = {}
+    images, drawn_by_the_first = {}, {"one": "10/10", "two": "6/6", "other_batch": "10/10"}
     for name, (processes, batch_size) in runs.items():
         output = shared / f"samples_{name}"
-        launch("sample.py", *options, "--batch_size", batch_size, "--output", output, processes=processes)
+        result = launch("sample.py", *options, "--batch_size", batch_size, "--output", output, processes=processes)
+        assert drawn_by_the_first[name] in result.err
         images[name] = np.stack([np.asarray(Image.open(output / f"{i:06d}.png")) for i in range(10)]).astype(int)
     np.testing.assert_array_equal(images["two"], images["one"])
     assert np.abs(images["other_batch"] - images["one"]).max() <= 1
@@ -165,6 +166,18 @@ def test_sampling_does_not_depend_on_processes_or_batches(whole_run, shared, lau
     manifests = [(shared / f"samples_{name}/manifest.jsonl").read_text() for name in runs]
     assert manifests[0] == manifests[1] == manifests[2]
     assert [json.loads(line)["name"] for line in manifests[0].splitlines()][:2] == ["zero", "seven"]
+
+
+@pytest.mark.parametrize("script", ["train_conditional.py", "sample.py"])
+def test_processes_that_know_nothing_of_each_other_are_refused(script, shared, launch, digits_options):
+    """As Accelerate starts two without a GPU: each would do all the work, in the same folder."""
+    folder = shared / "strangers"
+    training = [*digits_options, "--output_dir", folder]
+    options = ["--model", shared, "--output", folder] if script == "sample.py" else training
+    alone = {"ACCELERATE_USE_CPU": "false", "WORLD_SIZE": "2"}
+    result = launch(script, *options, env=alone, check=False)
+    assert result.returncode == 1 and not (shared / "strangers").exists()
+    assert result.err.startswith("error: 2 processes were launched that cannot share the work")
 
 
 def test_an_unconditional_run_is_a_stock_pipeline(shared, launch, digits_options):

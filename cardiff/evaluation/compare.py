@@ -8,7 +8,6 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from cardiff.evaluation.images import read_folder
@@ -18,6 +17,7 @@ from cardiff.evaluation.run import class_shares, read_seeds
 from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options
 from cardiff.guidance import GuidanceOptions
 from cardiff.hub import find_model
+from cardiff.processes import this_process
 from cardiff.sampling import SOLVERS, DrawOptions, make_plan
 
 # Raise it when the same images would give other figures.
@@ -125,7 +125,7 @@ class Comparison:
     """
 
     def __init__(self, options: CompareOptions):
-        self.options, self.state = options, PartialState()
+        self.options, self.state = options, this_process()
         self.output = Path(options.output)
         self.seeds = read_seeds(options.seeds)
         self.entrants = self._entrants()
@@ -263,7 +263,7 @@ class Comparison:
                 def progress(drawn: int, skip=skip, cost=setting.cost) -> None:
                     skipped = min(drawn, skip[0])
                     skip[0] -= skipped
-                    bar.update((drawn - skipped) * cost * PartialState().num_processes)
+                    bar.update((drawn - skipped) * cost * this_process().num_processes)
 
                 draw_folder(model.folder, folder, drawing, count=count, seed=seed, labels=labels, progress=progress)
                 drawn = read_folder(folder)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -20,6 +19,7 @@ from cardiff.config import DataConfig
 from cardiff.data import cache_root, open_store
 from cardiff.evaluation.distances import Gaussian
 from cardiff.evaluation.networks import FeatureNetwork
+from cardiff.processes import this_process
 from cardiff.record import public_name
 from cardiff.sampling import gather_dict
 
@@ -69,7 +69,7 @@ def extract(
 
     The batches are fixed ranges, whoever works on them, so any number of processes gives the same numbers.
     """
-    state = PartialState()
+    state = this_process()
     mine = {}
     for first in range(state.process_index * batch_size, len(images), batch_size * state.num_processes):
         batch = torch.from_numpy(np.array(images[first : first + batch_size])).to(state.device)
@@ -95,7 +95,7 @@ def open_real(
     Raises:
         ValueError: The data cannot be used.
     """
-    state = PartialState()
+    state = this_process()
     with state.main_process_first():
         store = open_store(config, conditional=False)
     images, labels = store.images, store.labels

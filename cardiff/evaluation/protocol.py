@@ -35,6 +35,7 @@ from cardiff.evaluation.features import RealImages, export_reference, extract, i
 from cardiff.evaluation.intervals import Estimate, bootstrap_weights, from_bootstrap, share
 from cardiff.evaluation.memorisation import FEWEST, Memorisation, memorisation
 from cardiff.evaluation.networks import FeatureNetwork, class_columns, load_network
+from cardiff.processes import this_process
 
 # Name of a metric on the command line -> what it yields, and what is better: more (True), less (False), or nearer to
 # a value.
@@ -135,7 +136,7 @@ class Protocol:
         count: int | None = None,
         progress: Callable[[int], object] = lambda count: None,
     ):
-        state = PartialState()
+        state = this_process()
         self.options, self.batch_size = options, batch_size
         self.metrics = chosen_metrics(options.metrics)
         if options.replicates < 2:
@@ -280,7 +281,7 @@ class Protocol:
             "interval": 0.95,
             "libraries": {name: version(name) for name in LIBRARIES},
             "python": platform.python_version(),
-            "device": device_name(PartialState().device),
+            "device": device_name(this_process().device),
         }
 
     def measure(

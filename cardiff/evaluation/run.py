@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from cardiff.evaluation.images import ImageSet, read_folder
@@ -13,6 +12,7 @@ from cardiff.evaluation.protocol import Protocol, ProtocolOptions
 from cardiff.evaluation.report import write_report
 from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options
 from cardiff.hub import find_model
+from cardiff.processes import this_process
 from cardiff.sampling import DrawOptions, make_plan
 
 MOST_IMAGES = 50_000
@@ -41,7 +41,7 @@ def run(options: EvaluateOptions) -> Path:
     Raises:
         ValueError: Options, images, data or networks that cannot be used.
     """
-    state = PartialState()
+    state = this_process()
     if (options.images is None) == (options.model is None):
         raise ValueError("Give either --images DIR or --model DIR_OR_REPO.")
     if options.num_images is not None and options.num_images < 1:

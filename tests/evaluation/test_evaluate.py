@@ -150,7 +150,8 @@ def test_two_processes_measure_the_same(world, options, launch):
     shared += ["--num_images", "40", "--steps", "2", "--batch_size", "8", "--replicates", "20"]
     one, two = Path(options.output), Path(options.output + "_two")
     launch("evaluate.py", *shared, "--output", one)
-    launch("evaluate.py", *shared, "--output", two, processes=2)
+    result = launch("evaluate.py", *shared, "--output", two, processes=2)
+    assert "24/24" in result.err  # of 5 batches the first process draws 3
     assert metrics_of(one)["metrics"] == metrics_of(two)["metrics"]
 
 

@@ -1,0 +1,40 @@
+"""The processes of a launch, which share a run's work."""
+
+import os
+
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
+
+
+def this_process() -> PartialState:
+    """This process among those that were launched together, with its device.
+
+    Accelerate's own PartialState does not look at ACCELERATE_USE_CPU, without which processes on CPUs know nothing of
+    each other.
+
+    Raises:
+        ValueError: It would work alone, as each of the others.
+    """
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    refuse_strangers(state.num_processes)
+    return state
+
+
+def refuse_strangers(num_processes: int) -> None:
+    """Refuse to do in each process of a launch what all of them were to share, into the same folder.
+
+    Raises:
+        ValueError: The launcher started more processes than know of each other.
+    """
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    if launched != num_processes:
+        raise ValueError(
+            f"{launched} processes were launched that cannot share the work, since there is no GPU for them: launch "
+            "one, or set ACCELERATE_USE_CPU=1 to use several on the CPU."
+        )
+
+
+def say_once(text: str) -> None:
+    """Print a line from one of the processes."""
+    if this_process().is_main_process:
+        print(text)
