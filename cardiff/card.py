@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cardiff.evaluation.wording import EXPLAINED, interval, name_with, number
-from cardiff.hub import VARIANTS, load_classifier, load_pipeline
+from cardiff.hub import VARIANTS, load_classifier, load_pipeline, variant_name
 from cardiff.record import public_name, read_record
 
 PROJECT = "Cardiff, a project for training, measuring and publishing class-conditional pixel diffusion models"
@@ -261,7 +261,7 @@ images[0].save("sample.png")"""
     lines = ["## Load and sample", "", "```python", code, "```", "", after]
     part = "classifier" if card.kind == "classifier" else "unet"
     for name, dtype in VARIANTS.items():
-        if (card.folder / part / f"diffusion_pytorch_model.{name}.safetensors").is_file():
+        if (card.folder / part / variant_name(name)).is_file():
             lines += [
                 "",
                 f"In half the memory: `from_pretrained(…, variant={json.dumps(name)}, torch_dtype={dtype})`.",
@@ -421,10 +421,9 @@ def _classes(card: Card) -> list[str]:
         return []
     counts = (card.run or {}).get("class_counts")
     head = ["| index | class |" + (" images |" if counts else ""), "|---|---|" + ("---|" if counts else "")]
-    rows = [
-        f"| {i} | {escape(name)} |" + (f" {counts[i]:d} |" if counts else "")
-        for i, name in enumerate(card.class_names)
-    ]
+    columns = [f" {count:d} |" for count in counts] if counts else [""] * len(card.class_names)
+    named = enumerate(zip(card.class_names, columns, strict=True))
+    rows = [f"| {i} | {escape(name)} |{images}" for i, (name, images) in named]
     lines = ["## Classes", ""]
     if len(rows) <= SHOWN_CLASSES:
         return [*lines, *head, *rows]

@@ -81,7 +81,7 @@ def export_model(folder: Path, target: Path, variants: Sequence[str] = ()) -> No
         config = Path(target, part, "config.json").read_text()
         smaller = torch.nn.Module.to(copy.deepcopy(network), VARIANTS[variant])
         smaller.save_pretrained(target / part, variant=variant)
-        let_others_read(target / part / f"diffusion_pytorch_model.{variant}.safetensors")
+        let_others_read(target / part / variant_name(variant))
         Path(target, part, "config.json").write_text(config)
     record = read_record(folder)
     if record is not None:
@@ -223,6 +223,11 @@ def load_network(network: type[Network], folder: Path, dtype: torch.dtype = torc
         if loaded[problem]:
             raise ValueError(f"the weights have {problem.replace('_', ' ')}: {sorted(loaded[problem])[:3]}.")
     return model
+
+
+def variant_name(variant: str) -> str:
+    """What diffusers calls a file of weights of lower precision."""
+    return f"diffusion_pytorch_model.{variant}.safetensors"
 
 
 def weights_file(folder: Path) -> Path:

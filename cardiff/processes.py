@@ -29,8 +29,8 @@ def refuse_strangers(num_processes: int) -> None:
     launched = int(os.environ.get("WORLD_SIZE", 1))
     if launched != num_processes:
         raise ValueError(
-            f"{launched} processes were launched that cannot share the work, since there is no GPU for them: launch "
-            "one, or set ACCELERATE_USE_CPU=1 to use several on the CPU."
+            f"{launched} processes were launched (WORLD_SIZE), but they do not find each other to share the work, as "
+            "without GPUs: launch one, or set ACCELERATE_USE_CPU=1 to use several on the CPU."
         )
 
 

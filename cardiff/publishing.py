@@ -24,7 +24,7 @@ from cardiff.remote import HubError, check_access, open_repository, push_checkpo
 PATIENCE = 900
 """Seconds that a finished run waits for its last upload."""
 NICENESS = 10
-"""Of an upload: a tenth of a core that the training wants too, so that it gets on even there."""
+"""Of an upload: by Linux's weights a tenth of a core that the training wants too, so that it gets on even there."""
 LAUNCHER = ("ACCELERATE_", "TORCHELASTIC_", "RANK", "LOCAL_", "WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_")
 """Beginnings of the variables that would make an upload look like one more process of a launch."""
 

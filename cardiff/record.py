@@ -3,13 +3,15 @@
 import json
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import get_args
 from urllib.parse import urlsplit
 
 import torch
 
+from cardiff.config import Kind
+
 RUN_RECORD = "run.json"
 """Name of the file, beside the model."""
-KINDS = ("unconditional", "conditional", "classifier")
 
 
 def write_record(folder: Path, record: dict) -> None:
@@ -31,7 +33,7 @@ def read_record(folder: Path) -> dict | None:
         sections = {name: dict(record["config"][name]) for name in ("data", "scheduler", "train")}
         whole_numbers = [record["step"], record["images_seen"], sections["train"]["batch_size"]]
         texts = [sections["scheduler"]["name"], sections["data"]["path"], sections["data"]["split"]]
-        if record["kind"] not in KINDS:
+        if record["kind"] not in get_args(Kind):
             raise ValueError(f"there are no runs of kind {record['kind']!r}")
         if not all(type(n) is int for n in whole_numbers) or not all(type(text) is str for text in texts):
             raise TypeError("a field is of the wrong type")

@@ -338,9 +338,10 @@ def image_file(output: Path, index: int) -> Path:
 
 def gather_dict(mine: dict) -> dict:
     """The union of the processes' dictionaries, on every process."""
-    if this_process().num_processes == 1:
+    count = this_process().num_processes
+    if count == 1:
         return mine
-    everyone = [None] * this_process().num_processes
+    everyone = [None] * count
     torch.distributed.all_gather_object(everyone, mine)
     return {key: value for part in everyone for key, value in part.items()}
 

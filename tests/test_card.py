@@ -177,6 +177,7 @@ DAMAGES = [
     ({"step": "600"}, "wrong type"),
     ({"config": {}}, "KeyError"),
     ({"class_counts": [1]}, "can be no card"),
+    ({"class_counts": [1] * 4}, "can be no card"),
     ({"hardware": None}, "can be no card"),
 ]
 

@@ -177,7 +177,7 @@ def test_processes_that_know_nothing_of_each_other_are_refused(script, shared, l
     alone = {"ACCELERATE_USE_CPU": "false", "WORLD_SIZE": "2"}
     result = launch(script, *options, env=alone, check=False)
     assert result.returncode == 1 and not (shared / "strangers").exists()
-    assert result.err.startswith("error: 2 processes were launched that cannot share the work")
+    assert result.err.startswith("error: 2 processes were launched (WORLD_SIZE), but they do not find each other")
 
 
 def test_an_unconditional_run_is_a_stock_pipeline(shared, launch, digits_options):

@@ -263,7 +263,7 @@ class Comparison:
                 def progress(drawn: int, skip=skip, cost=setting.cost) -> None:
                     skipped = min(drawn, skip[0])
                     skip[0] -= skipped
-                    bar.update((drawn - skipped) * cost * this_process().num_processes)
+                    bar.update((drawn - skipped) * cost * self.state.num_processes)
 
                 draw_folder(model.folder, folder, drawing, count=count, seed=seed, labels=labels, progress=progress)
                 drawn = read_folder(folder)
