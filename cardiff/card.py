@@ -4,7 +4,6 @@ Everything in it is read from the folder that is published and from the reports 
 said to be unknown. Names of classes come from data and are escaped, since a card is Markdown that others read.
 """
 
-import html
 import json
 import re
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from matplotlib.figure import Figure
 
 from cardiff.evaluation.wording import EXPLAINED, interval, name_with, number
 from cardiff.hub import VARIANTS, load_classifier, load_pipeline, variant_name
+from cardiff.markup import code, escape, fenced
 from cardiff.record import public_name, read_record
 
 PROJECT = "Cardiff, a project for training, measuring and publishing class-conditional pixel diffusion models"
@@ -103,24 +103,6 @@ def write_card(
             f"run.json or a report given with it is damaged or of another project; there can be no card ({error!r})."
         ) from error
     ModelCard(f"---\n{metadata}\n---\n\n{text}\n").save(folder / "README.md")
-
-
-def escape(text: str) -> str:
-    """Text that means itself in Markdown, in a table too, and in HTML."""
-    text = html.escape(" ".join(text.split()), quote=False)
-    text = re.sub(r"([\\`*_{}\[\]()#+!])", r"\\\1", text)
-    return text.replace("|", "&#124;").replace("~", "&#126;")
-
-
-def _code(text: str) -> str:
-    """Text in the type of code, which it cannot end."""
-    return f"`{' '.join(text.replace('`', '').split())}`"
-
-
-def _fenced(language: str, text: str) -> list[str]:
-    """A block of code that the text cannot end."""
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return [f"{fence}{language}", text, fence]
 
 
 def _metadata(card: Card) -> ModelCardData:
@@ -219,7 +201,7 @@ def _what(card: Card) -> list[str]:
 def _load(card: Card) -> list[str]:
     repo = json.dumps(card.repo_id) + (f", revision={json.dumps(card.revision)}" if card.revision else "")
     if card.kind == "classifier":
-        code = f"""import torch
+        example = f"""import torch
 from diffusers import AutoModel
 
 classifier = AutoModel.from_pretrained({repo}, subfolder="classifier", trust_remote_code=True)
@@ -233,7 +215,7 @@ print(classifier.config.id2label[str(logits.argmax().item())])"""
             "`pipeline(…, classifier=classifier, classifier_scale=1.0)`."
         )
     elif card.kind == "unconditional":
-        code = f"""import torch
+        example = f"""import torch
 from diffusers import DDPMPipeline
 
 pipeline = DDPMPipeline.from_pretrained({repo})
@@ -244,7 +226,7 @@ images[0].save("sample.png")"""
     else:
         name = card.class_names[0]
         label = 0 if "`" in name else json.dumps(name, ensure_ascii=False)  # which could end the block of code
-        code = f"""import torch
+        example = f"""import torch
 from diffusers import DiffusionPipeline
 
 pipeline = DiffusionPipeline.from_pretrained({repo}, trust_remote_code=True)
@@ -258,7 +240,7 @@ images[0].save("sample.png")"""
             f"from `scheduler`; the last of the class embeddings stands for no label. `python sample.py --model "
             f"{card.repo_id}` of the project executes nothing of this repository."
         )
-    lines = ["## Load and sample", "", "```python", code, "```", "", after]
+    lines = ["## Load and sample", "", "```python", example, "```", "", after]
     part = "classifier" if card.kind == "classifier" else "unet"
     for name, dtype in VARIANTS.items():
         if (card.folder / part / variant_name(name)).is_file():
@@ -298,7 +280,7 @@ def _schedule(card: Card) -> list[str]:
     if card.run:
         section = card.run["config"]["scheduler"]
         given = {key: value for key, value in section.items() if key != "name"}
-        shown = ", ".join(f"{_code(key)} {_short(value)}" for key, value in given.items())
+        shown = ", ".join(f"{code(key)} {_short(value)}" for key, value in given.items())
         lines.append(f"**{escape(str(section['name']))}**: {shown}.")
     else:
         lines.append("The folder does not record the schedule's name; its betas are in `scheduler/`.")
@@ -307,7 +289,7 @@ def _schedule(card: Card) -> list[str]:
         *lines,
         "",
         f"Log-SNR falls from {log_snr[0]:.2f} to {last} in {config.num_train_timesteps} steps; the network predicts "
-        f"{_code(config.prediction_type)}. It loads as a stock `DDPMScheduler` with its betas, and any scheduler of "
+        f"{code(config.prediction_type)}. It loads as a stock `DDPMScheduler` with its betas, and any scheduler of "
         "diffusers made by `from_config` has the same noise levels.",
         "",
         "![Signal and noise, and log-SNR, over the timesteps](schedule.png)",
@@ -335,7 +317,7 @@ def _training(card: Card) -> list[str]:
         "## Training",
         "",
         f"{run['step']:,} optimizer steps of {train['batch_size']} images, {run['images_seen']:,} images in all, in "
-        f"{time} on {run['processes']:d} × {escape(run['hardware'])}, precision {_code(precision)}. {averaged} "
+        f"{time} on {run['processes']:d} × {escape(run['hardware'])}, precision {code(precision)}. {averaged} "
         f"{escape(versions)}.",
         "",
         "```bash",
@@ -344,7 +326,7 @@ def _training(card: Card) -> list[str]:
         "",
         "<details><summary>config.yaml, in which paths are cut to their last part</summary>",
         "",
-        *_fenced("yaml", yaml.safe_dump(run["config"], sort_keys=False, allow_unicode=True).strip()),
+        *fenced("yaml", yaml.safe_dump(run["config"], sort_keys=False, allow_unicode=True).strip()),
         "",
         "</details>",
     ]
