@@ -87,7 +87,7 @@ def test_the_judge_reads_what_it_reads(world, options):
     labels = np.array([entry["label"] for entry in drawn])
     assert found["metrics"]["accuracy"]["value"] == pytest.approx((read == labels).mean())
     assert np.array(found["confusion"])[labels[0]].sum() == (labels == labels[0]).sum()
-    shares = np.bincount(read, minlength=3) / 24
+    shares = np.bincount(read, minlength=12) / 24
     shift = np.abs(shares - np.array(COUNTS) / 60).sum() / 2
     assert found["metrics"]["class_shift"]["value"] == pytest.approx(shift)
 
@@ -202,7 +202,7 @@ def test_of_a_larger_set_a_random_part_is_the_reference(world, options):
     data = found["protocol"]["reference"]["data"]
     assert data["images"] == 24 and data["chosen_of"] == 60
     shares = [row["share_of_the_data"] for row in found["per_class"]]
-    assert all(0 < share < 0.8 for share in shares) and sum(shares) == pytest.approx(1)
+    assert sum(share > 0 for share in shares) > 8 and max(shares) < 0.4 and sum(shares) == pytest.approx(1)
 
 
 # Refused
