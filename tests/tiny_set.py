@@ -1,7 +1,7 @@
 """A labelled set of small grey images, and the model, judge and data sections that go with it.
 
-It has more classes than ten, since "10" comes before "2" in sorted JSON, of unequal size, with names that mean something
-to a shell, to Markdown, HTML or TeX, to the command line's --labels, or to a file system.
+It has more classes than ten, since "10" comes before "2" in sorted JSON, of unequal size, with names that mean
+something to a shell, to Markdown, HTML or TeX, to the command line's --labels, or to a file system.
 """
 
 from pathlib import Path
