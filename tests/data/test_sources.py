@@ -69,7 +69,7 @@ def test_class_folders(tmp_path, streaming):
     [
         (["b", "a", "c", "a"], ["a", "b", "c"], [1, 0, 2, 0]),
         ([3, 0, 10], [str(i) for i in range(11)], [3, 0, 10]),
-        ([1, -1, None], ["0", "1"], [1, -1, None]),
+        ([0, -1, None], ["0"], [0, -1, None]),
         (["b", None], ["b"], [0, None]),
     ],
 )
@@ -146,7 +146,7 @@ def test_box_column(tmp_path):
 def test_fingerprint_is_the_same_in_another_process(tmp_path):
     folder = write_folders(tmp_path / "animals")
     strings = write_parquet(tmp_path / "a.parquet", ["b", "a"])
-    integers = write_parquet(tmp_path / "b.parquet", [1, 2])
+    integers = write_parquet(tmp_path / "b.parquet", [0, 1])
     load_source(strings).save_to_disk(tmp_path / "saved")
     configs = [folder, strings, integers, DataConfig(path=str(tmp_path / "saved"))]
     code = (
