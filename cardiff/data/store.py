@@ -24,7 +24,7 @@ from cardiff.data.sources import load_source, source_fingerprint
 logger = logging.getLogger(__name__)
 
 # Raise it when the same data and settings would decode to other pixels, or the files change.
-STORE_VERSION = 1
+STORE_VERSION = 2
 CHUNK = 32  # rows per task
 
 
