@@ -3,12 +3,14 @@
 import difflib
 import hashlib
 import os
+import re
 from pathlib import Path
 
 import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets.exceptions import DatasetsError
+from datasets.naming import camelcase_to_snakecase
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from datasets.packaged_modules.cache.cache import Cache
 
@@ -18,6 +20,7 @@ from cardiff.data.stanford_cars import load_stanford_cars
 
 MOST_CLASSES = 100_000
 """Integers that span more are no numbers of classes."""
+_COMMIT = re.compile("[0-9a-f]{40}")
 
 
 def load_source(config: DataConfig, conditional: bool = False) -> datasets.Dataset | datasets.IterableDataset:
@@ -161,14 +164,15 @@ def _check_cached(builder: Cache, config: DataConfig) -> None:
     """Refuse what `datasets` takes from its cache by name, unless it is known to come from that place on the Hub.
 
     Where neither a folder nor the Hub answers, it takes whatever it prepared last under the name, be it the copy of a
-    folder that is gone. The files that a copy was made of are in its record, with the commit.
+    folder that is gone. A copy of owner/name lies in a folder owner___name/…/COMMIT, but its record says name; one of
+    a folder has another digest than a commit's, and the folder's name in both places.
 
     Raises:
         ConnectionError: as `datasets` does without a copy.
     """
-    files = builder.info.download_checksums or {}
-    origin = f"hf://datasets/{config.path}@{config.revision or ''}"
-    if "/" not in config.path or not files or not all(file.startswith(origin) for file in files):
+    owner, _, name = config.path.rpartition("/")
+    from_hub = owner and builder.info.dataset_name == camelcase_to_snakecase(name) and _COMMIT.fullmatch(builder.hash)
+    if not from_hub or not builder.hash.startswith(config.revision or ""):
         raise ConnectionError(f"The cached copy of {config.path} is not known to be of the Hub.")
 
 
