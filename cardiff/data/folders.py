@@ -35,10 +35,14 @@ TABLES = (".parquet", ".arrow")
 UNLABELLED = "train without labels with train_unconditional.py"
 
 
-def natural_key(text: str) -> list:
+def natural_key(text: str) -> tuple[str, str]:
     """Sorts names as people count: digits compare as numbers, other text by code point, ties by the plain text."""
-    parts = re.split("([0-9]+)", text)
-    return [[int(part) if i % 2 else part for i, part in enumerate(parts)], text]
+
+    def comparable(digits: re.Match) -> str:
+        number = digits[0].lstrip("0")
+        return f"{len(number):03}{number}"  # of two numbers the longer is the larger
+
+    return re.sub("[0-9]+", comparable, text), text
 
 
 @cache
@@ -110,7 +114,7 @@ def read_image_folder(path: Path) -> ImageFolder:
     for name in pictures:
         if not _is_utf8(os.path.join(path, name)):
             raise ValueError(f"The name of {_shown(os.path.join(path, name))} is not UTF-8: rename it.")
-    pictures.sort(key=lambda name: [natural_key(part) for part in name.split("/")])
+    pictures.sort(key=lambda name: tuple(natural_key(part) for part in name.split("/")))
 
     firsts = sorted({name.split("/")[0] for name in pictures if "/" in name}, key=natural_key)
     splits = firsts if all(name.lower() in SPLITS for name in firsts) else []

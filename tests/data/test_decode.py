@@ -179,6 +179,7 @@ def tiff(*tags):
 ROTATED = b"Exif\0\0II*\0\x08\0\0\0\x02\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "JPEG"])
 @pytest.mark.parametrize(
     "exif, rotated",
@@ -200,6 +201,7 @@ def test_damaged_exif(format, exif, rotated):
     np.testing.assert_allclose(image.astype(int), expected, atol=3 if format == "JPEG" else 1)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("tag", [(0x8769, 4, 1, 2**31 - 1), (0x8769, 4, 1, 3), (0x8769, 2, 4, 0x41414141)])
 def test_damaged_exif_of_a_tiff(tag):
     np.testing.assert_array_equal(decode_image(tiff(tag), config(channels=1)), GREY[None])

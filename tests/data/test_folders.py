@@ -56,6 +56,9 @@ def test_natural_order():
     for seed in range(5):
         shuffled = np.random.default_rng(seed).permutation(names).tolist()
         assert sorted(shuffled, key=natural_key) == names
+        numbers = [int(10 ** (40 * power)) for power in np.random.default_rng(seed).random(50)]
+        named = [f"a{number}.b" for number in numbers]
+        assert sorted(named, key=natural_key) == [f"a{number}.b" for number in sorted(numbers)]
 
 
 def test_files_and_classes_are_in_natural_order(tmp_path):
