@@ -74,6 +74,21 @@ class ImageFolder:
         """In natural order, those of all splits."""
         return sorted({self.class_of(picture) for picture in self.pictures} - {None}, key=natural_key)
 
+    @property
+    def others(self) -> list[str]:
+        """Everything that is left out."""
+        return [name for names in self.left_out.values() for name in names]
+
+    @property
+    def has_metadata(self) -> bool:
+        """Whether a table says more of the pictures than their folders do; `datasets` reads it."""
+        return any(os.path.basename(name) in METADATA for name in self.others)
+
+    @property
+    def has_only_data(self) -> bool:
+        """Whether there are no pictures, but files in which `datasets` would find some."""
+        return not self.pictures and any(_is_data(name) for name in self.others)
+
     def class_of(self, picture: str) -> str | None:
         """The folder of the first level (below the split) that holds the picture, or None."""
         parts = picture.split("/")[1 if self.splits else 0 :]
@@ -137,11 +152,11 @@ def read_image_folder(path: Path) -> ImageFolder:
     return ImageFolder(path, pictures, splits, left_out)
 
 
-def load_image_folder(path: Path, split: str, conditional: bool) -> datasets.Dataset | None:
-    """The pictures of one split of a folder, undecoded, or None if the folder holds data files for `datasets`.
+def load_image_folder(folder: ImageFolder, split: str, conditional: bool) -> datasets.Dataset:
+    """The pictures of one split of a folder, undecoded.
 
     Args:
-        path: The folder.
+        folder: The folder.
         split: A split, a part of one such as "train[90%:]", or several with "+". A folder without splits is "train".
         conditional: Whether every picture needs a class.
 
@@ -152,29 +167,23 @@ def load_image_folder(path: Path, split: str, conditional: bool) -> datasets.Dat
     Raises:
         ValueError: in one sentence, for a folder, a split or classes that cannot be used.
     """
-    folder = read_image_folder(path)
-    others = [name for names in folder.left_out.values() for name in names]
-    if any(os.path.basename(name) in METADATA for name in others):
-        return None
-    tables = [name for name in others if _ending(name) in TABLES]
+    tables = [name for name in folder.others if _ending(name) in TABLES]
     if folder.pictures and tables:
         raise ValueError(
-            f"data.path {path} holds both pictures, first {first(folder.pictures)}, and data files, first "
+            f"data.path {folder.path} holds both pictures, first {first(folder.pictures)}, and data files, first "
             f"{first(tables)}: move one kind away, or set data.path to {_ending(tables[0])[1:]} and data.data_files "
             "to the data files."
         )
     if not folder.pictures:
-        if any(_is_data(name) for name in others):
-            return None
         listed = "".join(f"; {len(n)} {reason}, first {first(n)}" for reason, n in folder.left_out.items())
-        raise ValueError(f"data.path {path} has no images or data files{listed}: put some in or correct it.")
+        raise ValueError(f"data.path {folder.path} has no images or data files{listed}: put some in or correct it.")
     folder.warn()
 
     pictures = _choose(folder, split)
     names = folder.class_names
     if conditional:
         _check_classes(folder, pictures)
-    root = os.path.abspath(path)
+    root = os.path.abspath(folder.path)
     columns = {"image": [os.path.join(root, name) for name in pictures]}
     features = {"image": datasets.Image(decode=False)}
     if names:

@@ -15,7 +15,7 @@ from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from datasets.packaged_modules.cache.cache import Cache
 
 from cardiff.config import DataConfig
-from cardiff.data.folders import load_image_folder
+from cardiff.data.folders import load_image_folder, read_image_folder
 from cardiff.data.stanford_cars import load_stanford_cars
 
 MOST_CLASSES = 100_000
@@ -104,7 +104,7 @@ def empty_error(config: DataConfig) -> ValueError:
 
 
 def _load(config: DataConfig, conditional: bool) -> datasets.Dataset | datasets.IterableDataset:
-    path = Path(config.path)
+    path, data_files = Path(config.path), config.data_files
     is_format = config.path in _PACKAGED_DATASETS_MODULES
     if not config.path:
         raise ValueError("data.path is empty: name a folder, a data set on the Hub or a format.")
@@ -126,13 +126,15 @@ def _load(config: DataConfig, conditional: bool) -> datasets.Dataset | datasets.
             return load_stanford_cars(path, config.split)
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
             return _load_saved(config)
-        if path.is_dir() and not config.data_files:
-            dataset = load_image_folder(path, config.split, conditional)
-            if dataset is not None:
-                return dataset
+        if path.is_dir() and not data_files:
+            folder = read_image_folder(path)
+            if not folder.has_metadata and not folder.has_only_data:
+                return load_image_folder(folder, config.split, conditional)
+            if folder.pictures and not folder.splits:
+                data_files = "**"  # or `datasets` would read "train" in the name of a picture as a split
     try:
         builder = datasets.load_dataset_builder(
-            config.path, name=config.name, data_files=config.data_files, revision=config.revision
+            config.path, name=config.name, data_files=data_files, revision=config.revision
         )
         if isinstance(builder, Cache):
             _check_cached(builder, config)

@@ -292,10 +292,19 @@ def test_a_single_class(tmp_path):
 
 
 def test_data_files_stay_with_datasets(tmp_path):
-    config = write(tmp_path / "set", "a/1.png", "a/2.png")
-    (tmp_path / "set/metadata.csv").write_text("file_name,label\na/1.png,x\na/2.png,y\n")
+    config = write(tmp_path / "set", "a/1.png", "train_1.png", "photo of a test.png")
+    table = "file_name,label\na/1.png,x\ntrain_1.png,y\nphoto of a test.png,x\n"
+    (tmp_path / "set/metadata.csv").write_text(table)
     source = load_source(config, conditional=True)
+    labels = {os.path.basename(row["image"]["path"]): row["label"] for row in source}
+    assert labels == {"1.png": 0, "train_1.png": 1, "photo of a test.png": 0}
     assert source.features["label"].names == ["x", "y"]
+    for split, label in (("train", "x"), ("test", "y")):
+        write(tmp_path / "splits", f"{split}/1.png")
+        (tmp_path / "splits" / split / "metadata.csv").write_text(f"file_name,label\n1.png,{label}\n")
+    for split, label in (("train", "x"), ("test", "y")):
+        source = load_source(replace(config, path=str(tmp_path / "splits"), split=split), conditional=True)
+        assert source.features["label"].names == [label] and len(source) == 1
 
     table = datasets.Dataset.from_dict({"image": [str(tmp_path / "set/a/1.png")], "label": [0]})
     (tmp_path / "tables").mkdir()
