@@ -76,7 +76,12 @@ def open_picture(raw, name: str) -> Image.Image:
         raise UnreadableImage(name, "the row has no image")
     try:
         with _open_file(raw) as file:
-            picture = Image.open(file)
+            try:
+                picture = Image.open(file)
+            except Image.UnidentifiedImageError:
+                if (without := _png_without_exif(file)) is None:
+                    raise
+                picture = Image.open(without)
             picture.load()
             return _to_8_bits(_upright(picture))
     except FileNotFoundError as error:
@@ -94,6 +99,20 @@ def _open_file(raw: bytes | str | Path) -> BinaryIO:
         with fsspec.open(raw, "rb") as file:  # streams name files inside archives and on the Hub
             return io.BytesIO(file.read())
     return open(raw, "rb")  # fsspec would read "::", "*" and "[" in the name as more than a name
+
+
+def _png_without_exif(file: BinaryIO) -> BinaryIO | None:
+    """A PNG file without its EXIF block, for whose checksum alone PIL refuses a file; None for any other file.
+
+    A chunk of a PNG file: length (4 bytes), type (4), data, checksum (4).
+    """
+    file.seek(0)
+    data = file.read()
+    start = data.find(b"eXIf") - 4
+    if not data.startswith(b"\x89PNG") or start < 0:
+        return None
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    return io.BytesIO(data[:start] + data[end:])
 
 
 def _upright(picture: Image.Image) -> Image.Image:

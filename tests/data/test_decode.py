@@ -201,6 +201,18 @@ def test_damaged_exif(format, exif, rotated):
     np.testing.assert_allclose(image.astype(int), expected, atol=3 if format == "JPEG" else 1)
 
 
+def test_damaged_checksum_of_exif():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = bytearray(encode(Image.fromarray(GREY), exif=exif))
+    checksum = data.find(b"eXIf") + 4 + int.from_bytes(data[data.find(b"eXIf") - 4 :][:4], "big")
+    data[checksum] ^= 255
+    np.testing.assert_array_equal(decode_image(bytes(data), config(channels=1)), GREY[None])
+    data[data.find(b"IHDR") + 5] ^= 255  # the size is not for sure either
+    with pytest.raises(UnreadableImage, match="not an image of a known format"):
+        decode_image(bytes(data), config(channels=1))
+
+
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("tag", [(0x8769, 4, 1, 2**31 - 1), (0x8769, 4, 1, 3), (0x8769, 2, 4, 0x41414141)])
 def test_damaged_exif_of_a_tiff(tag):
