@@ -40,6 +40,8 @@ class DataConfig:
     """Column that holds the images."""
     label_column: str = "label"
     """Column that holds the class labels."""
+    first_label: int = 0
+    """Number of the first class in an integer label column: 1 where labels count from 1."""
     resolution: int = 32
     """Height and width in pixels; the network's sample_size follows."""
     channels: Literal[1, 3] = 3

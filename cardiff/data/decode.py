@@ -1,14 +1,29 @@
 """From the bytes of a picture of any kind to a square uint8 array."""
 
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import fsspec
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from cardiff.config import DataConfig
+
+STRIP = 2**20
+"""Pixels that are converted at a time, so that a large picture is never held several times in wider types."""
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes an orientation of EXIF."""
 
 
 class UnreadableImage(ValueError):
@@ -28,8 +43,9 @@ def decode_image(
 ) -> np.ndarray:
     """Decodes one picture, cuts it to `box` and makes it square as `config.fit` says.
 
-    Transparent pictures are laid on white, 16-bit values are scaled by 1/257, floats are taken as 0 to 1 (or 0 to 255
-    if any is above 1), and of an animation the first frame is taken.
+    Transparent pictures are laid on white, and of an animation the first frame is taken. 16-bit values are scaled by
+    1/257. Where a picture of 32 bits has its white is seen from its largest value: integers are taken as 0 to 255 if
+    none is above, else as 0 to 65535, and floats as 0 to 1 if none is above, else as 0 to 255.
 
     Args:
         raw: The encoded bytes, a path or URL, or the `{"bytes", "path"}` of an undecoded `datasets.Image`.
@@ -41,10 +57,11 @@ def decode_image(
         uint8 array (C, H, W) with H = W = `config.resolution`.
 
     Raises:
-        UnreadableImage: if the picture is missing, damaged, of an unknown kind, or its box is empty.
+        UnreadableImage: if the picture is missing, damaged, of an unknown kind, has values of an unknown scale, or its
+            box is empty.
         ValueError: if it is smaller than the resolution and may be neither enlarged nor padded.
     """
-    picture = open_picture(raw, name).convert("L" if config.channels == 1 else "RGB")
+    picture = _in_mode(open_picture(raw, name), "L" if config.channels == 1 else "RGB")
     if box is not None:
         picture = _crop_to_box(picture, box, config.box_margin, name)
     pixels = np.asarray(_make_square(picture, config, name))  # (H, W) or (H, W, 3)
@@ -58,13 +75,15 @@ def open_picture(raw, name: str) -> Image.Image:
     if raw is None:
         raise UnreadableImage(name, "the row has no image")
     try:
-        if not isinstance(raw, bytes):
-            with fsspec.open(raw, "rb") as file:  # streams name files inside archives and on the Hub
-                raw = file.read()
-        picture = Image.open(io.BytesIO(raw))
-        picture.load()
-        picture = ImageOps.exif_transpose(picture)
-        return _to_8_bits(picture)
+        with _open_file(raw) as file:
+            try:
+                picture = Image.open(file)
+            except Image.UnidentifiedImageError:
+                if (without := _png_without_exif(file)) is None:
+                    raise
+                picture = Image.open(without)
+            picture.load()
+            return _to_8_bits(_upright(picture))
     except FileNotFoundError as error:
         raise UnreadableImage(name, "no such file") from error
     except Image.UnidentifiedImageError as error:
@@ -73,22 +92,81 @@ def open_picture(raw, name: str) -> Image.Image:
         raise UnreadableImage(name, str(error) or type(error).__name__) from error
 
 
+def _open_file(raw: bytes | str | Path) -> BinaryIO:
+    if isinstance(raw, bytes):
+        return io.BytesIO(raw)
+    if "://" in str(raw) and not os.path.exists(raw):
+        with fsspec.open(raw, "rb") as file:  # streams name files inside archives and on the Hub
+            return io.BytesIO(file.read())
+    return open(raw, "rb")  # fsspec would read "::", "*" and "[" in the name as more than a name
+
+
+def _png_without_exif(file: BinaryIO) -> BinaryIO | None:
+    """A PNG file without its EXIF block, for whose checksum alone PIL refuses a file; None for any other file.
+
+    A chunk of a PNG file: length (4 bytes), type (4), data, checksum (4).
+    """
+    file.seek(0)
+    data = file.read()
+    start = data.find(b"eXIf") - 4
+    if not data.startswith(b"\x89PNG") or start < 0:
+        return None
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    return io.BytesIO(data[:start] + data[end:])
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        orientation = picture.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # a damaged block, on which the pixels do not depend
+        orientation = None
+    return picture.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else picture
+
+
 def _to_8_bits(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):
-        # PIL's own conversion clips at 255. 257 takes 65535 to 255 exactly.
-        values = np.asarray(picture).astype(np.float64) / 257
-    elif picture.mode == "F":
-        values = np.asarray(picture).astype(np.float64)
-        if not np.isfinite(values).all():
-            raise ValueError("it has infinite or undefined pixels")
-        if values.max() <= 1:
-            values = values * 255
-    else:
-        if picture.has_transparency_data:
-            picture = picture.convert("RGBA")
-            return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-        return picture if picture.mode == "L" else picture.convert("RGB")
-    return Image.fromarray(np.rint(values).clip(0, 255).astype(np.uint8))
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        scale = _scale(picture)
+        grey = Image.new("L", picture.size)
+        for top, strip in _strips(picture):
+            values = np.asarray(strip).astype(np.float64) * scale
+            grey.paste(Image.fromarray(np.rint(values).clip(0, 255).astype(np.uint8)), (0, top))
+        return grey
+    if picture.has_transparency_data:
+        flat = Image.new("RGB", picture.size)
+        for top, strip in _strips(picture):
+            strip = strip.convert("RGBA")
+            flat.paste(Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert("RGB"), (0, top))
+        return flat
+    return picture if picture.mode == "L" else _in_mode(picture, "RGB")
+
+
+def _scale(picture: Image.Image) -> float:
+    """What takes the white of a picture of 16 or 32 bits to 255."""
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
+        return 1 / 257
+    if picture.mode == "F" and not all(np.isfinite(np.asarray(strip)).all() for _, strip in _strips(picture)):
+        raise ValueError("it has infinite or undefined pixels")
+    _, largest = picture.getextrema()
+    if picture.mode == "F" and largest <= 1:
+        return 255.0
+    # Resizing floats overshoots white, but not by as much again.
+    if largest <= (255 if picture.mode == "I" else 510):
+        return 1.0
+    if picture.mode == "I" and largest <= 65535:
+        return 1 / 257
+    raise ValueError(f"its values reach {largest:g}, of which none is known to be white: convert it to 8 or 16 bits")
+
+
+def _strips(picture: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """The picture in parts of its full width, each with the row at which it begins."""
+    height = max(1, STRIP // picture.width)
+    for top in range(0, picture.height, height):
+        yield top, picture.crop((0, top, picture.width, min(picture.height, top + height)))
+
+
+def _in_mode(picture: Image.Image, mode: str) -> Image.Image:
+    """The picture in a mode, itself where it is: `convert` would copy it."""
+    return picture if picture.mode == mode else picture.convert(mode)
 
 
 def _crop_to_box(picture: Image.Image, box: Sequence[float], margin: float, name: str) -> Image.Image:

@@ -3,16 +3,24 @@
 import difflib
 import hashlib
 import os
+import re
 from pathlib import Path
 
 import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets.exceptions import DatasetsError
+from datasets.naming import camelcase_to_snakecase
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
+from datasets.packaged_modules.cache.cache import Cache
 
 from cardiff.config import DataConfig
+from cardiff.data.folders import load_image_folder, read_image_folder
 from cardiff.data.stanford_cars import load_stanford_cars
+
+MOST_CLASSES = 100_000
+"""Integers that span more are no numbers of classes."""
+_COMMIT = re.compile("[0-9a-f]{40}")
 
 
 def load_source(config: DataConfig, conditional: bool = False) -> datasets.Dataset | datasets.IterableDataset:
@@ -24,13 +32,15 @@ def load_source(config: DataConfig, conditional: bool = False) -> datasets.Datas
 
     Returns:
         The image column as `Image(decode=False)`; the label column as a ClassLabel, if there is one that can be
-        (names come from the ClassLabel, the sorted strings, or "0" to the largest integer); the box column if
-        `config.crop_to_box`. No other column is kept.
+        (names come from the ClassLabel, the sorted strings, or the integers from `config.first_label` to the largest,
+        which are then counted from 0); the box column if `config.crop_to_box`. No other column is kept.
 
     Raises:
         ValueError: in one sentence, if the data or a needed column cannot be found or used.
     """
-    dataset = _load(config)
+    if config.first_label < 0:
+        raise ValueError(f"data.first_label is {config.first_label}, but must be 0 or more.")
+    dataset = _load(config, conditional)
     if isinstance(dataset, datasets.Dataset) and len(dataset) == 0:
         raise empty_error(config)
     features = dataset.features
@@ -52,17 +62,12 @@ def load_source(config: DataConfig, conditional: bool = False) -> datasets.Datas
     if conditional:
         _require_column(config, "label_column", features)
     if config.label_column in features:
-        feature = features[config.label_column]
-        if not isinstance(feature, datasets.ClassLabel) and isinstance(dataset, datasets.Dataset):
-            dataset = _encode_labels(dataset, config.label_column)
-            feature = dataset.features[config.label_column]
-        if isinstance(feature, datasets.ClassLabel):
+        labelled, problem = _with_classes(dataset, features[config.label_column], config)
+        if labelled is not None:
+            dataset = labelled
             columns.append(config.label_column)
-        elif conditional:
-            needed = "a ClassLabel in a stream" if config.streaming else "integers, strings or a ClassLabel"
-            raise ValueError(
-                f"data.label_column {config.label_column!r} of {config.path} holds {feature}: it must hold {needed}."
-            )
+        if conditional and problem is not None:
+            raise ValueError(f"data.label_column {config.label_column!r} of {config.path} {problem}.")
 
     dataset = dataset.select_columns(columns).cast_column(config.image_column, datasets.Image(decode=False))
     if config.streaming and isinstance(dataset, datasets.Dataset):
@@ -98,11 +103,16 @@ def empty_error(config: DataConfig) -> ValueError:
     return ValueError(f"data.split {config.split!r} of {config.path} is empty: name a split that has images.")
 
 
-def _load(config: DataConfig) -> datasets.Dataset | datasets.IterableDataset:
-    path = Path(config.path)
+def _load(config: DataConfig, conditional: bool) -> datasets.Dataset | datasets.IterableDataset:
+    path, data_files = Path(config.path), config.data_files
     is_format = config.path in _PACKAGED_DATASETS_MODULES
+    if not config.path:
+        raise ValueError("data.path is empty: name a folder, a data set on the Hub or a format.")
     if is_format and not config.data_files:
-        raise ValueError(f"data.data_files must name the files to read when data.path is a format ({config.path}).")
+        hint = f"; the folder of that name is ./{config.path}" if path.is_dir() else ""
+        raise ValueError(
+            f"data.data_files must name the files to read when data.path is a format ({config.path}){hint}."
+        )
     if not is_format:
         if path.is_file():
             raise ValueError(
@@ -112,25 +122,33 @@ def _load(config: DataConfig) -> datasets.Dataset | datasets.IterableDataset:
         # "owner/name" and "name" are names on the Hub; anything else can only be a path.
         if not path.exists() and (path.is_absolute() or config.path[0] in ".~" or len(path.parts) > 2):
             raise ValueError(f"data.path {config.path} does not exist: correct the folder's name.")
-        if (path / "devkit").is_dir():
+        if (path / "devkit").is_dir() and any(path.glob("cars_*")):
             return load_stanford_cars(path, config.split)
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
             return _load_saved(config)
+        if path.is_dir() and not data_files:
+            folder = read_image_folder(path)
+            if not folder.has_metadata and not folder.has_only_data:
+                return load_image_folder(folder, config.split, conditional)
+            if folder.pictures and not folder.splits:
+                data_files = "**"  # or `datasets` would read "train" in the name of a picture as a split
     try:
-        return datasets.load_dataset(
-            config.path,
-            name=config.name,
-            data_files=config.data_files,
-            revision=config.revision,
-            split=config.split,
-            streaming=config.streaming,
+        builder = datasets.load_dataset_builder(
+            config.path, name=config.name, data_files=data_files, revision=config.revision
         )
+        if isinstance(builder, Cache):
+            _check_cached(builder, config)
+        if config.streaming:
+            return builder.as_streaming_dataset(split=config.split)
+        builder.download_and_prepare()
+        return builder.as_dataset(split=config.split)
     except datasets.data_files.EmptyDatasetError as error:
         raise ValueError(f"data.path {config.path} has no images or data files: put some in or correct it.") from error
     except ConnectionError as error:
         raise ValueError(
-            f"data.path {config.path} is not a local folder and the Hub cannot be reached: "
-            "correct the path, or connect to download the data set."
+            f"data.path {config.path} is not a local folder and the Hub cannot be reached: correct the path, or "
+            "connect to download the data set (a copy in the cache of `datasets` is used only if it is known to come "
+            "from there)."
         ) from error
     # Arrow's and the Hub's own errors derive from these; the first line says what is wrong.
     except (ValueError, OSError, DatasetsError) as error:
@@ -142,6 +160,22 @@ def _load(config: DataConfig) -> datasets.Dataset | datasets.IterableDataset:
             raise empty_error(config) from error
         files = f" with data.data_files {config.data_files}" if config.data_files else ""
         raise ValueError(f"data.path {config.path}{files} cannot be loaded: {reason}") from error
+
+
+def _check_cached(builder: Cache, config: DataConfig) -> None:
+    """Refuse what `datasets` takes from its cache by name, unless it is known to come from that place on the Hub.
+
+    Where neither a folder nor the Hub answers, it takes whatever it prepared last under the name, be it the copy of a
+    folder that is gone. A copy of owner/name lies in a folder owner___name/…/COMMIT, but its record says name; one of
+    a folder has another digest than a commit's, and the folder's name in both places.
+
+    Raises:
+        ConnectionError: as `datasets` does without a copy.
+    """
+    owner, _, name = config.path.rpartition("/")
+    from_hub = owner and builder.info.dataset_name == camelcase_to_snakecase(name) and _COMMIT.fullmatch(builder.hash)
+    if not from_hub or not builder.hash.startswith(config.revision or ""):
+        raise ConnectionError(f"The cached copy of {config.path} is not known to be of the Hub.")
 
 
 def _load_saved(config: DataConfig) -> datasets.Dataset:
@@ -163,23 +197,46 @@ def _load_saved(config: DataConfig) -> datasets.Dataset:
     return splits[config.split]
 
 
-def _encode_labels(dataset: datasets.Dataset, column: str) -> datasets.Dataset:
-    """Makes a ClassLabel of a string or integer column, or leaves a column of another type as it is.
+def _with_classes(
+    dataset: datasets.Dataset | datasets.IterableDataset, feature, config: DataConfig
+) -> tuple[datasets.Dataset | datasets.IterableDataset | None, str | None]:
+    """The data set with a ClassLabel for its label column, or None if that cannot be made; and what is wrong, or None.
 
     Only the label column is replaced: `class_encode_column` and `cast_column` would copy every image on the disk.
     """
-    labels = dataset.select_columns([column]).with_format("arrow")[:][column]  # (N,)
-    known = labels.unique().drop_null()
+    no_numbers = f"holds no integers: set data.first_label: 0 instead of {config.first_label}"
+    if isinstance(feature, datasets.ClassLabel):
+        return dataset, no_numbers if config.first_label else None
+    if isinstance(dataset, datasets.IterableDataset):
+        return None, f"holds {feature}: it must hold a ClassLabel in a stream"
+    labels = dataset.select_columns([config.label_column]).with_format("arrow")[:][config.label_column]  # (N,)
+    if pa.types.is_string_view(labels.type):
+        labels = labels.cast(pa.string())
+    problem = None
     if pa.types.is_integer(labels.type):
-        names = [str(number) for number in range((pc.max(known).as_py() or 0) + 1)]
-        numbers = labels.cast(pa.int64())
+        largest = pc.max(labels).as_py() or 0
+        if largest - config.first_label >= MOST_CLASSES:
+            return None, (
+                f"holds integers up to {largest}, which cannot be numbers of classes: number the classes from 0, or "
+                "write their names as text"
+            )
+        lowest = pc.min(labels.filter(pc.greater_equal(labels, config.first_label))).as_py()
+        if config.first_label == 0 and lowest:
+            problem = (
+                f"has no 0, from which classes are counted, but {lowest} to {largest}: set data.first_label to the "
+                f"number of the first class, such as {lowest}, or name a split with all classes"
+            )
+        names = [str(number) for number in range(config.first_label, max(largest, config.first_label) + 1)]
+        numbers = pc.subtract(labels.cast(pa.int64()), config.first_label)
     elif pa.types.is_string(labels.type) or pa.types.is_large_string(labels.type):
-        names = sorted(known.to_pylist())
+        names = sorted(labels.unique().drop_null().to_pylist())
         numbers = pc.index_in(labels, pa.array(names, labels.type)).cast(pa.int64())
+        problem = no_numbers if config.first_label else None
     else:
-        return dataset
-    without = dataset.remove_columns(column)
-    return without.add_column(column, numbers.to_pylist(), feature=datasets.ClassLabel(names=names))
+        return None, f"holds {feature}: it must hold integers, strings or a ClassLabel, one for each image"
+    without = dataset.remove_columns(config.label_column)
+    feature = datasets.ClassLabel(names=names)
+    return without.add_column(config.label_column, numbers.to_pylist(), feature=feature), problem
 
 
 def _require_column(config: DataConfig, field: str, features: datasets.Features) -> None:

@@ -24,7 +24,7 @@ from cardiff.data.sources import load_source, source_fingerprint
 logger = logging.getLogger(__name__)
 
 # Raise it when the same data and settings would decode to other pixels, or the files change.
-STORE_VERSION = 1
+STORE_VERSION = 2
 CHUNK = 32  # rows per task
 
 
@@ -120,6 +120,8 @@ def _settings(config: DataConfig) -> dict:
     fields = ["image_column", "label_column", "resolution", "channels", "fit", "upscale", "crop_to_box"]
     if config.crop_to_box:
         fields += ["box_column", "box_margin"]
+    if config.first_label:
+        fields += ["first_label"]
     return {field: getattr(config, field) for field in fields}
 
 
@@ -261,9 +263,10 @@ def _check_labels(labels: np.ndarray, class_names: list[str], skipped_rows: list
     wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
     if len(wrong):
         row = np.delete(np.arange(len(labels) + len(skipped_rows)), skipped_rows)[wrong[0]]
+        first = config.first_label
         raise ValueError(
             f"{len(wrong)} rows of split {config.split!r} of {config.path} have no valid label, first row {row} with "
-            f"{labels[wrong[0]]} outside 0 to {len(class_names) - 1}: correct or remove them."
+            f"{first + labels[wrong[0]]} outside {first} to {first + len(class_names) - 1}: correct or remove them."
         )
     empty = [class_names[i] for i in np.flatnonzero(np.bincount(labels, minlength=len(class_names)) == 0)]
     if empty:

@@ -129,9 +129,10 @@ class ImageStream:
             label = example[config.label_column] if self.class_names else None
             label = -1 if label is None else label
             if self.conditional and not 0 <= label < len(self.class_names):
+                first = config.first_label
                 raise ValueError(
-                    f"{name} of {config.path} has the label {label}, outside 0 to {len(self.class_names) - 1}: "
-                    "correct or remove it."
+                    f"{name} of {config.path} has the label {first + label}, outside {first} to "
+                    f"{first + len(self.class_names) - 1}: correct or remove it."
                 )
             try:
                 return decode_image(raw, config, box, name), label

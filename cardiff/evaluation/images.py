@@ -1,6 +1,7 @@
 """A folder of images as arrays, with what the folder says of their classes and of how they were made."""
 
 import json
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,8 +10,11 @@ import numpy as np
 from PIL import Image
 
 from cardiff.data.decode import UnreadableImage, open_picture
+from cardiff.data.folders import first, read_image_folder
+from cardiff.processes import this_process
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+logger = logging.getLogger(__name__)
+
 # What a line of a manifest says of its own image alone.
 OF_ONE = ("file", "index", "seed", "label", "name", "evaluations")
 
@@ -22,7 +26,7 @@ class ImageSet:
     images: np.ndarray
     """uint8 (N, C, H, W); one channel if all of them are grey."""
     labels: np.ndarray | None
-    """int64 (N,), the classes asked for; None if the folder does not say."""
+    """int64 (N,), the classes asked for, -1 for images beside the class folders; None if the folder does not say."""
     class_names: dict[int, str] | None
     """Names that the folder has for the labels: of its subfolders, or of the model's classes in a manifest."""
     names: list[str]
@@ -33,12 +37,20 @@ class ImageSet:
     """Network evaluations an image, on average, if a manifest says."""
 
     def of_classes(self, class_names: list[str]) -> "ImageSet":
-        """The same with labels that stand for the classes of a data set.
+        """The same with labels that stand for the classes of a data set, or without if images have none.
 
         Raises:
             ValueError: A class of the folder is none of the data's.
         """
         if self.labels is None or not class_names:
+            return replace(self, labels=None, class_names=None)
+        stray = [self.names[i] for i in np.flatnonzero(self.labels < 0)]
+        if stray:
+            if this_process().is_main_process:
+                logger.warning(
+                    "%d images lie beside the class folders, first %s: all are measured as images of no known class.",
+                    *(len(stray), first(stray)),
+                )
             return replace(self, labels=None, class_names=None)
         unknown = [name for name in self.class_names.values() if name not in class_names]
         if unknown:
@@ -58,24 +70,25 @@ def read_folder(folder: Path) -> ImageSet:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder: name one with images.")
+        raise ValueError(f"{folder} is not a folder: name one with images.")
     manifest = folder / "manifest.jsonl"
     if manifest.is_file():
         return _read_sampled(folder, manifest)
     if (folder / "options.json").is_file():
         raise ValueError(f"{folder} was not drawn to its end: run the same sample.py command again.")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not files:
-        raise ValueError(f"{folder} holds no images ({', '.join(SUFFIXES)}).")
-    classes = [file.relative_to(folder).parts[0] if file.parent != folder else None for file in files]
+    found = read_image_folder(folder)
+    found.warn()
+    if found.splits:
+        raise ValueError(f"{folder} holds the splits {', '.join(found.splits)}: name one of these subfolders.")
+    if not found.pictures:
+        raise ValueError(f"{folder} holds no images.")
     labels = class_names = None
-    if None not in classes:
-        found, labels = np.unique(classes, return_inverse=True)
-        class_names = dict(enumerate(found.tolist()))
-    elif any(classes):
-        raise ValueError(f"{folder} has images both beside and inside its subfolders: keep one or the other.")
-    names = [file.relative_to(folder).as_posix() for file in files]
-    return ImageSet(_read_images(files), labels, class_names, names, {}, None)
+    if found.class_names:
+        class_names = dict(enumerate(found.class_names))
+        numbers = {name: label for label, name in class_names.items()}
+        labels = np.array([numbers.get(found.class_of(name), -1) for name in found.pictures])
+    images = _read_images([folder / name for name in found.pictures])
+    return ImageSet(images, labels, class_names, found.pictures, {}, None)
 
 
 def _read_sampled(folder: Path, manifest: Path) -> ImageSet:

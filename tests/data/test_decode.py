@@ -1,4 +1,9 @@
 import io
+import os
+import re
+import struct
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,6 +11,7 @@ from PIL import Image
 
 from cardiff.config import DataConfig
 from cardiff.data import UnreadableImage, decode_image
+from cardiff.data.decode import open_picture
 
 
 def encode(picture, format="PNG", **options):
@@ -115,6 +121,33 @@ def test_float():
         decode(Image.fromarray(share), "TIFF")
 
 
+@pytest.mark.parametrize(
+    "values, expected",
+    [
+        ([[0, 1], [128, 255]], [[0, 1], [128, 255]]),  # 8 bits in 32
+        ([[0, 257], [514, 256]], [[0, 1], [2, 1]]),  # 16 bits in 32
+        ([[-5, 80], [160, 255]], [[0, 80], [160, 255]]),
+    ],
+)
+def test_32_bits(values, expected):
+    picture = Image.fromarray(np.array(values, dtype=np.int32))
+    assert picture.mode == "I"
+    np.testing.assert_array_equal(decode(picture, "TIFF", channels=1), [expected])
+
+
+@pytest.mark.parametrize("values, reason", [(65536, "reach 65536, of which"), (2**31 - 1, "reach 2.147")])
+def test_32_bits_of_an_unknown_scale(values, reason):
+    for array in (np.full((2, 2), values, np.int32), np.full((2, 2), values, np.float32)):
+        with pytest.raises(UnreadableImage, match=rf"{reason}.*: convert it to 8 or 16 bits"):
+            decode(Image.fromarray(array), "TIFF")
+
+
+@pytest.mark.parametrize("format", ["PNG", "PPM"])
+def test_a_dark_picture_of_16_bits_stays_dark(format):
+    picture = Image.fromarray(np.array([[0, 128], [129, 255]], dtype=np.uint16))
+    np.testing.assert_array_equal(decode(picture, format, channels=1), [[[0, 0], [1, 1]]])
+
+
 @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP"])
 def test_first_frame_of_an_animation(format):
     frames = [Image.new("RGB", (2, 2), colour) for colour in ("red", "blue")]
@@ -133,6 +166,111 @@ def test_exif_orientation(orientation, expected, dtype, scale):
     exif[0x0112] = orientation
     picture = Image.fromarray(GREY.astype(dtype) * dtype(scale))
     np.testing.assert_array_equal(decode(picture, channels=1, exif=exif), [expected])
+
+
+def tiff(*tags):
+    """A grey 2 x 2 TIFF with these tags (number, type, count, value) beside the necessary ones."""
+    tags = [(256, 3, 1, 2), (257, 3, 1, 2), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 8), *tags]
+    tags = sorted([*tags, (277, 3, 1, 1), (278, 3, 1, 2), (279, 4, 1, 4)])
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 12) + GREY.tobytes() + directory
+
+
+ROTATED = b"Exif\0\0II*\0\x08\0\0\0\x02\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "JPEG"])
+@pytest.mark.parametrize(
+    "exif, rotated",
+    [
+        (b"Exif\0\0junkjunk", False),
+        (b"junk", False),
+        (b"Exif\0\0II*\0", False),
+        (b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x04\0\0\0abc\0\0\0\0\0", False),  # "abc" for a number
+        (ROTATED, True),  # ends in the middle of its second entry
+        (ROTATED + b"\x69\x87\x04\0\x01\0\0\0\xff\xff\xff\x7f\0\0\0\0", True),  # a directory beyond the end
+        (ROTATED + b"\x00\x01\x02\0\x04\0\0\0abc\0\0\0\0\0", True),  # text where PIL would write a number
+    ],
+)
+def test_damaged_exif(format, exif, rotated):
+    expected = GREY // 2 * 2
+    options = {"lossless": True} if format == "WEBP" else {"quality": 100} if format == "JPEG" else {}
+    image = decode(Image.fromarray(expected), format, channels=1, exif=exif, **options)[0]
+    expected = np.rot90(expected, -1) if rotated else expected
+    np.testing.assert_allclose(image.astype(int), expected, atol=3 if format == "JPEG" else 1)
+
+
+def test_damaged_checksum_of_exif():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = bytearray(encode(Image.fromarray(GREY), exif=exif))
+    checksum = data.find(b"eXIf") + 4 + int.from_bytes(data[data.find(b"eXIf") - 4 :][:4], "big")
+    data[checksum] ^= 255
+    np.testing.assert_array_equal(decode_image(bytes(data), config(channels=1)), GREY[None])
+    data[data.find(b"IHDR") + 5] ^= 255  # the size is not for sure either
+    with pytest.raises(UnreadableImage, match="not an image of a known format"):
+        decode_image(bytes(data), config(channels=1))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("tag", [(0x8769, 4, 1, 2**31 - 1), (0x8769, 4, 1, 3), (0x8769, 2, 4, 0x41414141)])
+def test_damaged_exif_of_a_tiff(tag):
+    np.testing.assert_array_equal(decode_image(tiff(tag), config(channels=1)), GREY[None])
+    rotated = decode_image(tiff(tag, (274, 3, 1, 6)), config(channels=1))
+    np.testing.assert_array_equal(rotated, np.rot90(GREY, -1)[None])
+
+
+@pytest.mark.parametrize("name", ["a::b.png", "*.png", "[x].png", "?", "zip:x.png", "-a.png", "a b\nc.png", "file:"])
+def test_local_names_are_taken_as_they_are(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_bytes(encode(Image.fromarray(RGB)))
+    for path in (name, str(tmp_path / name), tmp_path / name):
+        np.testing.assert_array_equal(decode_image(path, config()), RGB.transpose(2, 0, 1))
+
+
+def test_a_picture_in_an_archive(tmp_path):
+    """As streams name it."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("in/x.png", encode(Image.fromarray(RGB)))
+    image = decode_image(f"zip://in/x.png::{tmp_path}/a.zip", config())
+    np.testing.assert_array_equal(image, RGB.transpose(2, 0, 1))
+
+
+def large(mode):
+    """A picture of 6 million pixels, more than are converted at a time, and what it should come out as, (H, W, 3)."""
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 256, (2000, 3000), dtype=np.uint8)
+    if mode in ("RGBA", "LA"):
+        alpha = Image.fromarray(grey[::-1].copy())
+        picture = Image.merge(mode, [Image.fromarray(grey)] * (len(mode) - 1) + [alpha])
+        white = Image.new("RGBA", picture.size, "white")
+        return picture, np.asarray(Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB"))
+    expected = np.repeat(grey[..., None], 3, axis=2)
+    if mode == "I;16":
+        return Image.fromarray(grey.astype(np.uint16) * 257), expected
+    if mode in ("I", "F"):
+        return Image.fromarray(grey.astype(np.int32 if mode == "I" else np.float32)), expected
+    return Image.fromarray(expected), expected
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak of the memory is Linux's")
+@pytest.mark.parametrize("mode, most", [("RGB", 6), ("RGBA", 11), ("LA", 11), ("I;16", 6), ("I", 9), ("F", 9)])
+def test_large_pictures(tmp_path, mode, most):
+    """Converted in parts: the same pixels, and at most so many bytes of memory for each of them."""
+    picture, expected = large(mode)
+    picture.save(tmp_path / "large.tif")
+    np.testing.assert_array_equal(np.asarray(open_picture(tmp_path / "large.tif", "").convert("RGB")), expected)
+    pixels = picture.width * picture.height
+    del picture, expected
+
+    def memory(name):
+        return 1024 * int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+
+    Path("/proc/self/clear_refs").write_text("5")
+    before = memory("VmRSS")
+    decode_image(tmp_path / "large.tif", config(resolution=8))
+    assert memory("VmHWM") - before < most * pixels + 2**24
 
 
 def test_raw_forms(tmp_path):

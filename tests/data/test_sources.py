@@ -1,12 +1,16 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -69,7 +73,7 @@ def test_class_folders(tmp_path, streaming):
     [
         (["b", "a", "c", "a"], ["a", "b", "c"], [1, 0, 2, 0]),
         ([3, 0, 10], [str(i) for i in range(11)], [3, 0, 10]),
-        ([1, -1, None], ["0", "1"], [1, -1, None]),
+        ([0, -1, None], ["0"], [0, -1, None]),
         (["b", None], ["b"], [0, None]),
     ],
 )
@@ -80,6 +84,87 @@ def test_labels_are_encoded(tmp_path, labels, names, encoded):
     assert [np.asarray(Image.open(io.BytesIO(raw["bytes"])))[0, 0] for raw in source["image"]] == list(
         range(len(labels))
     )
+
+
+@pytest.mark.parametrize(
+    "labels, first_label, names, encoded",
+    [
+        ([1, 3, 2, 1], 1, ["1", "2", "3"], [0, 2, 1, 0]),
+        ([7, 9], 7, ["7", "8", "9"], [0, 2]),
+        ([1, 0, None], 1, ["1"], [0, -1, None]),
+        ([0, 1], 0, ["0", "1"], [0, 1]),
+    ],
+)
+def test_labels_that_count_from_another_number(tmp_path, labels, first_label, names, encoded):
+    config = write_parquet(tmp_path / "a.parquet", labels)
+    source = load_source(replace(config, first_label=first_label), conditional=True)
+    assert source.features["label"].names == names
+    assert source["label"][:] == encoded
+
+
+def test_a_saved_set_in_a_stream_counts_from_another_number(tmp_path):
+    write_parquet(tmp_path / "a.parquet", [1, 2])
+    table = datasets.load_dataset("parquet", data_files=str(tmp_path / "a.parquet"), split="train")
+    table.save_to_disk(tmp_path / "saved")
+    config = DataConfig(path=str(tmp_path / "saved"), streaming=True, first_label=1)
+    source = load_source(config, conditional=True)
+    assert source.features["label"].names == ["1", "2"] and [row["label"] for row in source] == [0, 1]
+
+
+def test_labels_without_a_zero_are_refused_with_classes(tmp_path):
+    config = write_parquet(tmp_path / "a.parquet", [1, 3, 2, -1])
+    assert load_source(config)["label"][:] == [1, 3, 2, -1]  # as it always was
+    with pytest.raises(ValueError, match=r"'label' of parquet has no 0, .* but 1 to 3: set data.first_label to .* 1"):
+        load_source(config, conditional=True)
+    for path, labels in (("b", ["x", "y"]), ("c", [0, 1])):
+        feature = datasets.ClassLabel(names=["x", "y"]) if path == "c" else None
+        named = replace(write_parquet(tmp_path / f"{path}.parquet", labels, feature), first_label=1)
+        assert load_source(named)["label"][:] == [0, 1]
+        with pytest.raises(ValueError, match="holds no integers: set data.first_label: 0 instead of 1"):
+            load_source(named, conditional=True)
+    with pytest.raises(ValueError, match="data.first_label is -1, but must be 0 or more"):
+        load_source(replace(config, first_label=-1))
+
+
+@pytest.mark.parametrize(
+    "labels, sentence",
+    [
+        (
+            pa.array([[0], [1]]),
+            r"holds List\(Value\('int64'\)\): it must hold integers, strings or a ClassLabel, one ",
+        ),
+        (
+            pa.array([{"a": 1}, {"a": 2}]),
+            r"holds \{'a': .*\}: it must hold integers, strings or a ClassLabel, one for",
+        ),
+        (pa.array([True, False]), r"holds Value\('bool'\): it must hold integers"),
+        (pa.array([1, 2], pa.timestamp("s")), r"holds Value\('timestamp.*'\): it must hold integers"),
+        (pa.array([b"a", b"b"]), r"holds Value\('binary'\): it must hold integers"),
+        (
+            pa.array([2**63 + 5, 1], pa.uint64()),
+            "holds integers up to 9223372036854775813, which cannot be numbers of",
+        ),
+        (pa.array([2**63 - 1, 0]), "holds integers up to 9223372036854775807, which cannot be numbers of classes: "),
+        (
+            pa.array([100_000, 0]),
+            "holds integers up to 100000, which cannot be numbers of classes: number the classes",
+        ),
+    ],
+)
+def test_columns_that_are_no_labels(tmp_path, labels, sentence):
+    pq.write_table(pa.table({"image": pa.array([png(0)["bytes"]] * 2), "label": labels}), tmp_path / "a.parquet")
+    config = DataConfig(path="parquet", data_files=str(tmp_path / "a.parquet"))
+    assert load_source(config).column_names == ["image"]
+    with pytest.raises(ValueError, match=f"^data.label_column 'label' of parquet {sentence}") as error:
+        load_source(config, conditional=True)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("labels", [pa.array(["b", "a"], pa.string_view()), pa.array(["b", "a"]).dictionary_encode()])
+def test_text_of_any_kind_names_classes(tmp_path, labels):
+    pq.write_table(pa.table({"image": pa.array([png(0)["bytes"]] * 2), "label": labels}), tmp_path / "a.parquet")
+    source = load_source(DataConfig(path="parquet", data_files=str(tmp_path / "a.parquet")), conditional=True)
+    assert source.features["label"].names == ["a", "b"] and source["label"][:] == [1, 0]
 
 
 def test_labels_are_needed_only_with_classes(tmp_path):
@@ -146,7 +231,7 @@ def test_box_column(tmp_path):
 def test_fingerprint_is_the_same_in_another_process(tmp_path):
     folder = write_folders(tmp_path / "animals")
     strings = write_parquet(tmp_path / "a.parquet", ["b", "a"])
-    integers = write_parquet(tmp_path / "b.parquet", [1, 2])
+    integers = write_parquet(tmp_path / "b.parquet", [0, 1])
     load_source(strings).save_to_disk(tmp_path / "saved")
     configs = [folder, strings, integers, DataConfig(path=str(tmp_path / "saved"))]
     code = (
@@ -171,13 +256,65 @@ def test_fingerprint_follows_the_files(tmp_path):
     assert source_fingerprint(config, load_source(config)) != before
 
 
-def test_failures_are_one_sentence(tmp_path):
+def test_a_folder_that_is_gone_is_not_found_in_the_cache(tmp_path, monkeypatch):
+    """`datasets` keeps what it prepared of `somewhere/animals` under the name animals."""
+    (tmp_path / "somewhere" / "animals").mkdir(parents=True)
+    write_parquet(tmp_path / "somewhere" / "animals" / "train.parquet", [0, 1])
+    config = DataConfig(path=str(tmp_path / "somewhere" / "animals"))
+    assert len(load_source(config)) == 2
+    (tmp_path / "somewhere" / "animals" / "train.parquet").unlink()
+    monkeypatch.chdir(tmp_path)
+    assert len(datasets.load_dataset("animals", split="train")) == 2  # the trap
+    for streaming in (False, True):
+        for path in ("animals", "nobody/animals"):
+            with pytest.raises(ValueError, match=f"^data.path {path} is not a local folder and the Hub cannot be"):
+                load_source(DataConfig(path=path, streaming=streaming))
+
+
+def test_a_copy_that_is_known_to_come_from_the_hub_is_used_without_it(tmp_path, monkeypatch):
+    """`datasets` keeps owner/name in owner___name/CONFIGURATION/VERSION/COMMIT."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    place = tmp_path / "cache" / "owner___name" / "default" / "0.0.0"
+    config = DataConfig(path="owner/name")
+    for folder in ("owner___name", "name"):  # the copy of the first lies where that of owner/name would
+        (tmp_path / folder).mkdir()
+        write_parquet(tmp_path / folder / "train.parquet", [0, 1])
+        shutil.rmtree(place, ignore_errors=True)
+        load_source(DataConfig(path=folder))
+        (copy,) = (tmp_path / "cache").glob(f"{folder}/default/0.0.0/*/")
+        place.mkdir(parents=True, exist_ok=True)
+        for digest in (copy.name, commit):
+            copy = copy.rename(place / digest)
+            if (folder, digest) != ("name", commit):
+                with pytest.raises(ValueError, match="owner/name is not a local folder and the Hub cannot be reached"):
+                    load_source(config)
+    assert load_source(config)["label"][:] == [0, 1]
+    assert len(list(load_source(replace(config, streaming=True)))) == 2
+    for revision in ("0123", commit):
+        assert len(load_source(replace(config, revision=revision))) == 2
+    for revision in ("main", "1234"):
+        with pytest.raises(ValueError, match="the Hub cannot be reached"):
+            load_source(replace(config, revision=revision))
+
+
+def test_a_class_called_devkit(tmp_path):
+    config = write_folders(tmp_path / "things", ("devkit", "spoon"))
+    assert load_source(config, conditional=True).features["label"].names == ["devkit", "spoon"]
+
+
+def test_failures_are_one_sentence(tmp_path, monkeypatch):
     parquet = write_parquet(tmp_path / "a.parquet", [0, 1])
     empty = tmp_path / "empty"
     empty.mkdir()
     (tmp_path / "broken.parquet").write_bytes(b"not parquet")
+    (tmp_path / "text").mkdir()
+    monkeypatch.chdir(tmp_path)
     for fields, sentence in (
         ({"path": "/no/such/folder"}, "data.path /no/such/folder does not exist: correct the folder's name."),
+        ({"path": ""}, "data.path is empty: name a folder, a data set on the Hub or a format."),
+        ({"path": "text"}, r"when data.path is a format \(text\); the folder of that name is ./text."),
         ({"path": "./nothing"}, "data.path ./nothing does not exist: "),
         ({"path": "a/b/c"}, "data.path a/b/c does not exist: "),
         ({"path": str(empty)}, "empty has no images or data files: put some in or correct it."),

@@ -120,6 +120,24 @@ def test_key_follows_data(config, tmp_path):
     np.testing.assert_array_equal(after.images, expected_images([9, 9]))
 
 
+def test_labels_from_one(tmp_path):
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    config = write_rows(tmp_path / "a.parquet", [png(row) for row in range(3)], [1, 2, 1], features)
+    with pytest.raises(ValueError, match="set data.first_label to the number of the first class, such as 1"):
+        open_store(config, conditional=True)
+    store = open_store(replace(config, first_label=1), conditional=True)
+    assert store.class_names == ["1", "2"] and store.labels.tolist() == [0, 1, 0]
+    # Part of the key only where it is set, so that it leaves the keys of other stores alone.
+    assert json.loads((store.folder / "meta.json").read_text())["settings"]["first_label"] == 1
+    plain = open_store(config, conditional=False)
+    assert plain.key != store.key and plain.labels.tolist() == [1, 2, 1]
+    assert "first_label" not in json.loads((plain.folder / "meta.json").read_text())["settings"]
+
+    zero = write_rows(tmp_path / "b.parquet", [png(row) for row in range(3)], [1, 0, 2], features)
+    with pytest.raises(ValueError, match=r"1 rows .* have no valid label, first row 1 with 0 outside 1 to 2: correct"):
+        open_store(replace(zero, first_label=1), conditional=True)
+
+
 BAD = {3: b"not an image", 40: png(40)[:-30], 99: b""}
 
 

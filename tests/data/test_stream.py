@@ -190,6 +190,15 @@ def test_label_that_is_missing(tmp_path):
     assert labels.tolist() == [-1] * 8
 
 
+def test_label_below_the_first(tmp_path):
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    columns = {"image": [{"bytes": png(0), "path": None}] * 2, "label": [1, 0]}
+    datasets.Dataset.from_dict(columns, features).save_to_disk(tmp_path / "saved")
+    config = DataConfig(path=str(tmp_path / "saved"), resolution=4, channels=1, streaming=True, first_label=1)
+    with pytest.raises(ValueError, match=r"^row 1 of split 'train' of .* has the label 0, outside 1 to 1: correct"):
+        take(config, 1, batch_size=2)
+
+
 def test_without_labels(tmp_path):
     config = write_parquet(tmp_path)
     config.label_column = "none"

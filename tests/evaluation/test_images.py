@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cardiff.config import DataConfig
+from cardiff.data import load_source
 from cardiff.evaluation.images import read_folder
 from cardiff.hub import save_pipeline
 from cardiff.sampling import SampleOptions, run
@@ -67,6 +69,34 @@ def test_a_folder_with_a_subfolder_a_class(tmp_path):
     assert found.of_classes([]).labels is None
     with pytest.raises(ValueError, match="The images have the class 'bee', which the data has not: rename"):
         found.of_classes(["ant", "wasp"])
+
+
+def test_images_beside_the_classes_are_of_no_class(tmp_path, caplog):
+    pixels = write(tmp_path, "bee/1.png", "stray.png", "ant/1.png")
+    found = read_folder(tmp_path)
+    assert found.names == ["ant/1.png", "bee/1.png", "stray.png"] and found.labels.tolist() == [0, 1, -1]
+    np.testing.assert_array_equal(found.images, [pixels[2], pixels[0], pixels[1]])
+    assert not caplog.messages
+    assert found.of_classes(["ant", "bee"]).labels is None
+    assert caplog.messages == [
+        "1 images lie beside the class folders, first stray.png: all are measured as images of no known class."
+    ]
+
+
+def test_folders_are_read_as_for_training(tmp_path, caplog):
+    """The same files, in the same order, of the same classes, and the same words about the others."""
+    names = ["train/10.png", "train/2.png", "dog/2020/1.Png", "x::y/deep/er/[1].gif", "dog/.hidden.png", "dog/a.heic"]
+    write(tmp_path, *names[:3])
+    for name in names[3:]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(0).save(tmp_path / name, "PNG")
+    found = read_folder(tmp_path)
+    said, _ = list(caplog.messages), caplog.clear()
+    source = load_source(DataConfig(path=str(tmp_path)), conditional=True)
+    assert [str(tmp_path / name) for name in found.names] == [row["path"] for row in source["image"]]
+    assert list(found.class_names.values()) == source.features["label"].names == ["dog", "train", "x::y"]
+    assert found.labels.tolist() == source["label"][:] == [0, 1, 1, 2]
+    assert said == caplog.messages and "1 .heic" in said[0] and len(said) == 1
 
 
 def test_a_folder_of_sample_py(options):
@@ -143,13 +173,13 @@ def several_sizes(folder):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda folder: folder.rmdir(), "pictures is no folder: name one with images."),
-        (lambda folder: None, "pictures holds no images (.png, "),
-        (lambda folder: (folder / "a.txt").write_text(""), "pictures holds no images (.png, "),
+        (lambda folder: folder.rmdir(), "pictures is not a folder: name one with images."),
+        (lambda folder: None, "pictures holds no images."),
+        (lambda folder: (folder / "a.txt").write_text(""), "pictures holds no images."),
         (broken, "1.png cannot be read ("),
         (several_sizes, "several sizes (0.png has 6x6, 2.png has 8x8): resize them."),
         (lambda folder: write(folder, "0.png", size=(6, 4)), "0.png has 6x4 pixels: only square images are read."),
-        (lambda folder: write(folder, "0.png", "a/1.png"), "both beside and inside its subfolders"),
+        (lambda folder: write(folder, "test/a/0.png", "train/a/1.png"), "holds the splits test, train: name one of"),
         (lambda folder: (folder / "manifest.jsonl").write_text("{"), "is not a manifest of sample.py"),
         (lambda folder: (folder / "manifest.jsonl").write_text('{"index": 0}\n'), "is not a manifest of sample.py"),
         (lambda folder: (folder / "manifest.jsonl").write_text(""), "manifest.jsonl lists no images"),
