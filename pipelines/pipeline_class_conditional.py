@@ -80,8 +80,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 f"id2label names the classes {sorted(names)}, but the UNet has the classes 0 to {num_classes - 1}; "
                 "give every class one name."
             )
-        self.register_to_config(id2label={str(i): names[i] for i in range(num_classes)})  # JSON keys are strings
-        self.id2label = names
+        self.id2label = {i: names[i] for i in range(num_classes)}  # JSON's keys are strings, and in the order of text
+        self.register_to_config(id2label={str(i): name for i, name in self.id2label.items()})
 
     @property
     def null_class(self) -> int:
@@ -608,11 +608,11 @@ def _some(names: Mapping[int, str], limit: int = 12) -> str:
 
 
 def _names_of(classifier, default=None) -> dict[int, str]:
-    """Class names of a classifier, by its attribute `id2label` or that of its config."""
+    """Class names of a classifier in the order of their indices, by its attribute `id2label` or that of its config."""
     names = getattr(classifier, "id2label", None) or getattr(getattr(classifier, "config", None), "id2label", default)
     if names is None:
         raise ValueError("The classifier must say which classes it knows: give it an attribute id2label.")
-    return {int(i): str(name) for i, name in names.items()}
+    return dict(sorted((int(i), str(name)) for i, name in names.items()))
 
 
 def _rows_of_classes(shares: np.ndarray | None) -> tuple[np.ndarray | None, np.ndarray]:

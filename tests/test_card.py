@@ -100,6 +100,17 @@ def test_what_a_person_reads(folder):
     assert "someone" not in text
 
 
+def test_the_table_of_twelve_classes(tmp_path):
+    """In the order of the indices, whatever that of the files is."""
+    names = {i: f"class {i}" for i in range(12)}
+    save_pipeline(tiny_pipeline(id2label=names), tmp_path / "model")
+    save_classifier(tiny_classifier(num_classes=12, id2label=names), CosineScheduler().to_stock(), tmp_path / "reader")
+    for folder in (tmp_path / "model", tmp_path / "reader"):
+        write_record(folder, {**RUN, "class_counts": list(range(100, 112))})
+        rows = [f"| {i} | class {i} | {100 + i} |" for i in range(12)]
+        assert "\n".join(rows) in card_of(folder).text
+
+
 def test_what_is_not_known_is_said_to_be_unknown(folder):
     text = card_of(folder).text
     for said in ("does not record what the model was trained on", "not stated", "Not measured.", "Nobody looked for"):

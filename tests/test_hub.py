@@ -10,6 +10,7 @@ import torch
 from diffusers import DDPMPipeline, UNet2DModel
 from safetensors.torch import load_file, save_file
 
+from cardiff.evaluation.samples import ModelFacts
 from cardiff.hub import (
     VARIANTS,
     export_model,
@@ -53,6 +54,17 @@ def test_save_load_same_images(schedule, tmp_path):
     # Weights mapped from a file lie at other addresses than drawn ones, which costs the last bit.
     np.testing.assert_allclose(images_of(loaded), images_of(pipeline), rtol=0, atol=1e-5)
     np.testing.assert_array_equal(images_of(loaded), images_of(load_pipeline(tmp_path)))
+
+
+@pytest.mark.parametrize("count", [12, 196])
+def test_a_file_in_any_order_gives_names_in_the_order_of_their_indices(count, tmp_path):
+    """JSON written with sorted keys has 10 before 2."""
+    names = {i: f"class {i}" for i in range(count)}
+    save_pipeline(tiny_pipeline(id2label=names), tmp_path)
+    for order in (sorted(range(count), key=str), np.random.default_rng(count).permutation(count).tolist()):
+        rewrite_index(tmp_path, id2label={str(i): names[i] for i in order})
+        assert list(load_pipeline(tmp_path).id2label.items()) == list(names.items())
+        assert ModelFacts(tmp_path).class_names == list(names.values())
 
 
 def test_saved_files(folder):

@@ -74,6 +74,13 @@ def test_labels_are_taken_in_turn(text, labels, options):
     assert [(entry["label"], entry["name"]) for entry in manifest(folder)] == [(i, names[i]) for i in labels]
 
 
+def test_all_of_twelve_classes_in_the_order_of_their_indices(tmp_path):
+    save_pipeline(tiny_pipeline(id2label={i: f"class {i}" for i in range(12)}), tmp_path / "model")
+    run(SampleOptions(str(tmp_path / "model"), output=str(tmp_path / "out"), num_images=12, steps=1))
+    found = [(entry["label"], entry["name"]) for entry in manifest(tmp_path / "out")]
+    assert found == [(i, f"class {i}") for i in range(12)]
+
+
 def test_numbers_are_indices_even_if_a_class_is_called_so(tmp_path):
     """As `label_ids` reads 1 and "1" apart; "1" alone must not mean something else than in "1,0"."""
     save_pipeline(tiny_pipeline(id2label={0: "1", 1: "0", 2: "2"}), tmp_path / "model")

@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -155,6 +156,24 @@ def test_every_class_needs_a_name(names):
 
 def test_names_default_to_indices():
     assert ClassConditionalPipeline(tiny_unet(3), CosineScheduler()).id2label == {0: "0", 1: "1", 2: "2"}
+
+
+def shuffled_names(count, as_text):
+    """{index: name} in an order by chance, as JSON may have it, with indices in the order of text if asked for."""
+    order = sorted(range(count), key=str) if as_text else np.random.default_rng(count).permutation(count).tolist()
+    return {str(i): f"class {i}" for i in order}
+
+
+@pytest.mark.parametrize(("count", "as_text"), [(12, True), (12, False), (196, True), (196, False)])
+def test_names_are_in_the_order_of_their_indices(count, as_text):
+    names = shuffled_names(count, as_text)
+    expected = [(i, f"class {i}") for i in range(count)]
+    assert list(names) != [str(i) for i in range(count)]
+    pipeline = ClassConditionalPipeline(tiny_unet(count), CosineScheduler(), names)
+    assert list(pipeline.id2label.items()) == expected
+    assert [(int(i), name) for i, name in pipeline.config.id2label.items()] == expected
+    unconditional = ClassConditionalPipeline(tiny_unet(None), CosineScheduler())
+    assert list(unconditional.class_names(SimpleNamespace(id2label=names)).items()) == expected
 
 
 # Random numbers
