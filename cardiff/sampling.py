@@ -22,15 +22,13 @@ from cardiff.checkpoints import file_hash
 from cardiff.guidance import Guidance, GuidanceOptions, make_guidance
 from cardiff.hub import find_model, load_pipeline, weights_file
 from cardiff.plots import save_labelled_grid
-from cardiff.processes import this_process
+from cardiff.processes import say_once, this_process
 from cardiff.randomness import image_generator, image_seed
-from pipelines import ClassConditionalPipeline
+from pipelines import ClassConditionalPipeline, NonFiniteImages
 
 _PNG_KEY = "cardiff"
 # Clipping x̂₀ to [-1, 1]: the multistep solvers ignore clip_sample, but thresholding at most at 1 is the same.
 _CLIPPED = {"thresholding": True, "sample_max_value": 1.0}
-# Heun is not among them: on the cosine and sigmoid schedules its first step averages the slopes over σ from 20291 to
-# about 15, and even the exact denoiser of a Gaussian then gives 2.5 times its variance at 25 steps.
 SOLVERS = {
     "ddpm": (diffusers.DDPMScheduler, {}),
     "ddim": (diffusers.DDIMScheduler, {"set_alpha_to_one": True}),
@@ -109,21 +107,28 @@ def draw(
 
     Returns:
         uint8 (B, H, W, C), and for each image how often each network was evaluated.
+
+    Raises:
+        NonFiniteImages: Images came out as NaN or infinity; it has their numbers in the series.
     """
     pipeline.set_progress_bar_config(disable=True)
     drawn, cost = [], []
     for first in range(0, len(indices), batch_size):
         batch = slice(first, first + batch_size)
-        result = pipeline(
-            class_labels=None if labels is None else list(labels[batch]),
-            batch_size=len(indices[batch]),
-            guidance_scale=guidance_scale,
-            num_inference_steps=steps,
-            timesteps=timesteps,
-            generator=[image_generator(seed, int(index)) for index in indices[batch]],
-            output_type="pt",
-            **guidance,
-        )
+        numbers = [int(index) for index in indices[batch]]
+        try:
+            result = pipeline(
+                class_labels=None if labels is None else list(labels[batch]),
+                batch_size=len(numbers),
+                guidance_scale=guidance_scale,
+                num_inference_steps=steps,
+                timesteps=timesteps,
+                generator=[image_generator(seed, number) for number in numbers],
+                output_type="pt",
+                **guidance,
+            )
+        except NonFiniteImages as error:
+            raise NonFiniteImages([numbers[place] for place in error.numbers]) from None
         drawn.append(to_uint8(result.images))
         cost += [dict(zip(result.evaluations, counts)) for counts in zip(*result.evaluations.values())]
         progress(len(result.images))
@@ -182,6 +187,11 @@ def run(options: SampleOptions, progress: Callable[[int], object] | None = None)
     """
     plan = make_plan(options, progress)
     state = this_process()
+    if plan.timesteps is not None and len(plan.timesteps) < options.steps:
+        say_once(
+            f"{options.steps} steps of {options.steps_of} fall on {len(plan.timesteps)} timesteps of the model: "
+            "so many steps are taken."
+        )
     return _draw_grid(plan, state) if options.grid is not None else _fill_folder(plan, state)
 
 

@@ -129,6 +129,7 @@ def test_the_other_kinds(tmp_path):
     card = card_of(tmp_path / "unconditional")
     assert "DDPMPipeline.from_pretrained" in card.text and "trust_remote_code=True" not in card.text
     assert "## Classes" not in card.text and "class-conditional" not in card.data.tags
+    assert "`DDIMScheduler`, `EulerDiscreteScheduler`, made from it by `from_config`" in card.text
     save_classifier(tiny_classifier(), CosineScheduler().to_stock(), tmp_path / "classifier")
     levels = [{"timestep": 9, "log_snr": -3.25, "accuracy": 0.5, "cross_entropy": 1.5}]
     report = {"chance": 0.1, "clean": {"accuracy": 0.96, "images": 180}, "levels": levels}

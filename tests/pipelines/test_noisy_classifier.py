@@ -63,7 +63,8 @@ def test_pooling():
 def test_save_and_reload_is_identical(tmp_path):
     classifier, x = tiny_classifier(), images()
     classifier.save_pretrained(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "diffusion_pytorch_model.safetensors"]
+    files = ["config.json", "diffusion_pytorch_model.safetensors", "noisy_classifier.py"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == files
     loaded = NoisyClassifier.from_pretrained(tmp_path)
     assert loaded.id2label == NAMES and not loaded.training
     for t in (0, 500, 999):
