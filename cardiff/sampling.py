@@ -21,6 +21,7 @@ from cardiff.analysis.errors import log_snr_of, steps_of
 from cardiff.checkpoints import file_hash
 from cardiff.guidance import Guidance, GuidanceOptions, make_guidance
 from cardiff.hub import find_model, load_pipeline, weights_file
+from cardiff.labels import read_labels
 from cardiff.plots import save_labelled_grid
 from cardiff.processes import say_once, this_process
 from cardiff.randomness import image_generator, image_seed
@@ -167,8 +168,9 @@ class SampleOptions(DrawOptions):
     grid: str | None = None
     """Draw a labelled grid into this PNG file instead: a row a class, a column block a guidance scale."""
     labels: str | list[int] | None = None
-    """Classes by index or name with commas between, taken in turn: 0,3,seven; a mixture of classes is
-    0.5*three+0.5*eight. All classes by default."""
+    """Classes by name or index with commas between, taken in turn: seven,0,3. Double quotes make a name of anything,
+    "a, b"; index:3 is always the index; 0.5*three+0.5*eight is a mixture of classes; @FILE has a label on each line.
+    All classes by default."""
     num_images: int | None = None
     """Number of images (default: 8 for each class and scale); in a grid, for each scale."""
     seed: int = 0
@@ -335,7 +337,7 @@ def _draw_batch(plan: Plan, batch: range, identity: dict, output: Path) -> None:
 
 
 def label_name(label: int | dict, names: dict[int, str]) -> str:
-    """What a label is called: the class, or the mixture as it is given on the command line."""
+    """What a label is called: the class, or the mixture."""
     if isinstance(label, dict):
         return "+".join(f"{weight:g}*{names[part]}" for part, weight in label.items())
     return names[label]
@@ -381,41 +383,11 @@ def _labels(pipeline, classifier, text: str | list[int] | None) -> list[int | di
         if text is not None:
             raise ValueError("This model is unconditional: leave --labels out, or give a --classifier.")
         return None
-    names = pipeline.class_names(classifier)
     if text is None:
-        return list(names)
+        return list(pipeline.class_names(classifier))
     if not isinstance(text, str):
         return pipeline.label_ids(text, classifier)
-    if text in names.values() and not _is_index(text):  # a name may contain commas
-        return pipeline.label_ids(text, classifier)
-    labels = []
-    for part in (part.strip() for part in text.split(",")):
-        if part in names.values() or "*" not in part:
-            labels += pipeline.label_ids(int(part) if _is_index(part) else part, classifier)
-        else:
-            labels.append(_mixture(pipeline, classifier, part))
-    return labels
-
-
-def _mixture(pipeline, classifier, text: str) -> dict[int, float]:
-    """{class: weight} of a text such as 0.5*three+0.5*eight."""
-    mixture = {}
-    for part in text.split("+"):
-        weight, star, name = (piece.strip() for piece in part.partition("*"))
-        try:
-            share = float(weight)
-        except ValueError:
-            star = ""
-        if not star:
-            raise ValueError(f"The label {text!r} is not a mixture such as 0.5*three+0.5*eight.")
-        (label,) = pipeline.label_ids(int(name) if _is_index(name) else name, classifier)
-        mixture[label] = mixture.get(label, 0.0) + share
-    pipeline.label_weights([mixture], classifier)  # refuses weights that do not add up
-    return mixture
-
-
-def _is_index(text: str) -> bool:
-    return text.isascii() and text.isdigit()
+    return read_labels(text, pipeline, classifier)
 
 
 def _batches(count: int, options: SampleOptions, state: PartialState) -> list[range]:

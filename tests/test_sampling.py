@@ -81,13 +81,13 @@ def test_all_of_twelve_classes_in_the_order_of_their_indices(tmp_path):
     assert found == [(i, f"class {i}") for i in range(12)]
 
 
-def test_numbers_are_indices_even_if_a_class_is_called_so(tmp_path):
-    """As `label_ids` reads 1 and "1" apart; "1" alone must not mean something else than in "1,0"."""
+def test_a_label_of_two_readings_is_refused(tmp_path):
     save_pipeline(tiny_pipeline(id2label={0: "1", 1: "0", 2: "2"}), tmp_path / "model")
-    for text, labels in (("1,0", [1, 0]), ("1", [1, 1])):
-        output = str(tmp_path / text)
-        run(SampleOptions(str(tmp_path / "model"), output=output, labels=text, num_images=2, steps=STEPS))
-        assert [entry["label"] for entry in manifest(tmp_path / text)] == labels
+    options = SampleOptions(str(tmp_path / "model"), output=str(tmp_path / "out"), num_images=2, steps=STEPS)
+    with pytest.raises(ValueError, match="'1' is the name of one class and the index of another, '0'"):
+        run(replace(options, labels="2,1"))
+    run(replace(options, labels='"1",index:1'))
+    assert [(entry["label"], entry["name"]) for entry in manifest(tmp_path / "out")] == [(0, "1"), (1, "0")]
 
 
 @pytest.mark.parametrize(
