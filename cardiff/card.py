@@ -357,7 +357,7 @@ def _metrics(card: Card) -> list[str]:
         return [
             *lines,
             f"Measured once while training, of {card.best['images']:,} images drawn in {card.best['steps']} "
-            f"DPM-Solver++ steps without guidance: {protocol['distance']} {number(distance['value'])} "
+            f"DPM-Solver++ steps without guidance: {escape(protocol['distance'])} {number(distance['value'])} "
             f"({interval(distance, 'fid')}) in the features of {escape(_network_name(protocol))}.",
         ]
     return [*lines, "Not measured."]

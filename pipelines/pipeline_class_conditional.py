@@ -43,7 +43,9 @@ Label = int | str | Mapping[int | str, float]
 Scale = float | Sequence[float] | Callable[[float], float | Sequence[float]]
 """One scale for all images, one for each, or either as a function of log-SNR λ = ln(ᾱ/(1−ᾱ))."""
 DDIM = (DDIMScheduler, DDIMParallelScheduler)
+"""Schedulers whose step goes to t − T // n, whatever timestep comes next."""
 TRIED = "DPM-Solver++, UniPC, DDIM, DDPM or Euler"
+"""Solvers that work on every noise schedule."""
 NOISIEST = -10.2
 """Log-SNR from which solvers that combine the slopes of several points of one step start, whatever lies beyond."""
 RESPACED = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas")
@@ -332,7 +334,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
 
                 # 5. One solver step: x_t -> x_{t-1}.
                 if isinstance(self.scheduler, DDIM):
-                    # It goes to t − T // num_inference_steps, whatever comes next; of a fraction this is exact.
+                    # T // n is the distance to the timestep that comes next if n is this fraction, exactly.
                     following = self.scheduler.timesteps[i + 1] if i + 1 < len(steps) else -1
                     total = self.scheduler.config.num_train_timesteps
                     self.scheduler.num_inference_steps = Fraction(total, int(t - following))

@@ -139,6 +139,13 @@ def test_the_other_kinds(tmp_path):
     assert "reads 96.0% of the clean ones" in card.text and "| -3.2 | 50.0% | 1.500 |" in card.text
 
 
+def test_names_with_dollars_are_no_mathematics(tmp_path):
+    save_pipeline(tiny_pipeline(id2label={0: "Ba$$in", 1: "$x$", 2: "cat"}), tmp_path)
+    text = card_of(tmp_path).text
+    assert "$" not in text.split("## Classes")[1]
+    assert "<td>Ba$$in</td>" in markdown.markdown(text, extensions=["tables"]).replace("&#36;", "$")
+
+
 HOSTILE = ["<script>alert(1)</script>", "a | b\n\n# heading", "```\n[x](http://y) `z`"]
 
 
