@@ -148,6 +148,8 @@ def _protocol(metrics: dict) -> dict:
     """What decides the figures, in short."""
     sampling = metrics.get("sampling") or {}
     kept = {name: sampling[name] for name in ("solver", "steps", "guidance_scale") if sampling.get(name) is not None}
+    if sampling.get("timesteps") is not None:
+        kept["steps"] = len(sampling["timesteps"])  # of another schedule's, which can be fewer than were asked for
     reference = metrics["protocol"]["reference"]["data"]
     return {"images": metrics["images"], "reference_images": reference["images"], **kept, "seeds": metrics["seeds"]}
 
@@ -210,7 +212,8 @@ noised to a timestep
 logits = classifier(images, torch.tensor([0]))
 print(classifier.config.id2label[str(logits.argmax().item())])"""
         after = (
-            "`trust_remote_code` runs one file, `classifier/noisy_classifier.py`, which needs torch and diffusers. A "
+            "This is the `AutoModel` of diffusers, not that of transformers. `trust_remote_code` runs one file, "
+            "`classifier/noisy_classifier.py`, which needs torch and diffusers. A "
             "conditional or unconditional pipeline of the same schedule and classes is guided by "
             "`pipeline(…, classifier=classifier, classifier_scale=1.0)`."
         )
@@ -236,9 +239,10 @@ images[0].save("sample.png")"""
         parts = f'UNet2DModel.from_pretrained({repo}, subfolder="unet")'
         after = (
             "`trust_remote_code` runs one file, `pipeline_class_conditional.py`, which needs torch, numpy and "
-            f"diffusers. The parts are diffusers' own and load without trust: `{parts}` and likewise `DDPMScheduler` "
-            f"from `scheduler`; the last of the class embeddings stands for no label. `python sample.py --model "
-            f"{card.repo_id}` of the project executes nothing of this repository."
+            "diffusers; what `save_pretrained` then writes loads in the same way. The parts are diffusers' own and "
+            f"load without trust: `{parts}` and likewise `DDPMScheduler` from `scheduler`; the last of the class "
+            f"embeddings stands for no label. `python sample.py --model {card.repo_id}` of the project executes "
+            "nothing of this repository."
         )
     lines = ["## Load and sample", "", "```python", example, "```", "", after]
     part = "classifier" if card.kind == "classifier" else "unet"
@@ -285,12 +289,16 @@ def _schedule(card: Card) -> list[str]:
     else:
         lines.append("The folder does not record the schedule's name; its betas are in `scheduler/`.")
     last = f"{log_snr[-1]:.2f}" if log_snr[-1].isfinite() else "−∞ (pure noise)"
+    solvers = ""
+    if card.kind != "classifier":
+        names = ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "DDIMScheduler"]
+        names += ["EulerDiscreteScheduler"] if config.prediction_type != "sample" else []
+        solvers = f" {', '.join(map(code, names))}, made from it by `from_config`, have the same noise levels."
     return [
         *lines,
         "",
         f"Log-SNR falls from {log_snr[0]:.2f} to {last} in {config.num_train_timesteps} steps; the network predicts "
-        f"{code(config.prediction_type)}. It loads as a stock `DDPMScheduler` with its betas, and any scheduler of "
-        "diffusers made by `from_config` has the same noise levels.",
+        f"{code(config.prediction_type)}. It loads as a stock `DDPMScheduler` with its betas.{solvers}",
         "",
         "![Signal and noise, and log-SNR, over the timesteps](schedule.png)",
     ]
@@ -349,7 +357,7 @@ def _metrics(card: Card) -> list[str]:
         return [
             *lines,
             f"Measured once while training, of {card.best['images']:,} images drawn in {card.best['steps']} "
-            f"DPM-Solver++ steps without guidance: {protocol['distance']} {number(distance['value'])} "
+            f"DPM-Solver++ steps without guidance: {escape(protocol['distance'])} {number(distance['value'])} "
             f"({interval(distance, 'fid')}) in the features of {escape(_network_name(protocol))}.",
         ]
     return [*lines, "Not measured."]

@@ -3,7 +3,6 @@
 import copy
 import inspect
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,28 +30,19 @@ MODEL_FILES += ["classifier/config.json", f"classifier/{_WEIGHTS}", RUN_RECORD]
 def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:
     """Write a pipeline so that from_pretrained loads it where this project is not installed.
 
-    A DDPMPipeline needs nothing beyond diffusers. A ClassConditionalPipeline carries its own source file, which
+    A DDPMPipeline needs nothing beyond diffusers. A ClassConditionalPipeline writes its own source file too, which
     `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)` runs.
     """
     pipeline.save_pretrained(folder, safe_serialization=True)
     let_others_read(weights_file(folder))
     for name in ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json"):
         _forget_origin(Path(folder, name))
-    if isinstance(pipeline, ClassConditionalPipeline):
-        source = Path(inspect.getfile(ClassConditionalPipeline))
-        _edit_json(Path(folder, "model_index.json"), _class_name=[source.stem, ClassConditionalPipeline.__name__])
-        shutil.copyfile(source, Path(folder, source.name))
 
 
 def _forget_origin(file: Path) -> None:
     """Remove the folder that a part was once loaded from, which diffusers keeps."""
-    _edit_json(file, _name_or_path=None)
-
-
-def _edit_json(file: Path, **changes) -> None:
-    """Set keys of a JSON file, or remove those that become None."""
-    content = {**json.loads(file.read_text()), **changes}
-    content = {key: value for key, value in content.items() if not (key in changes and value is None)}
+    content = json.loads(file.read_text())
+    content.pop("_name_or_path", None)
     file.write_text(json.dumps(content, indent=2) + "\n")
 
 
@@ -155,10 +145,7 @@ def save_classifier(classifier: NoisyClassifier, scheduler: DDPMScheduler, folde
     let_others_read(classifier_weights_file(folder))
     scheduler.save_pretrained(Path(folder, "scheduler"))
     _forget_origin(Path(folder, "scheduler", "scheduler_config.json"))
-    source = Path(inspect.getfile(NoisyClassifier))
-    found_by = {"AutoModel": f"{source.stem}.{NoisyClassifier.__name__}"}
-    _edit_json(_classifier_config(folder), auto_map=found_by, _name_or_path=None)
-    shutil.copyfile(source, Path(folder, "classifier", source.name))
+    _forget_origin(_classifier_config(folder))
 
 
 def load_classifier(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[NoisyClassifier, DDPMScheduler]:

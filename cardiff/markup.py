@@ -16,7 +16,7 @@ def escape(text: str) -> str:
     """Text that means itself in Markdown, in a table too, and in HTML."""
     text = html.escape(" ".join(text.split()), quote=False)
     text = re.sub(r"([\\`*_{}\[\]()#+!])", r"\\\1", text)
-    return text.replace("|", "&#124;").replace("~", "&#126;")
+    return text.replace("|", "&#124;").replace("~", "&#126;").replace("$", "&#36;")  # $ is mathematics to some
 
 
 def code(text: str) -> str:

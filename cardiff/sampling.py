@@ -21,16 +21,15 @@ from cardiff.analysis.errors import log_snr_of, steps_of
 from cardiff.checkpoints import file_hash
 from cardiff.guidance import Guidance, GuidanceOptions, make_guidance
 from cardiff.hub import find_model, load_pipeline, weights_file
+from cardiff.labels import read_labels
 from cardiff.plots import save_labelled_grid
-from cardiff.processes import this_process
+from cardiff.processes import say_once, this_process
 from cardiff.randomness import image_generator, image_seed
-from pipelines import ClassConditionalPipeline
+from pipelines import ClassConditionalPipeline, NonFiniteImages
 
 _PNG_KEY = "cardiff"
 # Clipping x̂₀ to [-1, 1]: the multistep solvers ignore clip_sample, but thresholding at most at 1 is the same.
 _CLIPPED = {"thresholding": True, "sample_max_value": 1.0}
-# Heun is not among them: on the cosine and sigmoid schedules its first step averages the slopes over σ from 20291 to
-# about 15, and even the exact denoiser of a Gaussian then gives 2.5 times its variance at 25 steps.
 SOLVERS = {
     "ddpm": (diffusers.DDPMScheduler, {}),
     "ddim": (diffusers.DDIMScheduler, {"set_alpha_to_one": True}),
@@ -109,21 +108,28 @@ def draw(
 
     Returns:
         uint8 (B, H, W, C), and for each image how often each network was evaluated.
+
+    Raises:
+        NonFiniteImages: Images came out as NaN or infinity; it has their numbers in the series.
     """
     pipeline.set_progress_bar_config(disable=True)
     drawn, cost = [], []
     for first in range(0, len(indices), batch_size):
         batch = slice(first, first + batch_size)
-        result = pipeline(
-            class_labels=None if labels is None else list(labels[batch]),
-            batch_size=len(indices[batch]),
-            guidance_scale=guidance_scale,
-            num_inference_steps=steps,
-            timesteps=timesteps,
-            generator=[image_generator(seed, int(index)) for index in indices[batch]],
-            output_type="pt",
-            **guidance,
-        )
+        numbers = [int(index) for index in indices[batch]]
+        try:
+            result = pipeline(
+                class_labels=None if labels is None else list(labels[batch]),
+                batch_size=len(numbers),
+                guidance_scale=guidance_scale,
+                num_inference_steps=steps,
+                timesteps=timesteps,
+                generator=[image_generator(seed, number) for number in numbers],
+                output_type="pt",
+                **guidance,
+            )
+        except NonFiniteImages as error:
+            raise NonFiniteImages([numbers[place] for place in error.numbers]) from None
         drawn.append(to_uint8(result.images))
         cost += [dict(zip(result.evaluations, counts)) for counts in zip(*result.evaluations.values())]
         progress(len(result.images))
@@ -162,8 +168,9 @@ class SampleOptions(DrawOptions):
     grid: str | None = None
     """Draw a labelled grid into this PNG file instead: a row a class, a column block a guidance scale."""
     labels: str | list[int] | None = None
-    """Classes by index or name with commas between, taken in turn: 0,3,seven; a mixture of classes is
-    0.5*three+0.5*eight. All classes by default."""
+    """Classes by name or index with commas between, taken in turn: seven,0,3. Double quotes make a name of anything,
+    "a, b"; index:3 is always the index; 0.5*three+0.5*eight is a mixture of classes; @FILE has a label on each line.
+    All classes by default."""
     num_images: int | None = None
     """Number of images (default: 8 for each class and scale); in a grid, for each scale."""
     seed: int = 0
@@ -182,6 +189,11 @@ def run(options: SampleOptions, progress: Callable[[int], object] | None = None)
     """
     plan = make_plan(options, progress)
     state = this_process()
+    if plan.timesteps is not None and len(plan.timesteps) < options.steps:
+        say_once(
+            f"{options.steps} steps of {options.steps_of} fall on {len(plan.timesteps)} timesteps of the model: "
+            "so many steps are taken."
+        )
     return _draw_grid(plan, state) if options.grid is not None else _fill_folder(plan, state)
 
 
@@ -325,7 +337,7 @@ def _draw_batch(plan: Plan, batch: range, identity: dict, output: Path) -> None:
 
 
 def label_name(label: int | dict, names: dict[int, str]) -> str:
-    """What a label is called: the class, or the mixture as it is given on the command line."""
+    """What a label is called: the class, or the mixture."""
     if isinstance(label, dict):
         return "+".join(f"{weight:g}*{names[part]}" for part, weight in label.items())
     return names[label]
@@ -371,41 +383,11 @@ def _labels(pipeline, classifier, text: str | list[int] | None) -> list[int | di
         if text is not None:
             raise ValueError("This model is unconditional: leave --labels out, or give a --classifier.")
         return None
-    names = pipeline.class_names(classifier)
     if text is None:
-        return list(names)
+        return list(pipeline.class_names(classifier))
     if not isinstance(text, str):
         return pipeline.label_ids(text, classifier)
-    if text in names.values() and not _is_index(text):  # a name may contain commas
-        return pipeline.label_ids(text, classifier)
-    labels = []
-    for part in (part.strip() for part in text.split(",")):
-        if part in names.values() or "*" not in part:
-            labels += pipeline.label_ids(int(part) if _is_index(part) else part, classifier)
-        else:
-            labels.append(_mixture(pipeline, classifier, part))
-    return labels
-
-
-def _mixture(pipeline, classifier, text: str) -> dict[int, float]:
-    """{class: weight} of a text such as 0.5*three+0.5*eight."""
-    mixture = {}
-    for part in text.split("+"):
-        weight, star, name = (piece.strip() for piece in part.partition("*"))
-        try:
-            share = float(weight)
-        except ValueError:
-            star = ""
-        if not star:
-            raise ValueError(f"The label {text!r} is not a mixture such as 0.5*three+0.5*eight.")
-        (label,) = pipeline.label_ids(int(name) if _is_index(name) else name, classifier)
-        mixture[label] = mixture.get(label, 0.0) + share
-    pipeline.label_weights([mixture], classifier)  # refuses weights that do not add up
-    return mixture
-
-
-def _is_index(text: str) -> bool:
-    return text.isascii() and text.isdigit()
+    return read_labels(text, pipeline, classifier)
 
 
 def _batches(count: int, options: SampleOptions, state: PartialState) -> list[range]:

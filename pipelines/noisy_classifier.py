@@ -4,7 +4,10 @@ Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis" (arXiv 2105
 a UNet with attention pooling. This file needs only torch and diffusers, so that a published checkpoint can carry it.
 """
 
+import inspect
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -72,6 +75,16 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
     Raises:
         ValueError: Blocks that do not fit together, or names that are not one per class.
     """
+
+    _auto_class = "AutoModel"  # diffusers then notes in config.json which class of which file this is
+
+    def to_json_file(self, json_file_path) -> None:
+        """Write config.json, and beside it this file, by which diffusers' AutoModel finds the class elsewhere."""
+        super().to_json_file(json_file_path)
+        source = Path(inspect.getfile(type(self)))
+        target = Path(json_file_path).with_name(source.name)
+        if not (target.exists() and target.samefile(source)):
+            shutil.copyfile(source, target)
 
     @classmethod
     def extract_init_dict(cls, config_dict: dict, **kwargs) -> tuple[dict, dict, dict]:

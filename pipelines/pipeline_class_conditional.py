@@ -1,4 +1,4 @@
-"""Class-conditional sampling with every kind of guidance, for any diffusers scheduler.
+"""Class-conditional sampling with every kind of guidance, for diffusers' schedulers with the noise levels of training.
 
 At x_t = a·x₀ + σ·ε, a = √ᾱ_t and σ = √(1−ᾱ_t), a prediction with the label and one without it are combined:
 
@@ -16,13 +16,25 @@ This file needs only torch, numpy and diffusers, so that a published checkpoint 
 import contextlib
 import difflib
 import inspect
+import json
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DiffusionPipeline, ImagePipelineOutput, UNet2DModel
+from diffusers import (
+    DDIMParallelScheduler,
+    DDIMScheduler,
+    DDPMScheduler,
+    DiffusionPipeline,
+    ImagePipelineOutput,
+    PNDMScheduler,
+    UNet2DModel,
+)
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 
@@ -30,6 +42,30 @@ Label = int | str | Mapping[int | str, float]
 """A class by index or name, or a mixture of classes: {"three": 0.5, "eight": 0.5}."""
 Scale = float | Sequence[float] | Callable[[float], float | Sequence[float]]
 """One scale for all images, one for each, or either as a function of log-SNR λ = ln(ᾱ/(1−ᾱ))."""
+DDIM = (DDIMScheduler, DDIMParallelScheduler)
+"""Schedulers whose step goes to t − T // n, whatever timestep comes next."""
+TRIED = "DPM-Solver++, UniPC, DDIM, DDPM or Euler"
+"""Solvers that work on every noise schedule."""
+NOISIEST = -10.2
+"""Log-SNR from which solvers that combine the slopes of several points of one step start, whatever lies beyond."""
+RESPACED = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas")
+"""Options by which a scheduler chooses noise levels by itself, and cannot be given timesteps."""
+
+
+class NonFiniteImages(ValueError):
+    """Images that came out as NaN or infinity.
+
+    Args:
+        numbers: Which ones.
+    """
+
+    def __init__(self, numbers: Sequence[int]):
+        self.numbers = list(numbers)
+        shown = ", ".join(map(str, self.numbers[:8])) + (f", … {len(numbers)} in all" if len(numbers) > 8 else "")
+        super().__init__(
+            f"These images are NaN or infinite after the last step: {shown}. Try a smaller guidance_scale or "
+            "classifier_scale, dynamic_thresholding or another scheduler; without guidance, the weights are damaged."
+        )
 
 
 @dataclass
@@ -63,14 +99,20 @@ class ClassConditionalPipeline(DiffusionPipeline):
     Args:
         unet: Denoiser. With N classes its `num_class_embeds` is N + 1 and the last index is the null class, which
             stands for "no label". A UNet without class embeddings is sampled unconditionally.
-        scheduler: Any diffusers scheduler; it brings the solver and the noise levels.
-        id2label: Class names by index, N of them. Left out, classes are called "0", "1", ….
+        scheduler: Brings the solver and the noise levels that the UNet was trained on: a diffusers scheduler with
+            `alphas_cumprod`.
+        id2label: Class names by index, N of them, in any order. Left out, classes are called "0", "1", ….
     """
 
     model_cpu_offload_seq = "unet"
     _callback_tensor_inputs = ["latents", "model_output"]
 
-    def __init__(self, unet: UNet2DModel, scheduler: SchedulerMixin, id2label: dict[int, str] | None = None):
+    def __init__(
+        self,
+        unet: UNet2DModel,
+        scheduler: SchedulerMixin,
+        id2label: dict[int, str] | dict[str, str] | None = None,  # JSON's keys are strings, and in the order of text
+    ):
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
         num_classes = (unet.config.num_class_embeds or 1) - 1
@@ -80,8 +122,32 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 f"id2label names the classes {sorted(names)}, but the UNet has the classes 0 to {num_classes - 1}; "
                 "give every class one name."
             )
-        self.register_to_config(id2label={str(i): names[i] for i in range(num_classes)})  # JSON keys are strings
-        self.id2label = names
+        self.id2label = {i: names[i] for i in range(num_classes)}
+        self.register_to_config(id2label={str(i): name for i, name in self.id2label.items()})
+
+    @property
+    def components(self) -> dict:
+        """What a pipeline of the same model is made of: `ClassConditionalPipeline(**pipeline.components)`."""
+        return {**super().components, "id2label": self.id2label}
+
+    @property
+    def parameters(self) -> dict:
+        """None beyond the components, so that `(**pipeline.components, **pipeline.parameters)` names none twice."""
+        return {}
+
+    def to_json_file(self, json_file_path) -> None:
+        """Write model_index.json, and beside it the source file of this class, by which diffusers finds it elsewhere.
+
+        All of diffusers' ways of saving and pushing come here. They alone would write the bare name of a class that
+        diffusers does not have.
+        """
+        source = Path(inspect.getfile(type(self)))
+        index = {**json.loads(self.to_json_string()), "_class_name": [source.stem, type(self).__name__]}
+        index["id2label"] = {str(i): name for i, name in self.id2label.items()}
+        Path(json_file_path).write_text(json.dumps(index, indent=2) + "\n")
+        target = Path(json_file_path).with_name(source.name)
+        if not (target.exists() and target.samefile(source)):
+            shutil.copyfile(source, target)
 
     @property
     def null_class(self) -> int:
@@ -142,6 +208,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
         callback_on_step_end: Callable[[DiffusionPipeline, int, int, dict], dict] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         *,
+        num_images_per_label: int = 1,
+        latents: torch.Tensor | None = None,
         guidance_interval: tuple[float, float] | None = None,
         guidance_interval_sigma: tuple[float, float] | None = None,
         guidance_rescale: float = 0.0,
@@ -151,16 +219,17 @@ class ClassConditionalPipeline(DiffusionPipeline):
         classifier: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
         classifier_scale: Scale = 1.0,
     ) -> ClassConditionalOutput | tuple:
-        """Draw one image per class label.
+        """Draw images of class labels.
 
         Args:
-            class_labels: Indices or names, B of them; {label: weight, …} mixes the embeddings of classes by weights
-                that add up to 1. None draws `batch_size` images without a label.
+            class_labels: Indices or names; {label: weight, …} mixes the embeddings of classes by weights that add up
+                to 1. B images are drawn, `num_images_per_label` of each. None draws `batch_size` images without a
+                label.
             guidance_scale: w in weak + w·(strong − weak) (2207.12598, eq. 6, whose w is one less): strong is the
                 prediction with the label, weak the one without. 1 is the plain conditional model and 0 the
                 unconditional one, at one UNet evaluation a step; any other value takes two, in one batched pass.
                 Without labels it changes nothing, unless there is a guidance_unet.
-            num_inference_steps: Number of solver steps.
+            num_inference_steps: Number n of solver steps, 1 to T. See `set_timesteps`.
             timesteps: The noise levels to step through instead, falling, for schedulers whose `set_timesteps` takes
                 them.
             batch_size: Number of images when there are no labels.
@@ -170,6 +239,9 @@ class ClassConditionalPipeline(DiffusionPipeline):
             callback_on_step_end: Called as (pipeline, step, timestep, tensors) after each step; may return
                 {"latents": …} to replace x_t.
             callback_on_step_end_tensor_inputs: Which of "latents" and "model_output" the callback is given.
+            num_images_per_label: Images of each label, one after another.
+            latents: Noise of unit variance to start from, (B, C, H, W), instead of what `generator` would draw. It is
+                multiplied by the scheduler's `init_noise_sigma`.
             guidance_interval: Guide only at log-SNR low ≤ λ < high (2404.07724, eq. 6); elsewhere the plain
                 conditional model takes its one evaluation.
             guidance_interval_sigma: The same interval as low < σ/a ≤ high.
@@ -189,8 +261,9 @@ class ClassConditionalPipeline(DiffusionPipeline):
             classifier_scale: s.
 
         Raises:
-            ValueError: Unknown label, kinds of guidance that do not go together, or a number of steps that the
-                scheduler cannot space correctly.
+            ValueError: Unknown label, kinds of guidance that do not go together, latents of another shape, or steps
+                that the scheduler cannot take correctly.
+            NonFiniteImages: Images came out as NaN or infinity.
         """
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f"output_type {output_type!r} is unknown: use 'pil', 'np' or 'pt'.")
@@ -201,7 +274,12 @@ class ClassConditionalPipeline(DiffusionPipeline):
         kinds |= {"dynamic_thresholding": dynamic_thresholding, "cfg_plus_plus": cfg_plus_plus}
         kinds |= {"guidance_interval": guidance_interval, "guidance_interval_sigma": guidance_interval_sigma}
         self.check(class_labels, **kinds)
-        shares = None if class_labels is None else self.label_weights(class_labels, classifier)  # (B, N)
+        shares = None if class_labels is None else self.label_weights(class_labels, classifier)
+        if num_images_per_label < 1 or (shares is None and num_images_per_label != 1):
+            what = "needs class_labels: give batch_size" if shares is None else "must be 1 or more"
+            raise ValueError(f"num_images_per_label is {num_images_per_label}, but {what}.")
+        if shares is not None:
+            shares = shares.repeat(num_images_per_label, axis=0)  # (B, N)
         count = batch_size if shares is None else len(shares)
         device = self._execution_device
 
@@ -211,17 +289,17 @@ class ClassConditionalPipeline(DiffusionPipeline):
         shape = (count, self.unet.config.in_channels, *size)
         if isinstance(generator, list) and len(generator) != count:
             raise ValueError(f"{len(generator)} generators for {count} images: give one, or one per image.")
+        if latents is not None and tuple(latents.shape) != shape:
+            raise ValueError(f"latents has the shape {tuple(latents.shape)}, but must have {shape}.")
         dtype = torch.promote_types(self.unet.dtype, torch.float32)
         self.set_timesteps(num_inference_steps, timesteps)
-        latents = (
-            randn_tensor(shape, generator=generator, device=device, dtype=dtype) * self.scheduler.init_noise_sigma
-        )
+        if latents is None:
+            latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
+        latents = latents.to(device, dtype) * self.scheduler.init_noise_sigma
         step_kwargs = self._step_kwargs(generator)
 
         # 2. What each step will evaluate, known before the first.
-        functions = callable(guidance_scale) or callable(classifier_scale)
-        needed = functions or any((guidance_interval, guidance_interval_sigma, dynamic_thresholding, cfg_plus_plus))
-        levels = self.log_snr_of_steps(needed or classifier is not None)  # (steps,)
+        levels = self.log_snr_of_steps()  # (steps,)
         inside = _inside(guidance_interval, guidance_interval_sigma, levels)
         scales = _scales("guidance_scale", guidance_scale, levels, count)  # (steps, B)
         classifier_scales = _scales("classifier_scale", classifier_scale if classifier else 0.0, levels, count)
@@ -255,6 +333,11 @@ class ClassConditionalPipeline(DiffusionPipeline):
                     solver_input = latents + moved
 
                 # 5. One solver step: x_t -> x_{t-1}.
+                if isinstance(self.scheduler, DDIM):
+                    # T // n is the distance to the timestep that comes next if n is this fraction, exactly.
+                    following = self.scheduler.timesteps[i + 1] if i + 1 < len(steps) else -1
+                    total = self.scheduler.config.num_train_timesteps
+                    self.scheduler.num_inference_steps = Fraction(total, int(t - following))
                 result = self.scheduler.step(model_output, t, solver_input, **step_kwargs)
                 latents = result.prev_sample
                 if isinstance(self.scheduler, DDPMScheduler):
@@ -270,6 +353,9 @@ class ClassConditionalPipeline(DiffusionPipeline):
                     latents = (callback_on_step_end(self, i, t, tensors) or {}).get("latents", latents)
 
         # 6. From [-1, 1] to pictures.
+        finite = latents.flatten(1).isfinite().all(1)
+        if not finite.all():
+            raise NonFiniteImages((~finite).nonzero().flatten().tolist())
         images = (latents / 2 + 0.5).clamp(0, 1)
         if output_type != "pt":
             images = images.cpu().permute(0, 2, 3, 1).float().numpy()  # (B, H, W, C)
@@ -278,51 +364,81 @@ class ClassConditionalPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         return ClassConditionalOutput(images=images, evaluations=evaluations) if return_dict else (images,)
 
-    def set_timesteps(
-        self,
-        num_inference_steps: int,
-        timesteps: Sequence[int] | None = None,
-    ) -> None:
+    def set_timesteps(self, num_inference_steps: int, timesteps: Sequence[int] | None = None) -> None:
         """Set the scheduler's timesteps, kept on the CPU: the steps look noise levels up by them, which would make
         every step wait for the device.
 
+        They are diffusers' own wherever these are n different ones. Where they are not, n are spread evenly below the
+        first of them: trailing spacing rounds to one more for some n, and that of DPM-Solver++ with
+        `lambda_min_clipped` has too few or too many for most. Solvers that combine slopes within a step, such as Heun,
+        start at log-SNR −10.2.
+
+        Args:
+            num_inference_steps: n.
+            timesteps: Falling ones to take instead; n is not read then.
+
         Raises:
-            ValueError: A number of steps for which diffusers' spacing is wrong, or timesteps that the scheduler
-                cannot step through.
+            ValueError: A scheduler without the noise levels of training, a number of steps that it cannot take, or
+                timesteps that it cannot step through.
         """
-        config = self.scheduler.config
+        scheduler, total = self.scheduler, self.scheduler.config.num_train_timesteps
+        name = type(scheduler).__name__
+        if not hasattr(scheduler, "alphas_cumprod"):
+            raise ValueError(
+                f"{name} has no alphas_cumprod, and so not the noise levels that the network was trained on: use "
+                f"{TRIED}."
+            )
+        takes_timesteps = isinstance(scheduler, DDIM) or (
+            "timesteps" in inspect.signature(scheduler.set_timesteps).parameters
+            and not any(scheduler.config.get(option) for option in RESPACED)
+        )
         if timesteps is not None:
-            if "timesteps" not in inspect.signature(self.scheduler.set_timesteps).parameters:
+            if not takes_timesteps:
                 raise ValueError(
-                    f"{type(self.scheduler).__name__} cannot step through given timesteps: "
-                    "use DDPM, DPM-Solver++ or Euler, or leave them out."
+                    f"{name} cannot step through given timesteps: use DDPM, DDIM, DPM-Solver++ or Euler, or leave "
+                    "them out."
                 )
             timesteps = [int(t) for t in timesteps]
-            falling = all(a > b for a, b in zip(timesteps, timesteps[1:]))
-            if not (timesteps and falling and timesteps[0] < config.num_train_timesteps and timesteps[-1] >= 0):
+            if not (timesteps and _are_falling(timesteps, total)):
+                raise ValueError(f"timesteps must fall strictly within 0 to {total - 1}, not {timesteps}.")
+        else:
+            if not 1 <= num_inference_steps <= total:
+                raise ValueError(f"num_inference_steps={num_inference_steps}, but must lie between 1 and {total}.")
+            scheduler.set_timesteps(num_inference_steps)
+            timesteps = self._mended_timesteps(num_inference_steps, takes_timesteps)
+        if timesteps is not None and isinstance(scheduler, DDIM):
+            scheduler.set_timesteps(len(timesteps))
+            scheduler.timesteps = torch.tensor(timesteps)
+        elif timesteps is not None:
+            scheduler.set_timesteps(timesteps=timesteps)
+
+    def _mended_timesteps(self, n: int, takes_timesteps: bool) -> list[int] | None:
+        """n timesteps to give the scheduler in the place of those that it has set, or None if these stand."""
+        scheduler, total = self.scheduler, self.scheduler.config.num_train_timesteps
+        name, own = type(scheduler).__name__, scheduler.timesteps.tolist()
+        if scheduler.order > 1 or (isinstance(scheduler, PNDMScheduler) and not scheduler.config.skip_prk_steps):
+            usable = int((torch.logit(scheduler.alphas_cumprod.double()) >= NOISIEST).sum())  # the timesteps below it
+            if own[0] >= usable and takes_timesteps:
+                if n > usable:
+                    raise ValueError(f"num_inference_steps={n}: {name} takes at most {usable} on this noise schedule.")
+                return _evenly(usable, n)
+            if own[0] >= usable and scheduler.config.prediction_type == "epsilon":
                 raise ValueError(
-                    f"timesteps must fall strictly within 0 to {config.num_train_timesteps - 1}, not {timesteps}."
+                    f"{name} combines predictions of ε at noise levels that are too far apart where this noise "
+                    f"schedule starts: use {TRIED}."
                 )
-            self.scheduler.set_timesteps(timesteps=timesteps)
-            return
-        spacing = config.get("timestep_spacing", "leading")
-        n, total = num_inference_steps, config.num_train_timesteps
-        if not 1 <= n <= total:
-            raise ValueError(f"num_inference_steps={n}, but must lie between 1 and {total}.")
-        if isinstance(self.scheduler, DDIMScheduler):
-            # DDIMScheduler.step takes t − T // n for the next timestep, whatever the spacing says.
-            if spacing == "trailing" and total % n:
-                raise ValueError(f"num_inference_steps={n}: DDIM with trailing spacing needs a divisor of {total}.")
-            if spacing == "linspace" and n != total:
-                raise ValueError(f"DDIM does not step by linspace spacing: use trailing, or all {total} steps.")
-        self.scheduler.set_timesteps(n)
-        if (self.scheduler.timesteps < 0).any():
-            # np.arange(T, 0, −T/n) rounds to one step too many for some n, and that step would leave the schedule.
-            fewer = next(k for k in range(n, 0, -1) if len(np.arange(total, 0, -total / k)) == k)
-            raise ValueError(
-                f"num_inference_steps={n}: the scheduler's {spacing} spacing runs past the last timestep for this "
-                f"number; use {fewer}."
-            )
+        elif len(own) == n and _are_falling(own, total):
+            return None
+        elif takes_timesteps:
+            first = round(own[0]) + 1
+            return _evenly(first if n <= first <= total else total, n)
+        if min(own) >= 0:
+            return None  # repeated or not whole: the scheduler's way
+        if len(own) == n + 1 and len(getattr(scheduler, "sigmas", ())) == n + 2:
+            scheduler.timesteps, scheduler.num_inference_steps = scheduler.timesteps[:n], n
+            scheduler.sigmas = torch.cat([scheduler.sigmas[:n], scheduler.sigmas[-1:]])
+            return None
+        raise ValueError(f"num_inference_steps={n}: {name} runs past the last timestep; use {TRIED}.")
 
     def _step_kwargs(self, generator):
         """What this scheduler's step takes besides the usual."""
@@ -406,15 +522,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
             if problem:
                 raise ValueError(f"CFG++ {problem}: leave one of the two out.")
 
-    def log_snr_of_steps(self, needed: bool = True) -> np.ndarray:
-        """ln(ᾱ/(1−ᾱ)) at the scheduler's timesteps, (steps,); NaN where it is not needed and there is no ᾱ."""
-        if not hasattr(self.scheduler, "alphas_cumprod"):
-            if needed:
-                raise ValueError(
-                    f"{type(self.scheduler).__name__} has no alphas_cumprod: this kind of guidance needs a scheduler "
-                    "that has."
-                )
-            return np.full(len(self.scheduler.timesteps), math.nan)
+    def log_snr_of_steps(self) -> np.ndarray:
+        """ln(ᾱ/(1−ᾱ)) at the scheduler's timesteps, (steps,)."""
         signal = np.array([self._a_sigma(t)[0] ** 2 for t in self.scheduler.timesteps])
         with np.errstate(divide="ignore"):
             return np.log(signal) - np.log1p(-signal)
@@ -574,6 +683,16 @@ class ClassConditionalPipeline(DiffusionPipeline):
         return variance**2 if self.scheduler.config.variance_type == "fixed_small_log" else variance
 
 
+def _are_falling(timesteps: Sequence[float], total: int) -> bool:
+    """Whether timesteps fall strictly and lie within 0 to T − 1."""
+    return timesteps[0] < total and timesteps[-1] >= 0 and all(a > b for a, b in zip(timesteps, timesteps[1:]))
+
+
+def _evenly(first: int, n: int) -> list[int]:
+    """n of the timesteps below `first`, falling from the uppermost, as trailing spacing places them (2305.08891)."""
+    return (np.round(np.linspace(first, 0, n, endpoint=False)).astype(int) - 1).tolist()
+
+
 def _as_list(class_labels) -> list:
     if isinstance(class_labels, torch.Tensor):
         return class_labels.reshape(-1).tolist()
@@ -608,11 +727,11 @@ def _some(names: Mapping[int, str], limit: int = 12) -> str:
 
 
 def _names_of(classifier, default=None) -> dict[int, str]:
-    """Class names of a classifier, by its attribute `id2label` or that of its config."""
+    """Class names of a classifier in the order of their indices, by its attribute `id2label` or that of its config."""
     names = getattr(classifier, "id2label", None) or getattr(getattr(classifier, "config", None), "id2label", default)
     if names is None:
         raise ValueError("The classifier must say which classes it knows: give it an attribute id2label.")
-    return {int(i): str(name) for i, name in names.items()}
+    return dict(sorted((int(i), str(name)) for i, name in names.items()))
 
 
 def _rows_of_classes(shares: np.ndarray | None) -> tuple[np.ndarray | None, np.ndarray]:

@@ -100,6 +100,17 @@ def test_what_a_person_reads(folder):
     assert "someone" not in text
 
 
+def test_the_table_of_twelve_classes(tmp_path):
+    """In the order of the indices, whatever that of the files is."""
+    names = {i: f"class {i}" for i in range(12)}
+    save_pipeline(tiny_pipeline(id2label=names), tmp_path / "model")
+    save_classifier(tiny_classifier(num_classes=12, id2label=names), CosineScheduler().to_stock(), tmp_path / "reader")
+    for folder in (tmp_path / "model", tmp_path / "reader"):
+        write_record(folder, {**RUN, "class_counts": list(range(100, 112))})
+        rows = [f"| {i} | class {i} | {100 + i} |" for i in range(12)]
+        assert "\n".join(rows) in card_of(folder).text
+
+
 def test_what_is_not_known_is_said_to_be_unknown(folder):
     text = card_of(folder).text
     for said in ("does not record what the model was trained on", "not stated", "Not measured.", "Nobody looked for"):
@@ -118,6 +129,7 @@ def test_the_other_kinds(tmp_path):
     card = card_of(tmp_path / "unconditional")
     assert "DDPMPipeline.from_pretrained" in card.text and "trust_remote_code=True" not in card.text
     assert "## Classes" not in card.text and "class-conditional" not in card.data.tags
+    assert "`DDIMScheduler`, `EulerDiscreteScheduler`, made from it by `from_config`" in card.text
     save_classifier(tiny_classifier(), CosineScheduler().to_stock(), tmp_path / "classifier")
     levels = [{"timestep": 9, "log_snr": -3.25, "accuracy": 0.5, "cross_entropy": 1.5}]
     report = {"chance": 0.1, "clean": {"accuracy": 0.96, "images": 180}, "levels": levels}
@@ -125,6 +137,13 @@ def test_the_other_kinds(tmp_path):
     card = card_of(tmp_path / "classifier")
     assert card.data.pipeline_tag == "image-classification" and "AutoModel.from_pretrained" in card.text
     assert "reads 96.0% of the clean ones" in card.text and "| -3.2 | 50.0% | 1.500 |" in card.text
+
+
+def test_names_with_dollars_are_no_mathematics(tmp_path):
+    save_pipeline(tiny_pipeline(id2label={0: "Ba$$in", 1: "$x$", 2: "cat"}), tmp_path)
+    text = card_of(tmp_path).text
+    assert "$" not in text.split("## Classes")[1]
+    assert "<td>Ba$$in</td>" in markdown.markdown(text, extensions=["tables"]).replace("&#36;", "$")
 
 
 HOSTILE = ["<script>alert(1)</script>", "a | b\n\n# heading", "```\n[x](http://y) `z`"]

@@ -10,6 +10,7 @@ import torch
 from diffusers import DDPMPipeline, UNet2DModel
 from safetensors.torch import load_file, save_file
 
+from cardiff.evaluation.samples import ModelFacts
 from cardiff.hub import (
     VARIANTS,
     export_model,
@@ -24,6 +25,7 @@ from pipelines import ClassConditionalPipeline, NoisyClassifier
 from schedulers import CosineScheduler, LinearScheduler, SigmoidScheduler
 from tests.tiny_classifier import tiny_classifier
 from tests.tiny_models import NAMES, tiny_pipeline, tiny_unet
+from tests.without_project import run_without_project
 
 ARGUMENTS = {"class_labels": [{"bee": 0.5, "ant": 0.5}, "cat, black"], "guidance_scale": 2.0}
 ARGUMENTS |= {"guidance_interval": (-5.0, 5.0), "guidance_rescale": 0.5, "dynamic_thresholding": 0.9}
@@ -53,6 +55,81 @@ def test_save_load_same_images(schedule, tmp_path):
     # Weights mapped from a file lie at other addresses than drawn ones, which costs the last bit.
     np.testing.assert_allclose(images_of(loaded), images_of(pipeline), rtol=0, atol=1e-5)
     np.testing.assert_array_equal(images_of(loaded), images_of(load_pipeline(tmp_path)))
+
+
+@pytest.mark.parametrize("count", [12, 196])
+def test_a_file_in_any_order_gives_names_in_the_order_of_their_indices(count, tmp_path):
+    """JSON written with sorted keys has 10 before 2."""
+    names = {i: f"class {i}" for i in range(count)}
+    save_pipeline(tiny_pipeline(id2label=names), tmp_path)
+    for order in (sorted(range(count), key=str), np.random.default_rng(count).permutation(count).tolist()):
+        rewrite_index(tmp_path, id2label={str(i): names[i] for i in order})
+        assert list(load_pipeline(tmp_path).id2label.items()) == list(names.items())
+        assert ModelFacts(tmp_path).class_names == list(names.values())
+
+
+RESAVED = """
+import logging, numpy as np, torch, diffusers
+from diffusers import AutoModel, DiffusionPipeline
+warnings = []
+handler = logging.Handler()
+handler.emit = lambda record: warnings.append(record.getMessage())
+diffusers.utils.logging.add_handler(handler)
+
+def images_of(pipeline):
+    pipeline.set_progress_bar_config(disable=True)
+    generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+    return pipeline(["class 10", 2], num_inference_steps=3, generator=generators, output_type="np").images
+
+names = {i: f"class {i}" for i in range(12)}
+pipeline = DiffusionPipeline.from_pretrained("model", trust_remote_code=True)
+pipeline.save_pretrained("again")
+again = DiffusionPipeline.from_pretrained("again", trust_remote_code=True)
+again.save_pretrained("again")  # into the folder that it came from
+third = DiffusionPipeline.from_pretrained("again", trust_remote_code=True)
+assert not warnings, warnings
+copies = [type(third)(**third.components), type(third)(**third.components, **third.parameters)]
+copies += [type(third).from_pipe(third), type(third).from_pretrained("again", trust_remote_code=True)]
+for each in (pipeline, again, third, *copies):
+    assert list(each.id2label.items()) == list(names.items())
+    np.testing.assert_array_equal(images_of(each), images_of(again))
+np.save("images.npy", images_of(third))
+
+where = {"subfolder": "classifier", "trust_remote_code": True}
+classifier = AutoModel.from_pretrained("reader", **where)
+classifier.save_pretrained("reader again/classifier")
+again = AutoModel.from_pretrained("reader again", **where)
+x = torch.randn(2, 1, 8, 8)
+torch.testing.assert_close(again(x, 5), classifier(x, 5), rtol=0, atol=0)
+assert list(again.id2label.items()) == list(names.items())
+"""
+
+
+def test_what_others_load_they_can_save_and_load_again(tmp_path):
+    """Without this project, with the names of the classes and without a warning; and the project reads it too."""
+    names = {i: f"class {i}" for i in range(12)}
+    save_pipeline(tiny_pipeline(id2label=names), tmp_path / "model")
+    save_classifier(tiny_classifier(num_classes=12, id2label=names), NOISE, tmp_path / "reader")
+    run_without_project(RESAVED, tmp_path)
+    pipeline = load_pipeline(tmp_path / "again")
+    pipeline.set_progress_bar_config(disable=True)
+    generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+    images = pipeline(["class 10", 2], num_inference_steps=3, generator=generators, output_type="np").images
+    np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), images)
+
+
+def test_the_projects_own_class_saves_the_same(folder, tmp_path):
+    pipeline = load_pipeline(folder)
+    pipeline.save_pretrained(tmp_path / "again")
+    contents = [
+        {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        for root in (folder, tmp_path / "again")
+    ]
+    assert contents[0].keys() == contents[1].keys()
+    assert contents[0]["model_index.json"] == contents[1]["model_index.json"]
+    again = ClassConditionalPipeline.from_pretrained(tmp_path / "again", trust_remote_code=True)
+    np.testing.assert_array_equal(images_of(again), images_of(pipeline))
+    assert ClassConditionalPipeline(**pipeline.components).id2label == NAMES
 
 
 def test_saved_files(folder):

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from pathlib import Path
 
 import huggingface_hub
 import numpy as np
@@ -20,6 +21,7 @@ from cardiff.hub import find_model, load_classifier, load_pipeline, save_classif
 from cardiff.publishing import BackgroundPublisher, PublishOptions, publish
 from cardiff.record import write_record
 from cardiff.sampling import SOLVERS, make_solver
+from pipelines import pipeline_class_conditional
 from schedulers import CosineScheduler
 from tests.hub_server import HubServer
 from tests.tiny_classifier import tiny_classifier
@@ -355,6 +357,18 @@ assert os.path.getsize("sample.png") > 50
     logits = classifier(x, torch.tensor([0, 400, 900, 999])).detach().numpy()
     for name in ("user-classifier", "classifier"):
         np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npy"), logits)
+
+
+def test_diffusers_own_push(hub, folder):
+    """What it uploads, without this project, names our class and has its file, so that it loads from there."""
+    code = "from diffusers import DiffusionPipeline\n"
+    code += f"pipeline = DiffusionPipeline.from_pretrained({str(folder)!r}, trust_remote_code=True)\n"
+    run_without_project(code + 'pipeline.push_to_hub("user/own")', folder.parent)
+    files = hub.repositories["user/own"].files()
+    assert json.loads(files["model_index.json"])["_class_name"][0] == "pipeline_class_conditional"
+    assert files["pipeline_class_conditional.py"] == Path(pipeline_class_conditional.__file__).read_bytes()
+    expected = images_of(load_pipeline(folder), **ARGUMENTS)
+    np.testing.assert_array_equal(images_of(load_pipeline(find_model("user/own")), **ARGUMENTS), expected)
 
 
 def test_load_save_push_again(hub, folder, tmp_path):

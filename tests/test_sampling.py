@@ -74,13 +74,20 @@ def test_labels_are_taken_in_turn(text, labels, options):
     assert [(entry["label"], entry["name"]) for entry in manifest(folder)] == [(i, names[i]) for i in labels]
 
 
-def test_numbers_are_indices_even_if_a_class_is_called_so(tmp_path):
-    """As `label_ids` reads 1 and "1" apart; "1" alone must not mean something else than in "1,0"."""
+def test_all_of_twelve_classes_in_the_order_of_their_indices(tmp_path):
+    save_pipeline(tiny_pipeline(id2label={i: f"class {i}" for i in range(12)}), tmp_path / "model")
+    run(SampleOptions(str(tmp_path / "model"), output=str(tmp_path / "out"), num_images=12, steps=1))
+    found = [(entry["label"], entry["name"]) for entry in manifest(tmp_path / "out")]
+    assert found == [(i, f"class {i}") for i in range(12)]
+
+
+def test_a_label_of_two_readings_is_refused(tmp_path):
     save_pipeline(tiny_pipeline(id2label={0: "1", 1: "0", 2: "2"}), tmp_path / "model")
-    for text, labels in (("1,0", [1, 0]), ("1", [1, 1])):
-        output = str(tmp_path / text)
-        run(SampleOptions(str(tmp_path / "model"), output=output, labels=text, num_images=2, steps=STEPS))
-        assert [entry["label"] for entry in manifest(tmp_path / text)] == labels
+    options = SampleOptions(str(tmp_path / "model"), output=str(tmp_path / "out"), num_images=2, steps=STEPS)
+    with pytest.raises(ValueError, match="'1' is the name of one class and the index of another, '0'"):
+        run(replace(options, labels="2,1"))
+    run(replace(options, labels='"1",index:1'))
+    assert [(entry["label"], entry["name"]) for entry in manifest(tmp_path / "out")] == [(0, "1"), (1, "0")]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +105,7 @@ def test_numbers_are_indices_even_if_a_class_is_called_so(tmp_path):
         ({"labels": "0.5*ant+0.5*dog"}, "Class label 'dog' is not a class of this model"),
         ({"guidance_scale": "nan"}, "--guidance_scale is 'nan'"),
         ({"solver": "dmp"}, "There is no solver 'dmp'"),
-        ({"solver": "ddim", "steps": 30}, "num_inference_steps=30: DDIM with trailing spacing needs a divisor"),
+        ({"steps": 1001}, "num_inference_steps=1001, but must lie between 1 and 1000"),
         ({"num_images": 0}, "--num_images is 0, but must be 1 or more"),
         ({"steps": -1}, "--steps is -1, but must be 1 or more"),
         ({"batch_size": 0}, "--batch_size is 0, but must be 1 or more"),
@@ -116,9 +123,9 @@ def test_refused_options(changes, sentence, options):
 
 def test_refused_options_leave_no_folder(options, tmp_path):
     """A folder that was claimed for nothing would stand in the way of the corrected command."""
-    with pytest.raises(ValueError, match="30"):
-        run(replace(options, solver="ddim", steps=30))
-    run(replace(options, solver="ddim", steps=20))
+    with pytest.raises(ValueError, match="1001"):
+        run(replace(options, steps=1001))
+    run(options)
 
 
 def test_options_from_the_command_line_and_a_file(tmp_path):
@@ -272,6 +279,33 @@ def test_an_unconditional_model(unconditional, tmp_path):
         run(replace(options, labels="0"))
 
 
+# Images that are not finite
+
+
+@pytest.fixture(scope="module")
+def unclipped(tmp_path_factory):
+    """A model of which guidance without measure overflows."""
+    folder = tmp_path_factory.mktemp("sampling") / "unclipped"
+    save_pipeline(tiny_pipeline(CosineScheduler(prediction_type="v_prediction", clip_sample=False).to_stock()), folder)
+    return folder
+
+
+def test_images_that_are_not_finite_are_refused_by_number(unclipped, tmp_path):
+    """Images of batches before stay, and no black ones are added."""
+    options = SampleOptions(str(unclipped), output=str(tmp_path / "out"), labels="ant", num_images=6, steps=STEPS)
+    with pytest.raises(ValueError, match=r"after the last step: 3\. Try a smaller guidance_scale"):
+        run(replace(options, guidance_scale="1,1,1,1e38,1,1e38", batch_size=2))
+    assert [path.name for path in sorted((tmp_path / "out").glob("*.png"))] == ["000000.png", "000001.png"]
+    assert not (tmp_path / "out" / "manifest.jsonl").exists()
+
+
+def test_a_grid_of_images_that_are_not_finite_is_refused(unclipped, tmp_path):
+    options = SampleOptions(str(unclipped), grid=str(tmp_path / "grid.png"), num_images=3, steps=STEPS)
+    with pytest.raises(ValueError, match=r"NaN or infinite after the last step: 0, 1, 2\."):
+        run(replace(options, guidance_scale="1,1e38"))
+    assert not (tmp_path / "grid.png").exists()
+
+
 # Grids
 
 
@@ -338,12 +372,27 @@ def test_the_steps_of_another_schedule(model, options):
     assert (draw_images(pipeline, [0, 1], **settings) != same).any()
 
 
+def test_fewer_steps_than_asked_for_are_said(options, capsys):
+    """Two noise levels of the other schedule can have the same nearest timestep."""
+    folder = run(replace(options, steps=20, steps_of="exponential", num_images=1))
+    entry = manifest(folder)[0]
+    assert (entry["steps"], len(entry["timesteps"]), entry["evaluations"]["unet"]) == (20, 19, 19)
+    assert "20 steps of exponential fall on 19 timesteps of the model: so many steps" in capsys.readouterr().out
+
+
+def test_as_many_steps_as_asked_for_are_drawn(options, capsys):
+    """DPM-Solver++ by itself would take 249."""
+    entry = manifest(run(replace(options, steps=250, num_images=1)))[0]
+    assert (entry["steps"], entry["evaluations"]) == (250, {"unet": 250})
+    assert "steps" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"steps_of": "cosin"}, "did you mean 'cosine'"),
         ({"steps_of": "none.yaml"}, "none.yaml cannot be read"),
-        ({"steps_of": "linear", "solver": "ddim"}, "DDIMScheduler cannot step through given timesteps"),
+        ({"steps_of": "linear", "solver": "unipc"}, "UniPCMultistepScheduler cannot step through given timesteps"),
     ],
 )
 def test_refused_steps_of(changes, sentence, options):

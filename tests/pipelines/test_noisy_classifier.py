@@ -1,5 +1,8 @@
 """The classifier by itself: its forms of a timestep, its file, and how its gradient fades with the signal."""
 
+import json
+
+import numpy as np
 import pytest
 import torch
 
@@ -60,7 +63,8 @@ def test_pooling():
 def test_save_and_reload_is_identical(tmp_path):
     classifier, x = tiny_classifier(), images()
     classifier.save_pretrained(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "diffusion_pytorch_model.safetensors"]
+    files = ["config.json", "diffusion_pytorch_model.safetensors", "noisy_classifier.py"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == files
     loaded = NoisyClassifier.from_pretrained(tmp_path)
     assert loaded.id2label == NAMES and not loaded.training
     for t in (0, 500, 999):
@@ -102,3 +106,13 @@ def test_a_last_step_of_pure_noise_says_nothing():
 def test_refusals(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         tiny_classifier(**options)
+
+
+@pytest.mark.parametrize("count", [12, 196])
+def test_names_are_in_the_order_of_their_indices(count):
+    order = np.random.default_rng(count).permutation(count).tolist()
+    classifier = tiny_classifier(num_classes=count, id2label={str(i): f"class {i}" for i in order})
+    config = json.loads(classifier.to_json_string())
+    assert list(config["id2label"]) == sorted(map(str, range(count)))  # of text, as diffusers writes JSON
+    for each in (classifier, NoisyClassifier.from_config(config)):
+        assert list(each.id2label.items()) == [(i, f"class {i}") for i in range(count)]
