@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from cardiff import checkpoints
 from cardiff.config import RunConfig, make_schedule
 from cardiff.data import ImageStore
-from cardiff.data.batches import BatchPlan, batch_loader, open_data, split_rows
+from cardiff.data.batches import BatchPlan, batch_loader, identify, open_data, split_rows
 from cardiff.hub import export_model, load_network
 from cardiff.logs import LossTotals, RunLog
 from cardiff.processes import refuse_strangers
@@ -65,6 +65,7 @@ class Trainer(ABC):
         self.data = open_data(config.data, conditional=config.labelled, seed=train.seed)
         self.class_names = self.data.class_names if config.labelled else []
         self.rows, self.held_out = split_rows(self.data, getattr(train, "held_out", 0.0), train.seed)
+        self.data_digests = identify(self.data, self.held_out, config.labelled)
         self.total_steps = self._total_steps()
 
         # Model: weights from the seed, so that every process starts with the same.
@@ -302,6 +303,7 @@ class Trainer(ABC):
             conditional=self.config.labelled,
             config=without_paths(self.config.to_dict()),
             seconds=self.seconds_spent,
+            data=self.data_digests,
         )
 
         def fill(folder: Path) -> None:
@@ -395,7 +397,7 @@ class Trainer(ABC):
         if not path.is_dir():
             raise ValueError(f"{path} cannot be seen by every machine: put output_dir on a disk that they share.")
         state = TrainingState.load(path / "training")
-        for notice in refuse_changes(state, self.config, self.class_names):
+        for notice in refuse_changes(state, self.config, self.class_names, self.data_digests):
             self.accelerator.print(notice)
 
         try:
@@ -427,7 +429,7 @@ class Trainer(ABC):
                 f"--resume_from {source}: {checkpoint.name} is damaged ({damage}): copy or push it again."
             )
         state = TrainingState.load(checkpoint / "training")
-        refuse_changes(state, self.config, self.class_names, source)
+        refuse_changes(state, self.config, self.class_names, self.data_digests, source)
         if state.step != checkpoints.step_of(checkpoint):
             raise ValueError(f"--resume_from {source}: {checkpoint.name} says that it is of step {state.step}.")
         own = checkpoints.list_checkpoints(self.checkpoint_root)

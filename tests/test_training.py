@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import train_classifier
@@ -19,6 +20,7 @@ from cardiff.checkpoints import file_hash, list_checkpoints
 from cardiff.config import SECTIONS, parse_run
 from cardiff.diffusion_training import DiffusionTrainer
 from tests.conftest import ROOT, TINY_UNET
+from tests.tiny_set import write_set
 
 
 def train(folder: Path, *options) -> list[dict]:
@@ -214,6 +216,39 @@ def test_other_changes_are_allowed_and_noticed(tmp_path, digits_options, capsys)
     assert "Resuming with train.learning_rate changed from 0.001 to 0.5." in capsys.readouterr().out
     train(tmp_path, *digits_options, "--train.max_steps", 2)
     assert "already trained to step 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("streaming", ["false", "true"])
+def test_changed_images_are_noticed_and_the_same_ones_elsewhere_are_not(streaming, tmp_path, digits_options, capsys):
+    write_set(tmp_path / "here", 0)
+    options = ["--data.path", tmp_path / "here", "--data.resolution", 8, "--data.streaming", streaming]
+    options = [*digits_options, "--data.data_files", "null", *options, "--train.batch_size", 4]
+    train(tmp_path / "run", *options, "--train.max_steps", 1)
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    options[options.index(tmp_path / "here")] = tmp_path / "there"
+    train(tmp_path / "run", *options, "--data.cache_dir", tmp_path / "cache", "--train.max_steps", 2)
+    told = capsys.readouterr().out
+    assert "Resuming from" in told and "other images" not in told
+    Image.new("L", (8, 8), 7).save(tmp_path / "there/ant/000.png")
+    train(tmp_path / "run", *options, "--train.max_steps", 3)
+    told = capsys.readouterr().out
+    assert f"Resuming with other images: {tmp_path / 'there'} is not what the run was trained on so far." in told
+    train(tmp_path / "run", *options, "--train.max_steps", 4)
+    assert "other images" not in capsys.readouterr().out  # it is by now
+
+
+def test_a_checkpoint_without_digests_of_its_data_goes_on(tmp_path, digits_options, capsys):
+    train(tmp_path, *digits_options, "--train.max_steps", 1)
+    (checkpoint,) = list_checkpoints(tmp_path / "checkpoints")
+    state = json.loads((checkpoint / "training/state.json").read_text())
+    assert state["data"].keys() == {"images", "held_out"}
+    del state["data"]
+    (checkpoint / "training/state.json").write_text(json.dumps(state))
+    checksums = json.loads((checkpoint / "checksums.json").read_text())
+    checksums["training/state.json"] = file_hash(checkpoint / "training/state.json")
+    (checkpoint / "checksums.json").write_text(json.dumps(checksums))
+    train(tmp_path, *digits_options, "--train.max_steps", 2)
+    assert "Resuming from" in capsys.readouterr().out
 
 
 def test_a_stream_is_resumed_bit_for_bit(tmp_path, digits_options):
