@@ -69,7 +69,7 @@ def identify(data: ImageStore | ImageStream, held_out: np.ndarray, labelled: boo
     digest = _digest_of_rows(data, rows)
     digest.update(np.int64(len(data)))
     if labelled:
-        digest.update(data.labels)
+        digest.update(np.ascontiguousarray(data.labels))
     return {"images": digest.hexdigest(), "held_out": _digest_of_rows(data, held_out).hexdigest()}
 
 
