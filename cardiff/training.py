@@ -101,7 +101,8 @@ class Trainer(ABC):
         self.start_step = self.logged_step = self.global_step
         if self.accelerator.is_main_process:
             self.output_dir.mkdir(parents=True, exist_ok=True)
-            (self.output_dir / "config.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
+            content = yaml.safe_dump({"kind": config.kind, **config.to_dict()}, sort_keys=False)
+            (self.output_dir / "config.yaml").write_text(content)
         self.accelerator.wait_for_everyone()
         plan = BatchPlan(
             seed=train.seed,
