@@ -520,7 +520,9 @@ def _check_kind(parser: CommandLine, path: str, content: dict, kind: Kind) -> No
                 fitting.append(other)
     if fitting and kind not in fitting:
         scripts = " or ".join(f"train_{other}.py" for other in fitting)
-        parser.error(f"{path} is a configuration for {scripts}, but this is train_{kind}.py: use that script, or another file.")
+        parser.error(
+            f"{path} is a configuration for {scripts}, but this is train_{kind}.py: use that script, or another file."
+        )
 
 
 def _fitted(argv: list[str], glance: _Glance, schedule: str) -> tuple[list[str], list[tuple[str, str, dict]]]:

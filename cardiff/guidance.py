@@ -20,11 +20,11 @@ class GuidanceOptions:
     guidance_scale: str = "1"
     """Weight w of uncond + w·(cond − uncond); several (0,1,2,4) are the blocks of a grid, or a folder's in turn."""
     guidance_schedule: str | list[list[float]] | None = None
-    """w as a function of log-SNR instead: points [[-6,1],[0,4],[6,1]] joined by lines, or FILE.py:FUNCTION."""
+    """w as a function of log-SNR instead: points '[[-6,1],[0,4],[6,1]]' joined by lines, or FILE.py:FUNCTION."""
     guidance_interval: list[float] | str | None = None
-    """Guide only between two log-SNRs, [low,high]; elsewhere a step costs one evaluation."""
+    """Guide only between two log-SNRs, '[low,high]'; elsewhere a step costs one evaluation."""
     guidance_interval_sigma: list[float] | str | None = None
-    """The same between two noise levels σ/a, [low,high]."""
+    """The same between two noise levels σ/a, '[low,high]'."""
     guidance_rescale: float = 0.0
     """Share φ of the rescaling of the guided prediction to the spread of the conditional one, 0 to 1."""
     dynamic_thresholding: float | None = None
