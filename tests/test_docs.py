@@ -113,6 +113,13 @@ def unquoted(text: str) -> list[str]:
     return re.findall(r"--[\w.]+[ =]+[^\s`'\"[]*[\[*?][^\s`]*", bare)
 
 
+@pytest.mark.parametrize("document", QUOTING, ids=relative)
+def test_no_command_ends_with_a_comment(document):
+    """For zsh it is no comment but arguments, unless it is told otherwise."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert [line for block in blocks for line in block.splitlines() if re.search(r"\S\s+#", line)] == []
+
+
 SCRIPTS = [*sorted(ROOT.glob("*.py")), *sorted(ROOT.glob("configs/*.yaml"))]
 
 
