@@ -230,13 +230,13 @@ class Trainer(ABC):
             if checkpoint_due or _due(step, train.log_every):
                 self.write_log()
             if checkpoint_due:
-                with self.log.pause():
+                with self.log.pause("saving"):
                     self.save_checkpoint(must_succeed=ending)
             if self.show_every and (finished or _due(step, self.show_every)):
-                with self.log.pause():
+                with self.log.pause("showing"):
                     self.show()
             if self.evaluate_every and (finished or _due(step, self.evaluate_every)):
-                with self.log.pause():
+                with self.log.pause("evaluating"):
                     self.evaluate()
             if checkpoint_due and not stopping and self.publisher is not None:
                 self.publisher.push(Path(self.last_checkpoint))

@@ -257,6 +257,15 @@ def test_the_unconditional_twin_needs_a_folder_of_its_own(tmp_path, digits_optio
     assert "conditional was true and is false" in capsys.readouterr().err
 
 
+def test_what_is_not_training_is_named_on_the_bar(tmp_path, digits_options, capsys):
+    """A grid, an evaluation and a checkpoint can each take minutes."""
+    options = ["--train.sample_every", 1, "--train.evaluate_every", 1, "--train.evaluate_images", 24]
+    train(tmp_path, *digits_options, *options, "--train.max_steps", 1)
+    bars = capsys.readouterr().err
+    assert all(f"{doing}: " in bars for doing in ("training", "saving", "showing", "evaluating"))
+    assert "sampling: 100%" in bars and "4/4" in bars and "24/24" in bars
+
+
 def test_other_changes_are_allowed_and_noticed(tmp_path, digits_options, capsys):
     train(tmp_path, *digits_options, "--train.max_steps", 1)
     train(tmp_path, *digits_options, "--train.max_steps", 2, "--train.learning_rate", 0.5)
