@@ -72,8 +72,17 @@ def check_folder(option: str, folder: Path) -> None:
 
 def say_error(message: str) -> None:
     """Print one sentence to stderr, from one process of a launch and not from all."""
+    _say(f"error: {message}")
+
+
+def say_note(message: str) -> None:
+    """Print what the user should know but need not mend, as `say_error` does."""
+    _say(f"note: {message}")
+
+
+def _say(message: str) -> None:
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
+        print(" ".join(message.split()), file=sys.stderr, flush=True)
 
 
 def _documented(options: type, name: str) -> str:

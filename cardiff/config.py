@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from typing import Literal
 
 import yaml
 
-from cardiff.cli import CommandLine
+from cardiff.cli import CommandLine, say_note
 from schedulers import SCHEDULES, NoiseSchedule, find_schedule
 
 
@@ -70,6 +71,10 @@ class DataConfig:
     """Processes per GPU that fetch batches ahead; 0 fetches in the training process."""
     license: str | None = None
     """Licence of the images, for the model card."""
+
+
+BOUND_TO_DATA = ("data_files", "name", "revision", "split", "image_column", "label_column", "box_column", "license")
+"""What a data section says of its one data set; the other fields are what is done to any images."""
 
 
 @dataclass
@@ -298,10 +303,12 @@ def make_schedule(scheduler: dict) -> NoiseSchedule:
 def parse_run(argv: Sequence[str] | None, *, kind: Kind, description: str) -> RunConfig:
     """Parse the command line of a training script; prints help or one sentence and exits when there is no run to do.
 
-    The schedule is looked up first, since the arguments that `scheduler` takes depend on it.
+    The schedule is looked up first, since the arguments that `scheduler` takes depend on it, and so is the data set,
+    to which some fields of the configurations are bound.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    name = _schedule_name(argv)
+    glance = _Glance.at(argv)
+    name = glance.schedule_name()
     network_name, network_section, train_section = SECTIONS[kind]
     parser = CommandLine(description)
     try:
@@ -314,6 +321,9 @@ def parse_run(argv: Sequence[str] | None, *, kind: Kind, description: str) -> Ru
         "--resume_from", type=str, help="Folder or Hub repository whose newest checkpoint this run goes on from."
     )
     parser.add_options(HubOptions, flags=("push_to_hub", "hub_private"))
+    parser.add_argument(
+        "--kind", type=Literal[kind], default=kind, help="Of a configuration: the script that it is for."
+    )
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
     parser.add_argument(f"--{network_name}", type=network_section, default=network_section())
     parser.add_argument(
@@ -325,7 +335,10 @@ def parse_run(argv: Sequence[str] | None, *, kind: Kind, description: str) -> Ru
     )
     parser.add_class_arguments(schedule, "scheduler", skip={"trained_betas"})
     parser.add_argument("--train", type=train_section, default=train_section())
-    parsed = parser.parse_args(_without_other_schedules(argv, name))
+    for path, content in glance.files.items():
+        _check_kind(parser, path, content, kind)
+    fitted, left = _fitted(argv, glance, name)
+    parsed = parser.parse_args(fitted)
     config = RunConfig(
         output_dir=parsed.output_dir,
         kind=kind,
@@ -346,6 +359,7 @@ def parse_run(argv: Sequence[str] | None, *, kind: Kind, description: str) -> Ru
         make_schedule(config.scheduler)  # its own checks of the parameters
     except ValueError as error:
         parser.error(str(error))
+    _say_left(left, config.data)
     return config
 
 
@@ -431,43 +445,137 @@ def _check_evaluation(config: RunConfig) -> None:
         )
 
 
-def _schedule_name(argv: Sequence[str]) -> str:
-    """`scheduler.name` as the configuration files and the command line will give it."""
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--config", action="append", default=[])
-    early.add_argument("--scheduler.name", dest="name")
-    given, _ = early.parse_known_args(argv)
-    name = given.name
-    for path in reversed(given.config if name is None else []):
+@dataclass
+class _Glance:
+    """What decides how the rest of a command line is read."""
+
+    files: dict[str, dict]
+    """The configurations in their order, by path; empty where one cannot be read, which the real parser reports."""
+    schedule: str | None
+    """`scheduler.name` of the command line."""
+    path: str | None
+    """`data.path` of the command line."""
+    data_files: list[str] | None
+    """`data.data_files` of the command line."""
+
+    @classmethod
+    def at(cls, argv: Sequence[str]) -> _Glance:
+        early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        early.add_argument("--config", action="append", default=[], nargs="?")
+        for name in ("scheduler.name", "data.path", "data.data_files"):
+            early.add_argument(f"--{name}", nargs="?")
+        given = vars(early.parse_known_args(argv)[0])
+        files = {path: _content(path) for path in given["config"] if path is not None}
+        data_files = given["data.data_files"]
         try:
-            content = yaml.safe_load(Path(path).read_text())
-        except (OSError, yaml.YAMLError):
-            break  # the real parser reports it
-        section = content.get("scheduler") if isinstance(content, dict) else None
-        name = section.get("name") if isinstance(section, dict) else None
-        if name is not None:
-            break
-    return "cosine" if name is None else str(name)
+            data_files = data_files and yaml.safe_load(data_files)
+        except yaml.YAMLError:
+            pass  # a pattern such as *.parquet
+        return cls(files, given["scheduler.name"], given["data.path"], _listed(data_files))
+
+    def schedule_name(self) -> str:
+        """`scheduler.name` as the configurations and the command line will give it."""
+        names = [_section(content, "scheduler").get("name") for content in self.files.values()]
+        return str(next((name for name in (self.schedule, *reversed(names)) if name is not None), "cosine"))
+
+    def data(self) -> tuple[str, list[str] | None]:
+        """`data.path` and `data.data_files` as the configurations and the command line will give them."""
+        path, files = DataConfig.path, None
+        sections = [_section(content, "data") for content in self.files.values()]
+        for section in [*sections, {"path": self.path, "data_files": self.data_files}]:
+            new = section.get("path")
+            if new is not None and not _same_path(str(new), path):
+                path, files = str(new), None
+            files = _listed(section.get("data_files")) or files
+        return path, files
 
 
-def _without_other_schedules(argv: list[str], name: str) -> list[str]:
-    """The command line with configurations that name another schedule than `name` stripped of its arguments.
+def _content(path: str) -> dict:
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
-    A later configuration or option that changes the schedule cannot take back what an earlier file says of another.
+
+def _section(content: dict, name: str) -> dict:
+    return content[name] if isinstance(content.get(name), dict) else {}
+
+
+def _listed(value) -> list[str] | None:
+    return value and [str(part) for part in (value if isinstance(value, list) else [value])]
+
+
+def _same_path(one: str, other: str) -> bool:
+    return os.path.abspath(one) == os.path.abspath(other)
+
+
+def _check_kind(parser: CommandLine, path: str, content: dict, kind: Kind) -> None:
+    """Refuse a configuration of another kind of run: one that says so, or has options that only others have."""
+    fitting = [content["kind"]] if content.get("kind") in SECTIONS else []
+    if "kind" not in content:
+        for other, (network, _, train) in SECTIONS.items():
+            networks = content.keys() & {name for name, *_ in SECTIONS.values()}
+            if networks <= {network} and _section(content, "train").keys() <= {
+                option.name for option in fields(train)
+            }:
+                fitting.append(other)
+    if fitting and kind not in fitting:
+        scripts = " or ".join(f"train_{other}.py" for other in fitting)
+        parser.error(
+            f"{path} is a configuration for {scripts}, but this is train_{kind}.py: use that script, or another file."
+        )
+
+
+def _fitted(argv: list[str], glance: _Glance, schedule: str) -> tuple[list[str], list[tuple[str, str, dict]]]:
+    """The command line with its configurations stripped of what a later one or an option has made void.
+
+    Arguments of another schedule than the one that is named last would not be accepted; what a file says of its
+    data set (BOUND_TO_DATA) does not hold for another one that is named later. Also returned are the files, their
+    data sets and the fields that went with them.
     """
-    kept = inspect.signature(find_schedule(name)).parameters
-    cleaned = []
+    kept = inspect.signature(find_schedule(schedule)).parameters
+    path, data_files = glance.data()
+    cleaned, left = [], []
     for before, argument in zip(["", *argv], argv):
-        prefix, path = ("--config=", argument.removeprefix("--config=")) if before != "--config" else ("", argument)
-        if before == "--config" or argument.startswith("--config="):
-            try:
-                content = yaml.safe_load(Path(path).read_text())
-                other = inspect.signature(find_schedule(content["scheduler"]["name"])).parameters
-            except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
-                other = {}  # not for this function to report
-            foreign = other.keys() - kept.keys()
-            if foreign:
-                section = {key: value for key, value in content["scheduler"].items() if key not in foreign}
-                argument = prefix + yaml.safe_dump({**content, "scheduler": section})
+        prefix, file = ("--config=", argument.removeprefix("--config=")) if before != "--config" else ("", argument)
+        content = glance.files.get(file, {}) if before == "--config" or argument.startswith("--config=") else {}
+        scheduler, data = _section(content, "scheduler"), _section(content, "data")
+        try:
+            foreign = inspect.signature(find_schedule(scheduler["name"])).parameters.keys() - kept.keys()
+        except (KeyError, TypeError, ValueError):
+            foreign = set()  # not for this function to report
+        bound = {}
+        if "path" in data and not _same_data(data, path, data_files):
+            bound = {name: data[name] for name in BOUND_TO_DATA if name in data}
+            left.append((file, str(data["path"]), bound))
+        changed = dict(content)
+        if foreign & scheduler.keys():
+            changed["scheduler"] = {key: scheduler[key] for key in scheduler if key not in foreign}
+        if bound:
+            changed["data"] = {key: data[key] for key in data if key not in bound}
+        if changed != content:
+            argument = prefix + yaml.safe_dump(changed)
         cleaned.append(argument)
-    return cleaned
+    return cleaned, left
+
+
+def _same_data(section: dict, path: str, data_files: list[str] | None) -> bool:
+    """Whether a data section is of the data set of this path; what a format is depends on the files too."""
+    own = _listed(section.get("data_files"))
+    if not _same_path(str(section["path"]), path):
+        return False
+    return own is None or list(map(os.path.abspath, own)) == list(map(os.path.abspath, data_files or []))
+
+
+def _say_left(left: list[tuple[str, str, dict]], data: DataConfig) -> None:
+    """Say aloud which fields of a file were left behind with its data set, unless they were given again."""
+    for file, path, bound in left:
+        defaults = {name: getattr(DataConfig, name) for name in bound}
+        lost = [name for name, value in bound.items() if getattr(data, name) == defaults[name] != value]
+        if lost:
+            listed = ", ".join(f"data.{name} ({bound[name]})" for name in lost)
+            say_note(
+                f"{file} says {listed} of its data.path {path}, which is not taken over for {data.path}: give what "
+                "holds there, if it is needed."
+            )

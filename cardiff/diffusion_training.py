@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from diffusers import UNet2DModel
+from tqdm.auto import tqdm
 
 from cardiff.config import RunConfig
 from cardiff.evaluation.samples import keep_best, labels_as_in
@@ -80,15 +81,18 @@ class DiffusionTrainer(Trainer):
             dict(enumerate(self.class_names)),
         )
         mine = list(indices)[self.accelerator.process_index :: self.accelerator.num_processes]
-        images = draw_images(
-            pipeline,
-            mine,
-            seed=self.config.train.seed,
-            labels=None if labels is None else [labels[i] for i in mine],
-            guidance_scale=guidance_scale,
-            steps=self.config.train.sample_steps,
-            batch_size=self.pass_size,
-        )
+        hidden = not self.accelerator.is_main_process
+        with tqdm(total=len(mine), desc="sampling", unit="img", leave=False, disable=hidden) as bar:
+            images = draw_images(
+                pipeline,
+                mine,
+                seed=self.config.train.seed,
+                labels=None if labels is None else [labels[i] for i in mine],
+                guidance_scale=guidance_scale,
+                steps=self.config.train.sample_steps,
+                batch_size=self.pass_size,
+                progress=bar.update,
+            )
         images = gather_dict(dict(zip(mine, images)))
         return np.stack([images[i] for i in sorted(images)])
 

@@ -20,11 +20,11 @@ class GuidanceOptions:
     guidance_scale: str = "1"
     """Weight w of uncond + w·(cond − uncond); several (0,1,2,4) are the blocks of a grid, or a folder's in turn."""
     guidance_schedule: str | list[list[float]] | None = None
-    """w as a function of log-SNR instead: points [[-6,1],[0,4],[6,1]] joined by lines, or FILE.py:FUNCTION."""
+    """w as a function of log-SNR instead: points '[[-6,1],[0,4],[6,1]]' joined by lines, or FILE.py:FUNCTION."""
     guidance_interval: list[float] | str | None = None
-    """Guide only between two log-SNRs, [low,high]; elsewhere a step costs one evaluation."""
+    """Guide only between two log-SNRs, '[low,high]'; elsewhere a step costs one evaluation."""
     guidance_interval_sigma: list[float] | str | None = None
-    """The same between two noise levels σ/a, [low,high]."""
+    """The same between two noise levels σ/a, '[low,high]'."""
     guidance_rescale: float = 0.0
     """Share φ of the rescaling of the guided prediction to the spread of the conditional one, 0 to 1."""
     dynamic_thresholding: float | None = None
@@ -58,8 +58,12 @@ class Guidance:
 
     @property
     def titles(self) -> list[str]:
-        """What tells the variants apart, for the blocks of a grid."""
-        return [", ".join(_title(name, scale) for name, scale in variant.items()) for variant in self.variants]
+        """What guides each variant and how strongly, for the blocks of a grid."""
+        kinds = {"cfg_plus_plus": "CFG++", "guidance_unet": "autoguidance"}
+        kind = next((name for argument, name in kinds.items() if argument in self.arguments), "")
+        if not kind and any(variant["guidance_scale"] != 1 for variant in self.variants):
+            kind = "classifier-free guidance"
+        return [_title(kind, variant, self.arguments) for variant in self.variants]
 
 
 def make_guidance(options: GuidanceOptions, pipeline: ClassConditionalPipeline) -> Guidance:
@@ -174,6 +178,19 @@ def _numbers(name: str, text: str) -> list[float]:
     return numbers
 
 
-def _title(name: str, scale) -> str:
-    name = {"guidance_scale": "guidance", "classifier_scale": "classifier"}[name]
-    return f"{name} by schedule" if callable(scale) else f"{name} {scale:g}"
+def _title(kind: str, variant: dict, arguments: dict) -> str:
+    """The kinds of guidance and their weights in words; arguments as of the pipeline."""
+    weight, parts = variant["guidance_scale"], []
+    if kind:
+        parts.append(kind + (" by schedule" if callable(weight) else f" {weight:g}"))
+    if "classifier" in arguments:
+        parts.append(f"classifier guidance {variant['classifier_scale']:g}")
+    title = " and ".join(parts) or "no guidance"
+    if "guidance_interval" in arguments:
+        title += " for log-SNR in [{:g}, {:g})".format(*arguments["guidance_interval"])
+    if "guidance_interval_sigma" in arguments:
+        title += " for σ/a in ({:g}, {:g}]".format(*arguments["guidance_interval_sigma"])
+    for name in ("guidance_rescale", "dynamic_thresholding"):
+        if name in arguments:
+            title += f", {name.removeprefix('guidance_').replace('_', ' ')} {arguments[name]:g}"
+    return title

@@ -3,6 +3,8 @@
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -75,15 +77,16 @@ class RunLog:
                 file.write(json.dumps({"step": step, **values}) + "\n")
         self.accelerator.log(values, step=step)
 
-    def pause(self) -> "RunLog":
-        """Use as `with log.pause():` around work that is not training, to keep it out of images per second."""
-        return self
-
-    def __enter__(self):
-        self._paused = time.perf_counter()
-
-    def __exit__(self, *_):
-        self._since += time.perf_counter() - self._paused
+    @contextmanager
+    def pause(self, doing: str) -> Iterator[None]:
+        """Around work that is not training: it is named on the bar and kept out of images per second."""
+        started = time.perf_counter()
+        self.bar.set_description(doing)
+        try:
+            yield
+        finally:
+            self.bar.set_description("training")
+            self._since += time.perf_counter() - started
 
     def say(self, message: str) -> None:
         """Print a line without tearing the progress bar."""

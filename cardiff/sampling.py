@@ -1,6 +1,7 @@
 """Drawing images from a trained pipeline: solvers, batches that do not matter, folders that can be continued."""
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -265,11 +266,15 @@ class Plan:
 
 def _draw_grid(plan: Plan, state: PartialState) -> Path:
     options, variants, labels = plan.options, plan.guidance.variants, plan.labels
-    rows = labels if labels is not None else [None]
-    columns = max(1, (options.num_images or 8 * len(rows)) // len(rows))
-    rows_of = np.repeat(np.arange(len(rows)), columns)
-    mine = [i for batch in _batches(len(rows_of), options, state) for i in batch]
-    chosen = None if labels is None else [rows[rows_of[i]] for i in mine]
+    if labels is not None:
+        columns = max(1, (options.num_images or 8 * len(labels)) // len(labels))
+        names, count = [label_name(label, plan.class_names) for label in labels], len(labels) * columns
+    else:  # about a square
+        count = options.num_images or 8
+        columns = math.ceil(math.sqrt(count))
+        names = [""] * math.ceil(count / columns)
+    mine = [i for batch in _batches(count, options, state) for i in batch]
+    chosen = None if labels is None else [labels[i // columns] for i in mine]
     blocks = []
     with plan.counting(len(mine) * len(variants), state) as progress:
         for variant in variants:
@@ -277,9 +282,10 @@ def _draw_grid(plan: Plan, state: PartialState) -> Path:
             blocks.append([image for _, image in sorted(gather_dict(dict(zip(mine, images))).items())])
     path = Path(options.grid)
     if state.is_main_process:
-        names = [""] if labels is None else [label_name(label, plan.class_names) for label in rows]
-        titles = plan.guidance.titles if labels is not None or len(variants) > 1 else [""]
-        save_labelled_grid(np.stack(blocks), names, titles, path)
+        drawn = np.stack(blocks)  # (blocks, images, H, W, C)
+        whole = np.full((len(blocks), len(names) * columns, *drawn.shape[2:]), 255, np.uint8)  # the last row in white
+        whole[:, :count] = drawn
+        save_labelled_grid(whole, names, plan.guidance.titles, path)
     return path
 
 

@@ -29,6 +29,8 @@ class TrainingState:
     """Without the paths of a machine, since checkpoints travel."""
     seconds: float | None = None
     """Spent on the run so far; None of older checkpoints."""
+    data: dict | None = None
+    """Digests of the images and of those held out, as of `identify`; None of older checkpoints."""
 
     def save(self, folder: Path) -> None:
         """Write state.json into an existing folder."""
@@ -44,16 +46,22 @@ class TrainingState:
         file = Path(folder, "state.json")
         try:
             state = cls(**json.loads(file.read_text()))
-            _flat(state.config), int(state.step), list(state.class_names)
+            _flat(state.config), int(state.step), list(state.class_names), dict(state.data or {})
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{file} is not the state of a training run of this project ({error!r}).") from error
         return state
 
 
-def refuse_changes(state: TrainingState, config: RunConfig, class_names: list, source: str | None = None) -> list[str]:
-    """Compare a checkpoint with the configuration that would resume it; return notices about allowed changes.
+def refuse_changes(
+    state: TrainingState, config: RunConfig, class_names: list, data: dict | None = None, source: str | None = None
+) -> list[str]:
+    """Compare a checkpoint with the run that would go on from it; return notices about allowed changes.
 
     Args:
+        state: Of the checkpoint.
+        config: Of the run.
+        class_names: Of the run's data.
+        data: Digests of the run's data, as of `identify`.
         source: Where the checkpoint comes from, if it is not from the run's own folder.
 
     Raises:
@@ -76,9 +84,19 @@ def refuse_changes(state: TrainingState, config: RunConfig, class_names: list, s
         shown = "; ".join(f"{key} was {_short(before.get(key))} and is {_short(now.get(key))}" for key in refused)
         raise ValueError(f"{where} holds a run of another model ({shown}): give back the old values, or {remedy}")
     noticed = [key for key in changed if not key.startswith(SILENT)]
-    return [
+    notices = [
         f"Resuming with {key} changed from {_short(before.get(key))} to {_short(now.get(key))}." for key in noticed
     ]
+    other = [name for name, digest in (data or {}).items() if (state.data or {}).get(name, digest) != digest]
+    if "held_out" in other:
+        raise ValueError(
+            f"{where} holds a run that set other images aside than {config.data.path} gives now, so that it could be "
+            "measured on images that it was trained on: give back the images and their options as they were, or "
+            f"{remedy}"
+        )
+    if other:
+        notices.append(f"Resuming with other images: {config.data.path} is not what the run was trained on so far.")
+    return notices
 
 
 def _flat(config: dict) -> dict:

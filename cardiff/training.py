@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from cardiff import checkpoints
 from cardiff.config import RunConfig, make_schedule
 from cardiff.data import ImageStore
-from cardiff.data.batches import BatchPlan, batch_loader, open_data, split_rows
+from cardiff.data.batches import BatchPlan, batch_loader, identify, open_data, split_rows
 from cardiff.hub import export_model, load_network
 from cardiff.logs import LossTotals, RunLog
 from cardiff.processes import refuse_strangers
@@ -65,6 +65,7 @@ class Trainer(ABC):
         self.data = open_data(config.data, conditional=config.labelled, seed=train.seed)
         self.class_names = self.data.class_names if config.labelled else []
         self.rows, self.held_out = split_rows(self.data, getattr(train, "held_out", 0.0), train.seed)
+        self.data_digests = identify(self.data, self.held_out, config.labelled)
         self.total_steps = self._total_steps()
 
         # Model: weights from the seed, so that every process starts with the same.
@@ -100,7 +101,8 @@ class Trainer(ABC):
         self.start_step = self.logged_step = self.global_step
         if self.accelerator.is_main_process:
             self.output_dir.mkdir(parents=True, exist_ok=True)
-            (self.output_dir / "config.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
+            content = yaml.safe_dump({"kind": config.kind, **config.to_dict()}, sort_keys=False)
+            (self.output_dir / "config.yaml").write_text(content)
         self.accelerator.wait_for_everyone()
         plan = BatchPlan(
             seed=train.seed,
@@ -228,13 +230,13 @@ class Trainer(ABC):
             if checkpoint_due or _due(step, train.log_every):
                 self.write_log()
             if checkpoint_due:
-                with self.log.pause():
+                with self.log.pause("saving"):
                     self.save_checkpoint(must_succeed=ending)
             if self.show_every and (finished or _due(step, self.show_every)):
-                with self.log.pause():
+                with self.log.pause("showing"):
                     self.show()
             if self.evaluate_every and (finished or _due(step, self.evaluate_every)):
-                with self.log.pause():
+                with self.log.pause("evaluating"):
                     self.evaluate()
             if checkpoint_due and not stopping and self.publisher is not None:
                 self.publisher.push(Path(self.last_checkpoint))
@@ -302,6 +304,7 @@ class Trainer(ABC):
             conditional=self.config.labelled,
             config=without_paths(self.config.to_dict()),
             seconds=self.seconds_spent,
+            data=self.data_digests,
         )
 
         def fill(folder: Path) -> None:
@@ -395,7 +398,7 @@ class Trainer(ABC):
         if not path.is_dir():
             raise ValueError(f"{path} cannot be seen by every machine: put output_dir on a disk that they share.")
         state = TrainingState.load(path / "training")
-        for notice in refuse_changes(state, self.config, self.class_names):
+        for notice in refuse_changes(state, self.config, self.class_names, self.data_digests):
             self.accelerator.print(notice)
 
         try:
@@ -427,7 +430,7 @@ class Trainer(ABC):
                 f"--resume_from {source}: {checkpoint.name} is damaged ({damage}): copy or push it again."
             )
         state = TrainingState.load(checkpoint / "training")
-        refuse_changes(state, self.config, self.class_names, source)
+        refuse_changes(state, self.config, self.class_names, self.data_digests, source)
         if state.step != checkpoints.step_of(checkpoint):
             raise ValueError(f"--resume_from {source}: {checkpoint.name} says that it is of step {state.step}.")
         own = checkpoints.list_checkpoints(self.checkpoint_root)

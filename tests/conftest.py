@@ -1,6 +1,7 @@
 """Fixtures: everything offline, one process at a time, a small labelled set, and the real scripts as subprocesses."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,17 @@ def fresh_accelerate():
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(autouse=True)
+def signals_given_back():
+    """A trainer takes Ctrl-C and SIGTERM until it is finished: left with it, the next Ctrl-C would do nothing."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    taken = [number.name for number, handler in before.items() if signal.getsignal(number) != handler]
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    assert not taken, f"The test leaves {taken} with a trainer that it has not finished."
 
 
 @pytest.fixture

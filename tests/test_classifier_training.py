@@ -1,6 +1,7 @@
 """The classifier's trainer: that it learns, what it measures, and that it resumes and refuses as the others do."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from cardiff.data.batches import split_rows
 from cardiff.hub import load_classifier
 from schedulers import CosineScheduler, LinearScheduler
 from tests.conftest import ROOT
+from tests.tiny_set import write_set
 
 
 def train(folder: Path, *options) -> list[dict]:
@@ -198,6 +200,45 @@ def test_resuming_another_classifier_is_refused(changed, sentence, shared, class
     with pytest.raises(SystemExit):
         train(shared / "another", *options, *changed)
     assert sentence in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.fixture
+def folder_options(tmp_path, classifier_options):
+    """Options of a tiny classifier of a folder of images, a fifth of which it never sees."""
+    write_set(tmp_path / "images", 0)
+    options = ["--data.data_files", "null", "--data.path", tmp_path / "images", "--data.resolution", 8]
+    return [*classifier_options, *options, "--train.held_out", 0.2, "--train.batch_size", 4]
+
+
+def test_an_image_more_would_be_trained_on_and_measured(tmp_path, folder_options, capsys):
+    """One image more gives another permutation, so that the images set aside are no longer those of before."""
+    train(tmp_path / "run", *folder_options, "--train.max_steps", 1)
+    Image.new("L", (8, 8)).save(tmp_path / "images/ant/new.png")
+    before = weights(tmp_path / "run")
+    for folder, source in ((tmp_path / "run", []), (tmp_path / "new", ["--resume_from", tmp_path / "run"])):
+        with pytest.raises(SystemExit):
+            train(folder, *folder_options, "--train.max_steps", 2, *source)
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert f"{tmp_path / 'run'} holds a run that set other images aside than {tmp_path / 'images'} gives" in error
+        assert ("choose another --resume_from." in error) == bool(source)
+    assert weights(tmp_path / "run") == before
+    (tmp_path / "images/ant/new.png").unlink()
+    train(tmp_path / "run", *folder_options, "--train.max_steps", 2)
+
+
+def test_the_same_images_elsewhere_and_other_ones_to_train_on_are_accepted(tmp_path, folder_options, capsys):
+    train(tmp_path / "run", *folder_options, "--train.max_steps", 1)
+    shutil.move(tmp_path / "images", tmp_path / "moved")
+    options = [tmp_path / "moved" if option == tmp_path / "images" else option for option in folder_options]
+    options += ["--data.cache_dir", tmp_path / "cache"]
+    train(tmp_path / "run", *options, "--train.max_steps", 2)
+    assert "other images" not in capsys.readouterr().out
+    config = parse_run([*map(str, options), "--output_dir", "out"], kind="classifier", description="")
+    trained_on = split_rows(open_store(config.data, conditional=True), 0.2, seed=0)[0][0]
+    file = sorted((tmp_path / "moved").rglob("*.png"))[trained_on]
+    Image.new("L", (8, 8), 7).save(file)
+    train(tmp_path / "run", *options, "--train.max_steps", 3)
+    assert "Resuming with other images" in capsys.readouterr().out
 
 
 def test_a_diffusion_model_needs_a_folder_of_its_own(tmp_path, classifier_options, digits_options, capsys):

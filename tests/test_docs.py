@@ -107,6 +107,35 @@ def test_configurations_exist(document):
     assert not missing, f"{relative(document)} mentions {missing}"
 
 
+def unquoted(text: str) -> list[str]:
+    """Options whose value a shell would take for a pattern: zsh runs no command with one that matches no file."""
+    bare = re.sub(r"'[^'\n]*'|\"[^\"\n]*\"", "'…'", text)
+    return re.findall(r"--[\w.]+[ =]+[^\s`'\"[]*[\[*?][^\s`]*", bare)
+
+
+@pytest.mark.parametrize("document", QUOTING, ids=relative)
+def test_no_command_ends_with_a_comment(document):
+    """For zsh it is no comment but arguments, unless it is told otherwise."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert [line for block in blocks for line in block.splitlines() if re.search(r"\S\s+#", line)] == []
+
+
+SCRIPTS = [*sorted(ROOT.glob("*.py")), *sorted(ROOT.glob("configs/*.yaml"))]
+
+
+@pytest.mark.parametrize("document", [*QUOTING, *SCRIPTS], ids=relative)
+def test_commands_quote_what_a_shell_takes_for_a_pattern(document):
+    assert unquoted(document.read_text()) == []
+
+
+def test_unquoted_patterns_are_noticed():
+    assert unquoted("sample.py --guidance_interval [-1,2] --labels 0.5*a,b --x=[1] --data 'a*' --y \"[1]\"") == [
+        "--guidance_interval [-1,2]",
+        "--labels 0.5*a,b",
+        "--x=[1]",
+    ]
+
+
 # The formulas of docs/reverse_process.md, in float64.
 
 

@@ -158,8 +158,41 @@ def test_a_grid_of_scales(options, models, tmp_path):
     changes = {"output": None, "grid": str(tmp_path / "grid.png"), "classifier": str(models / "classifier")}
     run(replace(options, num_images=3, classifier_scale="0,30", **changes))
     guidance = make_guidance(replace(options, classifier_scale="0,30", **changes), load_pipeline(models / "model"))
-    assert guidance.titles == ["guidance 1, classifier 0", "guidance 1, classifier 30"]
+    assert guidance.titles == ["classifier guidance 0", "classifier guidance 30"]
     assert Image.open(tmp_path / "grid.png").size[0] > 2 * 64
+
+
+TITLES = {
+    "no guidance": {},
+    "classifier-free guidance 2, rescale 0.7": {"guidance_scale": "2", "guidance_rescale": 0.7},
+    "classifier-free guidance 2 for log-SNR in [-1, 2.5)": {"guidance_scale": "2", "guidance_interval": [-1, 2.5]},
+    "autoguidance 1 for σ/a in (0.3, 5]": {"guidance_model": "worse", "guidance_interval_sigma": "0.3,5"},
+    "CFG++ 0.5, dynamic thresholding 0.9": {
+        "guidance_scale": "0.5",
+        "cfg_plus_plus": True,
+        "dynamic_thresholding": 0.9,
+    },
+    "classifier-free guidance by schedule": {"guidance_schedule": [[-1, 1], [2, 4]]},
+    "classifier-free guidance 3 and classifier guidance 0.5": {
+        "guidance_scale": "3",
+        "classifier": "classifier",
+        "classifier_scale": "0.5",
+    },
+}
+
+
+@pytest.mark.parametrize(("title", "changes"), TITLES.items(), ids=TITLES)
+def test_the_title_of_a_block_names_the_kind_of_guidance(title, changes, options, models):
+    folders = {name: str(models / changes[name]) for name in ("guidance_model", "classifier") if name in changes}
+    asked_for = replace(options, **{**changes, **folders})
+    pipeline = load_pipeline(models / "model")
+    pipeline.set_timesteps(3)
+    assert make_guidance(asked_for, pipeline).titles == [title]
+
+
+def test_the_titles_of_several_weights_name_each(options, models):
+    guidance = make_guidance(replace(options, guidance_scale="0,1,2"), load_pipeline(models / "model"))
+    assert guidance.titles == [f"classifier-free guidance {weight}" for weight in (0, 1, 2)]
 
 
 def test_a_function_of_ones_own(options, models, tmp_path):

@@ -1,10 +1,11 @@
-"""The labelled grid: every image where its row and column say, and a file of the size that follows."""
+"""The labelled grid: every image where its row and column say, every text whole, and a file of a sensible size."""
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
-from cardiff.plots import PAPER, save_labelled_grid
+from cardiff.markup import FONT
+from cardiff.plots import LARGEST, PAPER, SCREEN, TEXT, save_labelled_grid, wrapped
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -56,3 +57,116 @@ def test_blocks_on_several_lines(tmp_path):
     where = [np.argwhere((part == colour).all(-1)) for part, colour in ((line, red), (picture[height:], blue))]
     np.testing.assert_array_equal(*where)
     assert len(where[0]) == 2 * 32**2
+
+
+def grid(path, rows, blocks=1, columns=8, size=8, names=None, titles=None, **options):
+    """A grid whose image n, in the order of blocks, rows and columns, has the colour (n // 250, n % 250, 255)."""
+    n = np.arange(blocks * rows * columns)
+    colours = np.stack([n // 250, n % 250, np.full_like(n, 255)], axis=1).astype(np.uint8)  # the text is grey
+    images = np.broadcast_to(colours.reshape(blocks, rows * columns, 1, 1, 3), (blocks, rows * columns, size, size, 3))
+    save_labelled_grid(images, names or [f"class {i}" for i in range(rows)], titles or [""] * blocks, path, **options)
+    return np.asarray(Image.open(path)).astype(np.int16)
+
+
+def found(picture):
+    """Upper left corners of all images by number."""
+    image = picture[..., 2] - picture[..., 1] > 3
+    corner = image.copy()
+    corner[1:] &= ~image[:-1]
+    corner[:, 1:] &= ~image[:, :-1]
+    return {int(picture[y, x, 0]) * 250 + int(picture[y, x, 1]): (int(y), int(x)) for y, x in np.argwhere(corner)}
+
+
+def ink(picture):
+    """Where there is text."""
+    return (picture.max(2) < 200) & (np.ptp(picture, 2) < 3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "blocks", "size", "largest"),
+    [(345, 1, 8, LARGEST), (196, 1, 64, 5_000_000), (56, 4, 16, LARGEST), (1, 8, 32, LARGEST)],
+)
+def test_many_classes_and_blocks_make_a_readable_sheet(rows, blocks, size, largest, tmp_path, monkeypatch):
+    """All images are there, each row beside the others of its block, and the sheet is neither a tower nor a ribbon."""
+    monkeypatch.setattr("cardiff.plots.LARGEST", largest)
+    picture = grid(tmp_path / "grid.png", rows, blocks, size=size, titles=["classifier-free guidance 2"] * blocks)
+    height, width, _ = picture.shape
+    assert height * width <= largest
+    assert max(height, width) <= SCREEN or 0.5 < width / height < 3
+    corners = found(picture)
+    assert corners.keys() == set(range(blocks * rows * 8))
+    for row in range(blocks * rows):
+        line = [corners[8 * row + column] for column in range(8)]
+        assert len({y for y, _ in line}) == 1 and len(set(np.diff([x for _, x in line]))) == 1
+    shown = corners[1][1] - corners[0][1] - 1
+    assert 16 <= shown < 64 if largest < LARGEST else shown >= 64
+    # Every row has its name to the left of it, or to the left of the blocks beside it.
+    text = ink(picture)
+    for row in range(rows):
+        y, x = corners[8 * row]
+        assert text[y : y + shown, x - 50 : x - 8].any()
+
+
+def test_rows_in_panels_keep_their_names(tmp_path):
+    """What is to the left of a row is its own name, rendered alone."""
+    names = [f"{i:03d}" for i in range(196)]
+    picture = grid(tmp_path / "grid.png", 196, names=names)
+    corners = found(picture)
+    assert len({x for _, x in corners.values()}) > 8  # panels
+    font = ImageFont.truetype(str(FONT), 16)
+    for row in (0, 57, 195):
+        y, x = corners[8 * row]
+        alone = Image.new("RGB", (x, picture.shape[0]), PAPER)
+        centre = y + 32 - sum(font.getmetrics()) / 2
+        ImageDraw.Draw(alone).text((x - 8, centre), names[row], TEXT, font, anchor="ra")
+        np.testing.assert_array_equal(picture[y : y + 64, x - 40 : x], np.asarray(alone)[y : y + 64, x - 40 : x])
+
+
+def test_names_are_drawn_in_a_font_that_has_their_letters(tmp_path):
+    """Each letter has a shape of its own; PIL's built-in font draws one box for all of them."""
+    letters = "éüšñкΩ"
+    drawn = {c: ink(grid(tmp_path / "grid.png", 1, columns=1, names=[c])).tobytes() for c in letters + "\U0010ffff"}
+    assert len(set(drawn.values())) == len(letters) + 1
+    lacking = grid(tmp_path / "grid.png", 1, columns=1, names=["日"])
+    np.testing.assert_array_equal(lacking, grid(tmp_path / "grid.png", 1, columns=1, names=["[U+65E5]"]))
+
+
+LONG = "Chevrolet Silverado 1500 Hybrid Crew Cab with an Extremely Long Wheelbase of Year 2012"
+
+
+@pytest.mark.parametrize("name", [LONG, LONG.replace(" ", "_"), LONG.replace(" ", ""), "W" * 300])
+@pytest.mark.parametrize("size", [8, 32, 64])
+def test_long_texts_end_before_the_edge(name, size, tmp_path):
+    """There is room around them on every side, and nothing of them lies under an image."""
+    picture = grid(tmp_path / "grid.png", 2, 2, columns=1, size=size, names=[name, "b"], titles=[name, "b"], zoom=1)
+    text = ink(picture)
+    assert text.any() and not (text[:2].any() or text[-2:].any() or text[:, :2].any() or text[:, -2:].any())
+    for y, x in found(picture).values():
+        assert (picture[y : y + size, x : x + size, 2] == 255).all()
+
+
+def test_wrapped_text():
+    font = ImageFont.truetype(str(FONT), 16)
+
+    def together(lines):
+        return "".join("".join(lines).split())
+
+    for name in (LONG, LONG.replace(" ", "_"), LONG.replace(" ", "")):
+        lines = wrapped(name, font, 160)
+        assert together(lines) == "".join(name.split()) and len(lines) > 3
+        assert all(font.getlength(line) <= 160 for line in lines)
+        short = wrapped(name, font, 160, most=3)
+        assert len(short) == 3 and all(font.getlength(line) <= 160 for line in short)
+        begin, end = together(short).split("…")
+        assert "".join(name.split()).startswith(begin) and "".join(name.split()).endswith(end)
+        assert end.endswith("2012") and len(begin + end) > 35 and abs(len(begin) - len(end)) < 5
+    assert wrapped("AM General Hummer SUV 2000", font, 160) == ["AM General", "Hummer SUV 2000"]
+    assert wrapped("two words", font, 160, most=1) == ["two words"]
+    assert wrapped("", font, 160) == []
+
+
+def test_few_blocks_stay_on_one_line_and_few_rows_below_each_other(tmp_path):
+    corners = found(grid(tmp_path / "grid.png", 3, 3, columns=4))
+    assert len({y for y, _ in corners.values()}) == 3
+    corners = found(grid(tmp_path / "grid.png", 28, 1, columns=2))
+    assert len({x for _, x in corners.values()}) == 2

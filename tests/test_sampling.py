@@ -334,9 +334,19 @@ def test_a_grid_shows_the_series_of_its_seed(model, tmp_path):
             assert np.abs(shown - expected[i]).max() <= 1
 
 
-def test_a_grid_without_labels(unconditional, tmp_path):
-    run(SampleOptions(str(unconditional), grid=str(tmp_path / "grid.png"), num_images=3, steps=STEPS))
-    assert Image.open(tmp_path / "grid.png").size == (8 + 3 * 68 + 12, 8 + 68 + 8)
+@pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (3, 2, 2), (7, 3, 3), (9, 3, 3), (12, 4, 3)])
+def test_a_grid_without_labels_is_about_a_square(count, columns, rows, unconditional, tmp_path):
+    """All images of the series in reading order, and nothing after the last."""
+    run(SampleOptions(str(unconditional), grid=str(tmp_path / "grid.png"), num_images=count, steps=2))
+    picture = np.asarray(Image.open(tmp_path / "grid.png").convert("L")).astype(int)
+    pipeline = load_pipeline(unconditional)
+    pipeline.scheduler = make_solver(pipeline.scheduler, "dpm")
+    images = draw_images(pipeline, range(count), seed=0, labels=None, guidance_scale=1.0, batch_size=64, steps=2)
+    assert picture.shape[1] >= 8 + columns * 68 + 12  # or more, for the title
+    tiles = picture[-8 - rows * 68 : -8, 8 : 8 + columns * 68].reshape(rows, 68, columns, 68).transpose(0, 2, 1, 3)
+    tiles = tiles.reshape(rows * columns, 68, 68)[:, 4:64:8, 4:64:8]
+    assert np.abs(tiles[:count] - images[..., 0].astype(int)).max() <= 1
+    assert (tiles[count:] == 255).all()
 
 
 # Drawing

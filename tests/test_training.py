@@ -5,11 +5,13 @@ import resource
 import shutil
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import train_classifier
@@ -18,7 +20,11 @@ import train_unconditional
 from cardiff.checkpoints import file_hash, list_checkpoints
 from cardiff.config import SECTIONS, parse_run
 from cardiff.diffusion_training import DiffusionTrainer
+from cardiff.logs import LossTotals
+from cardiff.training import Trainer
+from schedulers import CosineScheduler
 from tests.conftest import ROOT, TINY_UNET
+from tests.tiny_set import write_set
 
 
 def train(folder: Path, *options) -> list[dict]:
@@ -65,6 +71,49 @@ def test_the_averaged_weights_follow_the_recursion(tmp_path, digits_options):
     trainer.finish()
     for average, saved in zip(expected, trainer.averaged_model().parameters(), strict=True):
         torch.testing.assert_close(saved.double(), average, rtol=1e-5, atol=1e-7)
+
+
+def test_weight_decay_shrinks_the_weights(tmp_path, digits_options):
+    """Decoupled: from the same gradients, λ·η·w₀ less after the first step, for every weight."""
+    options = ["--train.max_steps", 1, "--train.learning_rate", 0.01, "--train.lr_warmup_steps", 0]
+    after = {}
+    for decay in (0.0, 0.3):
+        trainer = build(tmp_path / str(decay), *digits_options, *options, "--train.weight_decay", decay)
+        before = [p.detach().clone() for p in trainer.model.parameters()]
+        trainer.step()
+        after[decay] = [p.detach().clone() for p in trainer.model.parameters()]
+        rate = trainer.optimizer.param_groups[0]["lr"]
+        trainer.finish()
+    assert rate == 0.01
+    for initial, plain, decayed in zip(before, after[0.0], after[0.3], strict=True):
+        torch.testing.assert_close(plain - decayed, 0.3 * rate * initial, rtol=1e-3, atol=1e-6)
+
+
+def test_a_mirrored_image_is_mirrored_left_to_right():
+    """Where `flip` says so and nowhere else; and noised after that, with √ᾱ and √(1−ᾱ)."""
+    scheduler = CosineScheduler().to_stock()
+    trainer = SimpleNamespace(scheduler=scheduler, config=SimpleNamespace(train=SimpleNamespace(channels_last=False)))
+    images = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).reshape(2, 3, 4, 4)
+    noise, timesteps = torch.randn(images.shape, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 700])
+    clean, noisy = Trainer.noised(trainer, images, timesteps, noise, flip=torch.tensor([True, False]))
+    expected = images.numpy().astype(np.float32) / 127.5 - 1
+    expected[0] = expected[0, :, :, ::-1]  # (C, H, W), whose last axis runs from left to right
+    np.testing.assert_allclose(clean, expected, atol=1e-6)
+    signal = scheduler.alphas_cumprod[timesteps].numpy()[:, None, None, None]
+    np.testing.assert_allclose(noisy, signal**0.5 * expected + (1 - signal) ** 0.5 * noise.numpy(), atol=1e-5)
+
+
+def test_the_quarters_of_the_loss_rise_with_the_timestep():
+    """Averages over the images of each, from the cleanest to the noisiest; none of a quarter without images."""
+    totals = LossTotals("cpu")
+    alone = SimpleNamespace(reduce=lambda tensor, _: tensor, gather=lambda tensor: tensor)
+    totals.add(torch.tensor([1.0, 3.0]), torch.tensor([0, 249]), 1000)
+    totals.add(torch.tensor([10.0, 100.0, 1000.0]), torch.tensor([250, 500, 999]), 1000)
+    values, _ = totals.read(alone)
+    assert [values[f"loss_q{quarter}"] for quarter in (1, 2, 3, 4)] == [2.0, 10.0, 100.0, 1000.0]
+    assert values["loss"] == pytest.approx(1114 / 5)
+    totals.add(torch.tensor([5.0]), torch.tensor([749]), 1000)
+    assert totals.read(alone)[0] == {"loss": 5.0, "loss_q3": 5.0, "grad_norm": 0.0}
 
 
 class _Waits(TorchDispatchMode):
@@ -208,12 +257,54 @@ def test_the_unconditional_twin_needs_a_folder_of_its_own(tmp_path, digits_optio
     assert "conditional was true and is false" in capsys.readouterr().err
 
 
+def test_what_is_not_training_is_named_on_the_bar(tmp_path, digits_options, capsys):
+    """A grid, an evaluation and a checkpoint can each take minutes."""
+    options = ["--train.sample_every", 1, "--train.evaluate_every", 1, "--train.evaluate_images", 24]
+    train(tmp_path, *digits_options, *options, "--train.max_steps", 1)
+    bars = capsys.readouterr().err
+    assert all(f"{doing}: " in bars for doing in ("training", "saving", "showing", "evaluating"))
+    assert "sampling: 100%" in bars and "4/4" in bars and "24/24" in bars
+
+
 def test_other_changes_are_allowed_and_noticed(tmp_path, digits_options, capsys):
     train(tmp_path, *digits_options, "--train.max_steps", 1)
     train(tmp_path, *digits_options, "--train.max_steps", 2, "--train.learning_rate", 0.5)
     assert "Resuming with train.learning_rate changed from 0.001 to 0.5." in capsys.readouterr().out
     train(tmp_path, *digits_options, "--train.max_steps", 2)
     assert "already trained to step 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("streaming", ["false", "true"])
+def test_changed_images_are_noticed_and_the_same_ones_elsewhere_are_not(streaming, tmp_path, digits_options, capsys):
+    write_set(tmp_path / "here", 0)
+    options = ["--data.path", tmp_path / "here", "--data.resolution", 8, "--data.streaming", streaming]
+    options = [*digits_options, "--data.data_files", "null", *options, "--train.batch_size", 4]
+    train(tmp_path / "run", *options, "--train.max_steps", 1)
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    options[options.index(tmp_path / "here")] = tmp_path / "there"
+    train(tmp_path / "run", *options, "--data.cache_dir", tmp_path / "cache", "--train.max_steps", 2)
+    told = capsys.readouterr().out
+    assert "Resuming from" in told and "other images" not in told
+    Image.new("L", (8, 8), 7).save(tmp_path / "there/ant/000.png")
+    train(tmp_path / "run", *options, "--train.max_steps", 3)
+    told = capsys.readouterr().out
+    assert f"Resuming with other images: {tmp_path / 'there'} is not what the run was trained on so far." in told
+    train(tmp_path / "run", *options, "--train.max_steps", 4)
+    assert "other images" not in capsys.readouterr().out  # it is by now
+
+
+def test_a_checkpoint_without_digests_of_its_data_goes_on(tmp_path, digits_options, capsys):
+    train(tmp_path, *digits_options, "--train.max_steps", 1)
+    (checkpoint,) = list_checkpoints(tmp_path / "checkpoints")
+    state = json.loads((checkpoint / "training/state.json").read_text())
+    assert state["data"].keys() == {"images", "held_out"}
+    del state["data"]
+    (checkpoint / "training/state.json").write_text(json.dumps(state))
+    checksums = json.loads((checkpoint / "checksums.json").read_text())
+    checksums["training/state.json"] = file_hash(checkpoint / "training/state.json")
+    (checkpoint / "checksums.json").write_text(json.dumps(checksums))
+    train(tmp_path, *digits_options, "--train.max_steps", 2)
+    assert "Resuming from" in capsys.readouterr().out
 
 
 def test_a_stream_is_resumed_bit_for_bit(tmp_path, digits_options):

@@ -104,8 +104,9 @@ def parse_analysis(argv: Sequence[str] | None, description: str) -> tuple[Analys
     parser.add_class_arguments(AnalysisOptions, None)
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
     parser.add_argument("--scheduler", type=dict | None, default=None, help="A schedule to compare with the others.")
-    for section in ("unet", "train"):
+    for section in ("unet", "classifier", "train"):
         parser.add_argument(f"--{section}", type=dict | None, default=None, help="Ignored.")
+    parser.add_argument("--kind", type=str | None, default=None, help="Ignored.")
     parsed = parser.parse_args(sys.argv[1:] if argv is None else list(argv)).as_dict()
     data = DataConfig(**parsed["data"])
     if data == DataConfig():  # nothing was said about the data

@@ -4,10 +4,14 @@ Samples are numbered n = step · batch_size + position. Sample n is image n mod 
 rows to train on, so the epochs follow each other without a gap and every batch has the same size.
 """
 
+import copy
+import hashlib
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -38,6 +42,54 @@ def split_rows(data: ImageStore | ImageStream, held_out: float, seed: int) -> tu
         raise ValueError(f"train.held_out is {held_out}, which leaves none of {len(data)} images to train on.")
     order = numpy_generator(seed, HELD_OUT).permutation(len(data))
     return np.sort(order[count:]), np.sort(order[:count])
+
+
+COMPARED = 10_000
+"""Images of a store by which its data is recognized, spread evenly over it: reading all could take minutes."""
+FIRST = 64
+"""Examples of a stream by which it is recognized."""
+
+
+def identify(data: ImageStore | ImageStream, held_out: np.ndarray, labelled: bool) -> dict[str, str]:
+    """Digests by which a resumed run knows its data again, wherever it lies and whatever its cache is called.
+
+    Args:
+        data: The images of the run.
+        held_out: Rows that are never trained on.
+        labelled: Whether the labels count.
+
+    Returns:
+        `stream`, of its first examples; or of a store
+        `images`, of their number, up to COMPARED of them and all labels, and
+        `held_out`, of every held-out image in order, which costs less than measuring them once.
+    """
+    if isinstance(data, ImageStream):
+        return {"stream": _digest_of_stream(data, labelled)}
+    rows = np.linspace(0, len(data) - 1, min(len(data), COMPARED)).round().astype(int)
+    digest = _digest_of_rows(data, rows)
+    digest.update(np.int64(len(data)))
+    if labelled:
+        digest.update(np.ascontiguousarray(data.labels))
+    return {"images": digest.hexdigest(), "held_out": _digest_of_rows(data, held_out).hexdigest()}
+
+
+def _digest_of_rows(data: ImageStore, rows: np.ndarray):
+    digest = hashlib.sha256()
+    for part in np.array_split(rows, max(1, len(rows) // 256)):
+        digest.update(np.ascontiguousarray(data.images[part]))
+    return digest
+
+
+def _digest_of_stream(data: ImageStream, labelled: bool) -> str:
+    stream = copy.deepcopy(data.dataset)  # so that its position stays at the beginning
+    digest = hashlib.sha256()
+    for example in islice(stream, FIRST):
+        image = example[data.config.image_column] or {"bytes": None, "path": None}
+        content = image["bytes"] or image["path"]
+        if isinstance(content, str) and Path(content).is_file():
+            content = Path(content).read_bytes()
+        digest.update(repr((content, example[data.config.label_column] if labelled else None)).encode())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class ProtocolOptions:
     a run's folder), a folder of images, or a file of --export_reference."""
     held_out: str | None = None
     """Real images that no model saw, for comparison: a split of the reference's data set such as test or
-    train[90%:], a YAML file with a data section, or a folder of images."""
+    'train[90%:]', a YAML file with a data section, or a folder of images."""
     metrics: str = "fid,kid,prdc,diversity"
     """With commas: fid, fid_infinity, kid, is, prdc (precision, recall, density, coverage), accuracy, diversity,
     memorisation; or all."""

@@ -10,7 +10,7 @@ import torch
 
 from cardiff.config import DataConfig
 from cardiff.data import ImageStore, open_store
-from cardiff.data.batches import BatchPlan, StoreBatches, batch_loader, open_data, split_rows
+from cardiff.data.batches import BatchPlan, StoreBatches, batch_loader, identify, open_data, split_rows
 
 DIGITS = str(Path(__file__).parents[2] / "data/digits.parquet")
 N = 37
@@ -192,3 +192,34 @@ def test_open_data_follows_the_configuration(tmp_path):
     config = DataConfig(data_files=DIGITS, resolution=8, channels=1, cache_dir=str(tmp_path))
     assert isinstance(open_data(config, conditional=True, seed=0), ImageStore)
     assert not isinstance(open_data(replace(config, streaming=True), conditional=True, seed=0), ImageStore)
+
+
+def test_what_identifies_the_images(store, monkeypatch):
+    """Every image, label and their number; the images set aside by themselves; and nothing of where they lie."""
+    held_out = np.array([3, 30])
+    before = identify(store, held_out, labelled=True)
+
+    def changed(labelled=True, **changes):
+        now = identify(replace(store, **changes), held_out, labelled)
+        return {name for name in before if now[name] != before[name]}
+
+    assert changed(folder=Path("elsewhere"), images=np.array(store.images)) == set()
+    for row, names in ((4, {"images"}), (30, {"images", "held_out"})):
+        images = np.array(store.images)
+        images[row, 0, 1, 1] ^= 1
+        assert changed(images=images) == names
+    swapped = np.array(store.images)
+    swapped[[3, 4]] = swapped[[4, 3]]
+    assert changed(images=swapped) == {"images", "held_out"}
+    assert changed(labels=store.labels[::-1]) == {"images"}
+    assert changed(images=store.images[:-1], labels=store.labels[:-1]) == {"images"}
+    unlabelled = identify(store, held_out, labelled=False)
+    assert unlabelled == identify(replace(store, labels=store.labels[::-1]), held_out, labelled=False)
+    # Of many images only some are compared, and of those set aside all.
+    monkeypatch.setattr("cardiff.data.batches.COMPARED", 2)
+    before = identify(store, held_out, labelled=True)
+    images = np.array(store.images)
+    images[4] = 0
+    assert changed(images=images) == set()
+    images[3] = 0
+    assert changed(images=images) == {"held_out"}
