@@ -21,6 +21,7 @@ from cardiff.analysis.errors import log_snr_of, steps_of
 from cardiff.checkpoints import file_hash
 from cardiff.guidance import Guidance, GuidanceOptions, make_guidance
 from cardiff.hub import find_model, load_pipeline, weights_file
+from cardiff.limits import check_limits, limited
 from cardiff.plots import save_labelled_grid
 from cardiff.processes import this_process
 from cardiff.randomness import image_generator, image_seed
@@ -141,11 +142,11 @@ class DrawOptions(GuidanceOptions):
 
     solver: str = "dpm"
     """ddpm, ddim, dpm (DPM-Solver++), unipc or euler."""
-    steps: int = 25
+    steps: int = limited(25, least=1)
     """Solver steps."""
     steps_of: str | None = None
     """Visit the noise levels of another schedule: a name, a YAML file with a scheduler section or FILE.py:FUNCTION."""
-    batch_size: int = 64
+    batch_size: int = limited(64, least=1)
     """Images per batch of each process."""
     revision: str | None = None
     """Branch, tag or commit of a Hub repository."""
@@ -164,9 +165,9 @@ class SampleOptions(DrawOptions):
     labels: str | list[int] | None = None
     """Classes by index or name with commas between, taken in turn: 0,3,seven; a mixture of classes is
     0.5*three+0.5*eight. All classes by default."""
-    num_images: int | None = None
+    num_images: int | None = limited(None, least=1)
     """Number of images (default: 8 for each class and scale); in a grid, for each scale."""
-    seed: int = 0
+    seed: int = limited(0, least=0)
     """Image i depends on the seed and i, whatever the batch size and the number of processes."""
 
 
@@ -194,11 +195,7 @@ def make_plan(options: SampleOptions, progress: Callable[[int], object] | None =
     state = this_process()
     if (options.output is None) == (options.grid is None):
         raise ValueError("Give either --output DIR for single images or --grid FILE for a labelled grid.")
-    for name in ("num_images", "steps", "batch_size"):
-        if getattr(options, name) is not None and getattr(options, name) < 1:
-            raise ValueError(f"--{name} is {getattr(options, name)}, but must be 1 or more.")
-    if options.seed < 0:
-        raise ValueError(f"--seed is {options.seed}, but must be 0 or more.")
+    check_limits(options, "--")
     with state.main_process_first():
         folder = find_model(options.model, options.revision)
     pipeline = load_pipeline(folder).to(state.device)

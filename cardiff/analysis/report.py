@@ -36,6 +36,7 @@ from cardiff.cli import CommandLine
 from cardiff.config import DataConfig
 from cardiff.data import ImageStream, open_store
 from cardiff.hub import find_model, load_pipeline
+from cardiff.limits import check_limits, limited
 from pipelines import ClassConditionalPipeline
 from schedulers import SCHEDULES
 
@@ -70,19 +71,19 @@ class AnalysisOptions:
     FILE.py:FUNCTION; all stands for every published schedule and ours."""
     output: str = "runs/analysis"
     """Folder of the table, the report, the figures and the scheduler files."""
-    num_train_timesteps: int = 1000
+    num_train_timesteps: int = limited(1000, least=10)
     """Timesteps T of every schedule."""
-    max_images: int = 50_000
+    max_images: int = limited(50_000, least=2)
     """Images to measure; of a larger set a random part."""
-    steps: int = 50
+    steps: int = limited(50, least=2)
     """Sampling steps for the ranking and for the optimum."""
     solver: Literal["ddpm", "ddim"] = "ddpm"
     """Solver for the ranking and for the optimum."""
-    kappa: float = 0.0
+    kappa: float = limited(0.0, least=0)
     """Weight of structure against the logarithm of the error, in spectral.yaml and optimal.yaml."""
     model: str | None = None
     """Trained model of these images; where it wants its steps is written to price.yaml, for sample.py --steps_of."""
-    seed: int = 0
+    seed: int = limited(0, least=0)
     """Seed of the choice of images and of the noise."""
 
 
@@ -371,9 +372,8 @@ def describe(options: AnalysisOptions, config: DataConfig, data: DataMeasures) -
 
 def _prepare(options: AnalysisOptions, config: DataConfig) -> Path:
     """Refuse what cannot work before anything is measured; the output folder."""
-    for name, least in (("num_train_timesteps", 10), ("max_images", 2), ("steps", 2), ("seed", 0), ("kappa", 0)):
-        if not getattr(options, name) >= least:
-            raise ValueError(f"--{name} is {getattr(options, name)}, but must be {least} or more.")
+    check_limits(options, "--")
+    check_limits(config, "data.")
     if options.steps > options.num_train_timesteps:
         raise ValueError(
             f"--steps {options.steps} is more than the {options.num_train_timesteps} timesteps of the schedules: "

@@ -17,6 +17,7 @@ from cardiff.evaluation.run import class_shares, read_seeds
 from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options
 from cardiff.guidance import GuidanceOptions
 from cardiff.hub import find_model
+from cardiff.limits import check_limits, limited
 from cardiff.processes import this_process
 from cardiff.sampling import SOLVERS, DrawOptions, make_plan
 
@@ -37,11 +38,11 @@ class CompareOptions(ProtocolOptions, DrawOptions):
     """Solvers with commas: ddpm, ddim, dpm (DPM-Solver++), unipc, euler."""
     steps: str = "25"
     """Numbers of solver steps with commas."""
-    num_images: int | None = None
+    num_images: int | None = limited(None, least=1)
     """Images of each setting (default: as many as the reference has, at most 10,000)."""
     seeds: str = "0"
     """Sampling seeds with commas."""
-    halvings: int = 0
+    halvings: int = limited(0, least=0)
     """Times that the worse half of the settings is given up: all are measured at num_images/2^halvings images, the
     better half at twice as many, and so on. Images are never drawn twice."""
     rank_by: str = "fid"
@@ -125,6 +126,7 @@ class Comparison:
     """
 
     def __init__(self, options: CompareOptions):
+        check_limits(options, "--")
         self.options, self.state = options, this_process()
         self.output = Path(options.output)
         self.seeds = read_seeds(options.seeds)
@@ -197,8 +199,6 @@ class Comparison:
         """Numbers of images of the rounds, multiples of the batch so that no image is drawn twice."""
         options = self.options
         total = options.num_images or min(self.protocol.reference.count, 10_000)
-        if options.halvings < 0:
-            raise ValueError(f"--halvings is {options.halvings}, but must be 0 or more.")
         size = options.batch_size
         counts = [max(size, total // 2**h // size * size) for h in range(options.halvings, 0, -1)]
         if sorted(set(counts)) != counts or (counts and counts[-1] >= total):

@@ -35,6 +35,7 @@ from cardiff.evaluation.features import RealImages, export_reference, extract, i
 from cardiff.evaluation.intervals import Estimate, bootstrap_weights, from_bootstrap, share
 from cardiff.evaluation.memorisation import FEWEST, Memorisation, memorisation
 from cardiff.evaluation.networks import FeatureNetwork, class_columns, load_network
+from cardiff.limits import check_limits, limited
 from cardiff.processes import this_process
 
 # Name of a metric on the command line -> what it yields, and what is better: more (True), less (False), or nearer to
@@ -78,9 +79,9 @@ class ProtocolOptions:
     """Weights of inception or mobilenet, if they are not where they are looked for."""
     judge: str | None = None
     """Classifier that reads the samples' classes: as --network, with a head."""
-    replicates: int = 200
+    replicates: int = limited(200, least=2)
     """Bootstrap resamplings behind every interval."""
-    max_images: int = 50_000
+    max_images: int = limited(50_000, least=2)
     """Images of the reference to use at most: of a larger set a random part."""
     pin: str | None = None
     """Key of the reference, as metrics.json has it; any other reference is refused."""
@@ -139,8 +140,6 @@ class Protocol:
         state = this_process()
         self.options, self.batch_size = options, batch_size
         self.metrics = chosen_metrics(options.metrics)
-        if options.replicates < 2:
-            raise ValueError(f"--replicates is {options.replicates}, but must be 2 or more.")
         if options.reference is None:
             raise ValueError("Give --reference: a YAML file with a data section, a folder, or exported statistics.")
         self.network = load_network(options.network, weights=options.network_weights, device=state.device)
@@ -207,6 +206,7 @@ class Protocol:
     def _check_options(self) -> None:
         """Refuse metrics for which an option is missing, before any image is looked at."""
         options, network = self.options, self.network
+        check_limits(options, "--")
         check_folder("output", Path(options.output))
         if options.export_reference is not None:
             check_folder("export_reference", Path(options.export_reference).parent)
@@ -225,8 +225,6 @@ class Protocol:
                 f"--metrics names is, the Inception score, but {network.name} as it is given has no classes: give "
                 "--network mobilenet, a transformers classifier, or the weights of torch-fidelity."
             )
-        if options.max_images < 2:
-            raise ValueError(f"--max_images is {options.max_images}, but must be 2 or more.")
 
     def _check_data(self) -> None:
         """Refuse metrics for which the reference or the held-out images lack something."""
