@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import yaml
 
@@ -350,6 +350,40 @@ def parse_run(argv: Sequence[str] | None, *, kind: Kind, description: str) -> Ru
     except ValueError as error:
         parser.error(str(error))
     return config
+
+
+class _FileReader(CommandLine):
+    """A parser of files, whose errors are for the caller to place."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise ValueError(self._one_sentence(str(message))) from ex
+
+
+def data_section(file: Path) -> DataConfig:
+    """The data section of a YAML file, read as a training script does; what else a run's file has is passed over.
+
+    Raises:
+        ValueError: No such file, without a data section, or with one that cannot be used.
+    """
+    try:
+        content = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is no YAML file ({' '.join(str(error).split())}): see configs/.") from error
+    if not isinstance(content, dict) or not isinstance(content.get("data"), dict):
+        raise ValueError(f"{file} has no data section: see configs/ for examples.")
+    parser = _FileReader("")
+    parser.add_argument("--config", action="config")
+    parser.add_argument("--data", type=DataConfig, default=DataConfig())
+    for section in ("unet", "classifier", "scheduler", "train"):
+        parser.add_argument(f"--{section}", type=dict | None)
+    try:
+        data = DataConfig(**parser.parse_args(["--config", str(file)]).data.as_dict())
+        check_limits(data, "data.")
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+    return data
 
 
 def _check(config: RunConfig) -> None:

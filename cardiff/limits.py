@@ -22,7 +22,8 @@ class Limits:
             and (self.above is None or number > self.above)
             and (self.most is None or number <= self.most)
             and (self.below is None or number < self.below)
-            and (math.isfinite(number) or (self.infinite and math.isinf(number)))
+            # Of a whole number too large for a float, math.isfinite knows nothing.
+            and (isinstance(number, int) or math.isfinite(number) or (self.infinite and math.isinf(number)))
         )
 
     def __str__(self) -> str:
@@ -58,7 +59,11 @@ def check_limits(options, prefix: str) -> None:
             continue
         must = "each of them must" if isinstance(value, list) else "must"
         # A number within the limits is wrong only because it is infinite.
-        what = "be finite" if math.isinf(wrong) and wrong in dataclasses.replace(limits, infinite=True) else limits
+        what = (
+            "be finite"
+            if isinstance(wrong, float) and math.isinf(wrong) and wrong in dataclasses.replace(limits, infinite=True)
+            else limits
+        )
         raise ValueError(f"{prefix}{field.name} is {value}, but {must} {what}.")
 
 

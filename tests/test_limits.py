@@ -16,7 +16,7 @@ from cardiff.sampling import SampleOptions
     ("limits", "inside", "outside", "text"),
     [
         (Limits(), (-1, 0, 2.5), (math.nan, math.inf, -math.inf), "be a number"),
-        (Limits(least=1), (1, 7), (0, math.nan, math.inf), "be 1 or more"),
+        (Limits(least=1), (1, 7, 10**400), (0, math.nan, math.inf), "be 1 or more"),
         (Limits(above=0), (1e-9,), (0, -1, math.nan), "be above 0"),
         (Limits(least=0, most=1), (0, 1), (-0.1, 1.1, math.nan), "lie between 0 and 1"),
         (Limits(least=0, below=1), (0, 0.99), (1, -0.1, math.nan), "be 0 or more and below 1"),
