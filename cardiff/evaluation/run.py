@@ -12,7 +12,7 @@ from cardiff.evaluation.protocol import Protocol, ProtocolOptions
 from cardiff.evaluation.report import write_report
 from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options
 from cardiff.hub import find_model
-from cardiff.limits import check_limits, limited
+from cardiff.limits import limited
 from cardiff.processes import this_process
 from cardiff.sampling import DrawOptions, make_plan
 
@@ -45,7 +45,7 @@ def run(options: EvaluateOptions) -> Path:
     state = this_process()
     if (options.images is None) == (options.model is None):
         raise ValueError("Give either --images DIR or --model DIR_OR_REPO.")
-    check_limits(options, "--")
+    options.check()
     output = Path(options.output)
     seeds = read_seeds(options.seeds)
     facts = None
