@@ -188,7 +188,11 @@ def _final_table(comparison: Comparison, best: dict[str, Setting], record: dict)
         else "In brackets the 95% interval of each figure, for these images."
     )
     by = metric_name(protocol, comparison.options.rank_by)
-    return [*lines, "", f"{spread} In bold the best of each run by {by}."]
+    said = f"{spread} In bold the best of each run by {by}."
+    measured = [trial for entrant in comparison.entrants for found in entrant.trials.values() for trial in found]
+    if any(name not in trial.estimates for trial in measured for name in names):
+        said += " Where a cell is empty, samples have no labels or too few of them are of one class."
+    return [*lines, "", said]
 
 
 def _cells(trials: list[Trial], names: list[str]) -> list[str]:

@@ -192,7 +192,9 @@ def test_settings_are_ranked_by_what_all_of_them_have(world, options):
 
 def test_a_figure_that_some_settings_lack_is_left_out(options, tmp_path):
     """Of three samples too few are of one class for a diversity; everything else is there."""
-    found = record_of(run(replace(options, num_images=3, metrics="fid,diversity", guidance_scale="1", steps="2")))
+    few = replace(options, num_images=3, metrics="fid,diversity", guidance_scale="1", steps="2")
+    found = record_of(run(few))
+    assert "Where a cell is empty, samples have no labels" in (Path(few.output) / "report.md").read_text()
     assert all("fid" in entry["metrics"] for entry in found["settings"])
     assert "diversity" not in next(e for e in found["settings"] if e["run"] == "conditional")["metrics"]
     without = Trial(3, {}, None, [], None, None, None, Path("."))
