@@ -14,6 +14,8 @@ from typing import NoReturn, TypeVar
 import docstring_parser
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
+from cardiff.limits import check_limits
+
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 Options = TypeVar("Options")
@@ -37,7 +39,12 @@ def parse_options(
     parser.add_options(options, flags, skip=[positional] if positional else [])
     parsed = parser.parse_args(sys.argv[1:] if argv is None else list(argv)).as_dict()
     parsed.pop("config", None)
-    return options(**parsed)
+    given = options(**parsed)
+    try:
+        check_limits(given, "--")
+    except ValueError as error:
+        parser.error(str(error))
+    return given
 
 
 def one_sentence_errors(main: Callable) -> Callable:

@@ -15,11 +15,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import yaml
 
 from cardiff.cli import CommandLine, say_note
+from cardiff.limits import check_limits, limited
 from schedulers import SCHEDULES, NoiseSchedule, find_schedule
 
 
@@ -41,9 +42,9 @@ class DataConfig:
     """Column that holds the images."""
     label_column: str = "label"
     """Column that holds the class labels."""
-    first_label: int = 0
+    first_label: int = limited(0, least=0)
     """Number of the first class in an integer label column: 1 where labels count from 1."""
-    resolution: int = 32
+    resolution: int = limited(32, least=1)
     """Height and width in pixels; the network's sample_size follows."""
     channels: Literal[1, 3] = 3
     """1 for grey, 3 for RGB; the network's channels in and out follow."""
@@ -55,7 +56,7 @@ class DataConfig:
     """Cut each image to its bounding box first."""
     box_column: str = "bbox"
     """Column of bounding boxes (x1, y1, x2, y2) in pixels, read when crop_to_box is set."""
-    box_margin: float = 0.1
+    box_margin: float = limited(0.1, least=0)
     """Margin kept around the box on each side, as a share of the box's width and height."""
     horizontal_flip: bool = True
     """Mirror each training image with probability one half."""
@@ -63,17 +64,18 @@ class DataConfig:
     """What an unreadable image does: stop the run, or be left out, counted and listed."""
     streaming: bool = False
     """Read through `datasets` streaming and decode on the fly, for sets that do not fit on the disk."""
-    shuffle_buffer: int = 10000
+    shuffle_buffer: int = limited(10000, least=1)
     """Images in each shuffled block of a stream."""
     cache_dir: str | None = None
     """Folder of the decoded image stores (default: $CARDIFF_CACHE, else ~/.cache/cardiff)."""
-    num_workers: int = 0
+    num_workers: int = limited(0, least=0)
     """Processes per GPU that fetch batches ahead; 0 fetches in the training process."""
     license: str | None = None
     """Licence of the images, for the model card."""
 
 
-BOUND_TO_DATA = ("data_files", "name", "revision", "split", "image_column", "label_column", "box_column", "license")
+BOUND_TO_DATA = ("data_files", "name", "revision", "split", "image_column", "label_column", "first_label")
+BOUND_TO_DATA += ("box_column", "license")
 """What a data section says of its one data set; the other fields are what is done to any images."""
 
 
@@ -81,19 +83,19 @@ BOUND_TO_DATA = ("data_files", "name", "revision", "split", "image_column", "lab
 class NetworkConfig:
     """The way down, which a UNet and a classifier have in common."""
 
-    block_out_channels: list[int] = field(default_factory=lambda: [64, 128, 256, 256])
+    block_out_channels: list[int] = limited([64, 128, 256, 256], least=1)
     """Channels of each resolution, from the full size down; the length is the number of resolutions."""
-    layers_per_block: int = 2
+    layers_per_block: int = limited(2, least=1)
     """ResNet blocks per resolution on the way down (a UNet has one more on the way up)."""
     down_block_types: list[str] = field(
         default_factory=lambda: ["DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"]
     )
     """One per resolution: DownBlock2D, or AttnDownBlock2D with self-attention."""
-    attention_head_dim: int | None = 64
+    attention_head_dim: int | None = limited(64, least=1)
     """Channels per attention head, also in a classifier's pooling; null for one head."""
-    dropout: float = 0.0
+    dropout: float = limited(0.0, least=0, below=1)
     """Dropout in every ResNet block."""
-    norm_num_groups: int = 32
+    norm_num_groups: int = limited(32, least=1)
     """Groups of each GroupNorm; divides every entry of block_out_channels."""
     resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
     """Add the embedding of timestep and class to the features, or scale and shift them by it (AdaGN)."""
@@ -124,25 +126,25 @@ class ClassifierConfig(NetworkConfig):
 class TrainConfig:
     """Length, optimizer, precision and bookkeeping of any training run."""
 
-    epochs: float = 100
+    epochs: float = limited(100, above=0)
     """Passes over the data; ignored when max_steps is given."""
-    max_steps: int | None = None
+    max_steps: int | None = limited(None, least=1)
     """Optimizer steps to train for, instead of epochs."""
-    batch_size: int = 128
+    batch_size: int = limited(128, above=0)
     """Images per optimizer step over all processes and accumulation steps together."""
-    gradient_accumulation_steps: int = 1
+    gradient_accumulation_steps: int = limited(1, above=0)
     """Parts each process splits its share of the batch into, to fit the memory."""
-    learning_rate: float = 1e-4
+    learning_rate: float = limited(1e-4, above=0)
     """Peak learning rate of AdamW."""
     lr_schedule: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant_with_warmup"
     """Learning rate over the run, by diffusers' get_scheduler."""
-    lr_warmup_steps: int = 500
+    lr_warmup_steps: int = limited(500, least=0)
     """Optimizer steps over which the learning rate rises from 0."""
-    weight_decay: float = 0.0
+    weight_decay: float = limited(0.0, least=0)
     """Decoupled weight decay of AdamW."""
-    max_grad_norm: float = 1.0
-    """Gradients are scaled down to this norm."""
-    ema_decay: float = 0.9999
+    max_grad_norm: float = limited(1.0, above=0, infinite=True)
+    """Gradients are scaled down to this norm; .inf leaves them as they are."""
+    ema_decay: float = limited(0.9999, least=0, most=1)
     """Largest decay of the weight average; at step n it is at most (1+n)/(10+n), so short runs average less."""
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
     """Precision of the forward pass; null leaves it to accelerate's own configuration."""
@@ -150,15 +152,15 @@ class TrainConfig:
     """Compile the network with torch.compile."""
     channels_last: bool = False
     """Keep images and weights in channels-last memory format."""
-    seed: int = 0
+    seed: int = limited(0, least=0)
     """Seed of the weights and of every draw: data order, noise, timesteps, flips, dropped labels, held-out images."""
-    log_every: int = 50
+    log_every: int = limited(50, least=0)
     """Steps between entries in the log; also how often the loss is checked for NaN. 0: only with checkpoints."""
-    checkpoint_every: int = 5000
+    checkpoint_every: int = limited(5000, least=0)
     """Steps between checkpoints, besides the one at the end. 0 for never."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = limited(2, above=0)
     """Newest checkpoints to keep."""
-    keep_checkpoints_every: int = 0
+    keep_checkpoints_every: int = limited(0, least=0)
     """Keep also every checkpoint whose step is a multiple of this. 0 for none."""
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
     """Accelerate trackers: tensorboard, wandb, … logs/metrics.jsonl is always written."""
@@ -170,18 +172,18 @@ class DiffusionTrainConfig(TrainConfig):
 
     loss_weighting: Literal["uniform", "min_snr", "schedule_free"] = "uniform"
     """Weights of the loss over timesteps: none, min-SNR (arXiv 2303.09556), or those that divide the schedule out."""
-    min_snr_gamma: float = 5.0
+    min_snr_gamma: float = limited(5.0, above=0)
     """Where min-SNR caps the signal-to-noise ratio."""
-    sample_every: int = 5000
+    sample_every: int = limited(5000, least=0)
     """Steps between sample grids from the averaged weights, besides the one at the end. 0 for never."""
-    sample_images: int = 64
+    sample_images: int = limited(64, above=0)
     """Images in a sample grid."""
-    sample_steps: int = 25
+    sample_steps: int = limited(25, above=0)
     """DPM-Solver++ steps of a sample grid."""
-    evaluate_every: int = 0
+    evaluate_every: int = limited(0, least=0)
     """Steps between small evaluations of the averaged weights against the data, besides the one at the end; the best
     model so far is kept in best/. 0 for never."""
-    evaluate_images: int = 1000
+    evaluate_images: int = limited(1000, least=2)
     """Images drawn for an evaluation, by sample_steps steps without guidance."""
     evaluate_network: str = "pixels"
     """Network whose Fréchet distance is measured, as --network of evaluate.py."""
@@ -191,7 +193,7 @@ class DiffusionTrainConfig(TrainConfig):
 class ConditionalTrainConfig(DiffusionTrainConfig):
     """Length, optimizer, precision, objective, conditioning, sample grids and bookkeeping of the training run."""
 
-    label_dropout: float = 0.1
+    label_dropout: float = limited(0.1, least=0, most=1)
     """Share of the labels replaced by the null class, drawn per image."""
     sample_guidance_scale: float = 2.0
     """Guidance scale of the sample grids."""
@@ -201,11 +203,11 @@ class ConditionalTrainConfig(DiffusionTrainConfig):
 class ClassifierTrainConfig(TrainConfig):
     """Length, optimizer, precision, measuring and bookkeeping of a classifier's training run."""
 
-    weight_decay: float = 0.05
+    weight_decay: float = limited(0.05, least=0)
     """Decoupled weight decay of AdamW; the value of Dhariwal and Nichol (arXiv 2105.05233)."""
-    held_out: float = 0.1
+    held_out: float = limited(0.1, least=0, below=1)
     """Share of the images that are kept from training and measured. 0 measures nothing."""
-    report_every: int = 5000
+    report_every: int = limited(5000, least=0)
     """Steps between reports on the held-out images, besides the one at the end. 0 for never."""
 
 
@@ -249,6 +251,12 @@ class HubOptions(HubTarget):
     """Push the model with its card and samples at every checkpoint and at the end, in the background. The token is
     that of `hf auth login` or HF_TOKEN."""
 
+
+BLOCKS = {
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("UpBlock2D", "AttnUpBlock2D"),
+}
+"""Kinds of blocks on the way down and on the way up."""
 
 _REPOSITORY = re.compile(r"(?!.*(--|\.\.))([\w.-]{1,96}/)?\w([\w.-]{0,94}\w)?", re.ASCII)
 
@@ -312,6 +320,10 @@ def parse_run(argv: Sequence[str] | None, *, kind: Kind, description: str) -> Ru
     network_name, network_section, train_section = SECTIONS[kind]
     parser = CommandLine(description)
     try:
+        _check_sections(glance.files, ("data", network_name, "scheduler", "train"))
+    except ValueError as error:
+        parser.error(str(error))
+    try:
         schedule = find_schedule(name)
     except ValueError as error:
         parser.error(f"scheduler.name: {error}")
@@ -350,17 +362,64 @@ def parse_run(argv: Sequence[str] | None, *, kind: Kind, description: str) -> Ru
         resume_from=parsed.resume_from,
     )
     try:
-        _check_hub(config)
-        _check_train(config.train)
-        _check_data(config.data)
-        _check_network(config)
-        _check_held_out(config)
-        _check_evaluation(config)
-        make_schedule(config.scheduler)  # its own checks of the parameters
+        _check(config)
     except ValueError as error:
         parser.error(str(error))
     _say_left(left, config.data)
     return config
+
+
+class _FileReader(CommandLine):
+    """A parser of files, whose errors are for the caller to place."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise ValueError(self._one_sentence(str(message))) from ex
+
+
+def data_section(file: Path) -> DataConfig:
+    """The data section of a YAML file, read as a training script does; what else a run's file has is passed over.
+
+    Raises:
+        ValueError: No such file, without a data section, or with one that cannot be used.
+    """
+    try:
+        content = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is no YAML file ({' '.join(str(error).split())}): see configs/.") from error
+    if not isinstance(content, dict) or not isinstance(content.get("data"), dict):
+        raise ValueError(f"{file} has no data section: see configs/ for examples.")
+    parser = _FileReader("")
+    parser.add_argument("--config", action="config")
+    parser.add_argument("--data", type=DataConfig, default=DataConfig())
+    parser.add_argument("--kind", type=str)
+    for section in ("unet", "classifier", "scheduler", "train"):
+        parser.add_argument(f"--{section}", type=dict | None)
+    try:
+        data = DataConfig(**parser.parse_args(["--config", str(file)]).data.as_dict())
+        check_limits(data, "data.")
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+    return data
+
+
+def _check(config: RunConfig) -> None:
+    """Refuse numbers without meaning and sections that do not fit together, before any image is decoded."""
+    for section, options in (("train", config.train), ("data", config.data), (config.network_name, config.network)):
+        check_limits(options, f"{section}.")
+    for check in (
+        _check_hub,
+        _check_blocks,
+        _check_resolution,
+        _check_groups,
+        _check_heads,
+        _check_held_out,
+        _check_evaluation,
+        _check_schedule,
+        _check_sample_steps,
+    ):
+        check(config)
 
 
 def _check_hub(config: RunConfig) -> None:
@@ -374,57 +433,73 @@ def _check_hub(config: RunConfig) -> None:
             raise ValueError(f"--{name} is given without --push_to_hub: add it, or leave both out.")
 
 
-def _check_data(data: DataConfig) -> None:
-    """Refuse numbers that have the right type and no meaning."""
-    for name, least in (("resolution", 1), ("shuffle_buffer", 1), ("num_workers", 0), ("box_margin", 0)):
-        if getattr(data, name) < least:
-            raise ValueError(f"data.{name} is {getattr(data, name)}, but must be {least} or more.")
-
-
-def _check_network(config: RunConfig) -> None:
-    """Refuse blocks that do not fit together or do not fit the images, before any image is decoded."""
-    name, network, resolution = config.network_name, config.network, config.data.resolution
+def _check_blocks(config: RunConfig) -> None:
+    """Every resolution has its channels and its kinds of blocks."""
+    name, network = config.network_name, config.network
     levels = len(network.block_out_channels)
     if levels == 0:
         raise ValueError(f"{name}.block_out_channels is empty: give the channels of each resolution.")
-    for field_name in ("down_block_types", "up_block_types"):
+    for field_name, known in BLOCKS.items():
         blocks = getattr(network, field_name, None)  # a classifier has no way up
-        if blocks is not None and len(blocks) != levels:
+        if blocks is None:
+            continue
+        if len(blocks) != levels:
             raise ValueError(
                 f"{name}.{field_name} lists {len(blocks)} blocks and {name}.block_out_channels {levels}: "
                 "give one for each resolution."
             )
+        unknown = [block for block in blocks if block not in known]
+        if unknown:
+            raise ValueError(f"{name}.{field_name} names {unknown[0]!r}: choose from {' and '.join(known)}.")
+
+
+def _check_resolution(config: RunConfig) -> None:
+    """The image can be halved as often as the network does."""
+    resolution, levels = config.data.resolution, len(config.network.block_out_channels)
     if resolution % 2 ** (levels - 1):
         raise ValueError(
             f"data.resolution is {resolution}, but the network's {levels} resolutions halve it {levels - 1} times: "
-            f"make it a multiple of {2 ** (levels - 1)} or shorten {name}.block_out_channels."
+            f"make it a multiple of {2 ** (levels - 1)} or shorten {config.network_name}.block_out_channels."
         )
 
 
-def _check_train(train: TrainConfig) -> None:
-    """Refuse numbers that have the right type and no meaning; a kind of run has not all of them."""
-    given = vars(train)
-    positive = ("batch_size", "gradient_accumulation_steps", "learning_rate", "max_grad_norm", "sample_images")
-    positive += ("sample_steps", "keep_checkpoints", "epochs", "min_snr_gamma")
-    for name in positive:
-        if not given.get(name, 1) > 0:
-            raise ValueError(f"train.{name} is {given[name]}, but must be above 0.")
-    counts = ("log_every", "checkpoint_every", "sample_every", "report_every", "evaluate_every", "lr_warmup_steps")
-    for name in (*counts, "keep_checkpoints_every", "seed"):
-        if given.get(name, 0) < 0:
-            raise ValueError(f"train.{name} is {given[name]}, but must be 0 or more.")
-    if train.max_steps is not None and train.max_steps < 1:
-        raise ValueError(f"train.max_steps is {train.max_steps}, but must be 1 or more.")
-    for name in ("ema_decay", "label_dropout"):
-        if not 0 <= given.get(name, 0) <= 1:
-            raise ValueError(f"train.{name} is {given[name]}, but must lie between 0 and 1.")
+def _check_groups(config: RunConfig) -> None:
+    """Every GroupNorm can divide its channels."""
+    name, network = config.network_name, config.network
+    odd = [channels for channels in network.block_out_channels if channels % network.norm_num_groups]
+    if odd:
+        raise ValueError(
+            f"{name}.norm_num_groups is {network.norm_num_groups}, which does not divide the {odd[0]} of "
+            f"{name}.block_out_channels: give a number that divides each of them."
+        )
+
+
+def _check_heads(config: RunConfig) -> None:
+    """Where there is attention a head has no more channels than there are, and a classifier's divide them."""
+    name, network = config.network_name, config.network
+    width, channels = network.attention_head_dim, network.block_out_channels
+    if width is None:  # one head
+        return
+    kinds = zip(network.down_block_types, reversed(getattr(network, "up_block_types", network.down_block_types[::-1])))
+    attending = [count for count, pair in zip(channels, kinds) if any(kind.startswith("Attn") for kind in pair)]
+    # The middle block attends, and so does the pooling of a classifier.
+    attending += [channels[-1]] if getattr(network, "add_attention", True) else []
+    remedy = f"give {name}.attention_head_dim a smaller number, or null for one head."
+    if attending and width > min(attending):
+        raise ValueError(
+            f"{name}.attention_head_dim is {width}, but a block with attention has only {min(attending)} channels: "
+            f"{remedy}"
+        )
+    if config.kind == "classifier" and channels[-1] % width:
+        raise ValueError(
+            f"{name}.attention_head_dim is {width}, which does not divide the last of {name}.block_out_channels, "
+            f"{channels[-1]}: give a number that does, or null for one head."
+        )
 
 
 def _check_held_out(config: RunConfig) -> None:
-    """Refuse a share that leaves nothing to train on, or that cannot be set aside."""
+    """Refuse a share of images that cannot be set aside."""
     held_out = getattr(config.train, "held_out", 0.0)
-    if not 0 <= held_out < 1:
-        raise ValueError(f"train.held_out is {held_out}, but must be 0 or more and below 1.")
     if held_out and config.data.streaming:
         raise ValueError(
             f"train.held_out is {held_out}, but images can be set aside only from a store: give --train.held_out 0 "
@@ -434,15 +509,40 @@ def _check_held_out(config: RunConfig) -> None:
 
 def _check_evaluation(config: RunConfig) -> None:
     """Refuse an evaluation that could not be made, before the training that leads to it."""
-    if not getattr(config.train, "evaluate_every", 0):
-        return
-    if config.train.evaluate_images < 2:
-        raise ValueError(f"train.evaluate_images is {config.train.evaluate_images}, but must be 2 or more.")
-    if config.data.streaming:
+    if getattr(config.train, "evaluate_every", 0) and config.data.streaming:
         raise ValueError(
             "train.evaluate_every compares with the images of a store: give --train.evaluate_every 0 or leave "
             "data.streaming off."
         )
+
+
+def _check_schedule(config: RunConfig) -> None:
+    """The schedule's own checks of its arguments."""
+    make_schedule(config.scheduler)
+
+
+def _check_sample_steps(config: RunConfig) -> None:
+    """Samples that are drawn on the way need no more steps than there are timesteps."""
+    train, total = config.train, config.scheduler["num_train_timesteps"]
+    wanted = [name for name in ("sample_every", "evaluate_every") if getattr(train, name, 0)]
+    if wanted and train.sample_steps > total:
+        raise ValueError(
+            f"train.sample_steps is {train.sample_steps}, but the schedule has {total} timesteps "
+            f"(scheduler.num_train_timesteps): lower it, or draw nothing on the way with train.{wanted[0]} 0."
+        )
+
+
+def _check_sections(files: dict[str, dict], names: Sequence[str]) -> None:
+    """Refuse configurations with a section that has nothing in it, or one value instead of options."""
+    for path, content in files.items():
+        for name in names:
+            section = content.get(name, {})
+            if section is None:
+                raise ValueError(f"The section {name} of {path} is empty: give its options, or leave it out.")
+            if not isinstance(section, dict):
+                raise ValueError(f"{name} of {path} is {section!r}, but must be a section of options.")
+        if _section(content, "scheduler").get("name", "") is None:
+            raise ValueError(f"scheduler.name of {path} is empty: choose one of {', '.join(SCHEDULES)}.")
 
 
 @dataclass

@@ -9,6 +9,7 @@ import torch
 
 from cardiff.checkpoints import file_hash
 from cardiff.hub import classifier_weights_file, find_model, load_classifier, load_pipeline, weights_file
+from cardiff.limits import limited
 from pipelines import ClassConditionalPipeline
 from schedulers import load_function
 
@@ -21,9 +22,9 @@ class GuidanceOptions:
     """Weight w of uncond + w·(cond − uncond); several (0,1,2,4) are the blocks of a grid, or a folder's in turn."""
     guidance_schedule: str | list[list[float]] | None = None
     """w as a function of log-SNR instead: points '[[-6,1],[0,4],[6,1]]' joined by lines, or FILE.py:FUNCTION."""
-    guidance_interval: list[float] | str | None = None
+    guidance_interval: list[float] | str | None = limited(None, infinite=True)
     """Guide only between two log-SNRs, '[low,high]'; elsewhere a step costs one evaluation."""
-    guidance_interval_sigma: list[float] | str | None = None
+    guidance_interval_sigma: list[float] | str | None = limited(None, infinite=True)
     """The same between two noise levels σ/a, '[low,high]'."""
     guidance_rescale: float = 0.0
     """Share φ of the rescaling of the guided prediction to the spread of the conditional one, 0 to 1."""

@@ -41,6 +41,12 @@ def figure_text(text: str) -> str:
     return drawable(text).replace("$", r"\$")
 
 
+def legend_text(text: str) -> str:
+    """The same for a legend, which leaves out what begins with an underscore."""
+    text = figure_text(text)
+    return f" {text}" if text.startswith("_") else text
+
+
 @cache
 def _characters() -> frozenset[int]:
     return frozenset(FT2Font(str(FONT)).get_charmap())

@@ -23,6 +23,7 @@ from cardiff.checkpoints import file_hash
 from cardiff.guidance import Guidance, GuidanceOptions, make_guidance
 from cardiff.hub import find_model, load_pipeline, weights_file
 from cardiff.labels import read_labels
+from cardiff.limits import check_limits, limited
 from cardiff.plots import save_labelled_grid
 from cardiff.processes import say_once, this_process
 from cardiff.randomness import image_generator, image_seed
@@ -148,11 +149,11 @@ class DrawOptions(GuidanceOptions):
 
     solver: str = "dpm"
     """ddpm, ddim, dpm (DPM-Solver++), unipc or euler."""
-    steps: int = 25
+    steps: int = limited(25, least=1)
     """Solver steps."""
     steps_of: str | None = None
     """Visit the noise levels of another schedule: a name, a YAML file with a scheduler section or FILE.py:FUNCTION."""
-    batch_size: int = 64
+    batch_size: int = limited(64, least=1)
     """Images per batch of each process."""
     revision: str | None = None
     """Branch, tag or commit of a Hub repository."""
@@ -172,9 +173,9 @@ class SampleOptions(DrawOptions):
     """Classes by name or index with commas between, taken in turn: seven,0,3. Double quotes make a name of anything,
     "a, b"; index:3 is always the index; 0.5*three+0.5*eight is a mixture of classes; @FILE has a label on each line.
     All classes by default."""
-    num_images: int | None = None
+    num_images: int | None = limited(None, least=1)
     """Number of images (default: 8 for each class and scale); in a grid, for each scale."""
-    seed: int = 0
+    seed: int = limited(0, least=0)
     """Image i depends on the seed and i, whatever the batch size and the number of processes."""
 
 
@@ -207,11 +208,7 @@ def make_plan(options: SampleOptions, progress: Callable[[int], object] | None =
     state = this_process()
     if (options.output is None) == (options.grid is None):
         raise ValueError("Give either --output DIR for single images or --grid FILE for a labelled grid.")
-    for name in ("num_images", "steps", "batch_size"):
-        if getattr(options, name) is not None and getattr(options, name) < 1:
-            raise ValueError(f"--{name} is {getattr(options, name)}, but must be 1 or more.")
-    if options.seed < 0:
-        raise ValueError(f"--seed is {options.seed}, but must be 0 or more.")
+    check_limits(options, "--")
     with state.main_process_first():
         folder = find_model(options.model, options.revision)
     pipeline = load_pipeline(folder).to(state.device)

@@ -201,7 +201,7 @@ def test_every_schedule_has_the_modifiers(name):
     required = {"knots": ["--scheduler.log_snr", "[9, -9]"], "table": ["--scheduler.alphas_cumprod", "[0.9, 0.3]"]}
     options = ["--scheduler.rescale_betas_zero_snr", "true", "--scheduler.input_scale", "0.5"]
     options += ["--scheduler.prediction_type", "v_prediction", *required.get(name, [])]
-    options += ["--scheduler.num_train_timesteps", "2"] if name == "table" else []
+    options += ["--scheduler.num_train_timesteps", "2", "--train.sample_steps", "2"] if name == "table" else []
     schedule = make_schedule(parse("--scheduler.name", name, *options).scheduler)
     assert schedule.alphas_cumprod[-1] == 0 and schedule.config.input_scale == 0.5
 
@@ -308,7 +308,7 @@ def test_lists_of_a_file(tmp_path):
     torch.testing.assert_close(torch.logit(signal), torch.tensor([1.0, -9.0], dtype=torch.float64), rtol=0, atol=1e-3)
     table = "scheduler: {name: table, num_train_timesteps: 3, alphas_cumprod: [0.9, 0.5, 0.1]}"
     (tmp_path / "table.yaml").write_text(table)
-    schedule = make_schedule(parse("--config", str(tmp_path / "table.yaml")).scheduler)
+    schedule = make_schedule(parse("--config", str(tmp_path / "table.yaml"), "--train.sample_steps", "3").scheduler)
     torch.testing.assert_close(schedule.alphas_cumprod, torch.tensor([0.9, 0.5, 0.1]))
 
 
@@ -388,6 +388,27 @@ def test_the_schedule_of_the_command_line_beats_the_file():
         (["--data.num_workers", "-1"], "data.num_workers is -1"),
         (["--data.shuffle_buffer", "0"], "data.shuffle_buffer is 0"),
         (["--data.box_margin", "-1"], "data.box_margin is -1.0"),
+        (["--train.epochs", ".inf"], "train.epochs is inf, but must be finite."),
+        (["--train.epochs", ".nan"], "train.epochs is nan, but must be above 0."),
+        (["--train.weight_decay=-0.1"], "train.weight_decay is -0.1, but must be 0 or more."),
+        (["--train.weight_decay", ".inf"], "train.weight_decay is inf, but must be finite."),
+        (["--train.max_grad_norm", ".nan"], "train.max_grad_norm is nan, but must be above 0."),
+        (["--train.sample_guidance_scale", ".nan"], "train.sample_guidance_scale is nan, but must be a number."),
+        (["--train.sample_steps", "1001"], "train.sample_steps is 1001, but the schedule has 1000 timesteps"),
+        (["--unet.dropout", "1"], "unet.dropout is 1.0, but must be 0 or more and below 1."),
+        (["--unet.layers_per_block", "0"], "unet.layers_per_block is 0, but must be 1 or more."),
+        (["--unet.norm_num_groups", "0"], "unet.norm_num_groups is 0, but must be 1 or more."),
+        (["--unet.norm_num_groups", "48"], "unet.norm_num_groups is 48, which does not divide the 64 of"),
+        (["--unet.attention_head_dim", "0"], "unet.attention_head_dim is 0, but must be 1 or more."),
+        (["--unet.attention_head_dim", "257"], "but a block with attention has only 256 channels"),
+        (
+            ["--unet.block_out_channels=[64,128,0,256]"],
+            "unet.block_out_channels is [64, 128, 0, 256], but each of them must be 1 or more.",
+        ),
+        (
+            ["--unet.up_block_types", "[UpBlock2D,UpBlock2D,UpBlock,UpBlock2D]"],
+            "unet.up_block_types names 'UpBlock': choose from UpBlock2D and AttnUpBlock2D.",
+        ),
     ],
 )
 def test_mistakes_on_the_command_line(argv, sentence, refused):
@@ -412,10 +433,44 @@ def test_mistakes_on_the_command_line(argv, sentence, refused):
             "classifier.block_out_channels is empty",
         ),
         (["--data.resolution", "36"], "or shorten classifier.block_out_channels."),
+        (["--classifier.attention_head_dim", "48"], "which does not divide the last of classifier.block_out_channels"),
+        (["--classifier.attention_head_dim", "512"], "but a block with attention has only 256 channels"),
+        (["--classifier.dropout=-0.1"], "classifier.dropout is -0.1, but must be 0 or more and below 1."),
     ],
 )
 def test_mistakes_in_a_classifier_run(argv, sentence, refused):
     assert sentence in refused(*argv, kind="classifier")
+
+
+@pytest.mark.parametrize("width", [17, 33, None])
+def test_heads_are_checked_where_there_is_attention_and_nowhere_else(width):
+    """A head of 33 channels fits no block with 32, unless there is no attention: then nothing is said of heads, and
+    the network works. 17 of 32 is one head.
+    """
+    blocks = {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2}
+    options = [f"--unet.{name}=[{','.join(kinds)}]" for name, kinds in blocks.items()]
+    options += ["--unet.block_out_channels=[32,32]", f"--unet.attention_head_dim={json.dumps(width)}"]
+    options += ["--data.resolution=8", "--data.channels=1"]
+    unet = build_unet(parse(*options, "--unet.add_attention=false"), 3)
+    arguments = torch.zeros(1, 1, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.long)
+    assert unet(*arguments).sample.shape == (1, 1, 8, 8)
+    if width == 33:
+        for where in ([], ["--unet.add_attention=false", "--unet.up_block_types=[AttnUpBlock2D,UpBlock2D]"]):
+            with pytest.raises(SystemExit):
+                parse(*options, *where)
+    else:
+        assert build_unet(parse(*options), 3)(*arguments).sample.shape == (1, 1, 8, 8)
+
+
+def test_sample_steps_matter_only_where_samples_are_drawn():
+    short = ["--scheduler.num_train_timesteps", "20", "--train.sample_steps", "25"]
+    assert parse(*short, "--train.sample_every", "0").train.sample_steps == 25
+    with pytest.raises(SystemExit):
+        parse(*short, "--train.sample_every", "0", "--train.evaluate_every", "5")
+
+
+def test_an_infinite_norm_of_gradients_is_accepted():
+    assert parse("--train.max_grad_norm", ".inf").train.max_grad_norm == float("inf")
 
 
 def test_a_stream_without_held_out_images_is_accepted():
@@ -434,6 +489,10 @@ def test_a_stream_without_held_out_images_is_accepted():
         ("unte: {dropout: 0.5}", "unte"),
         ("train: {batch_size: [1, 2]}", "train.batch_size"),
         ("train: {batch_size: 3", ""),
+        ("data: {resolution: 8}\nscheduler:\n", "The section scheduler of "),
+        ("scheduler: {}\ntrain:\n", "wrong.yaml is empty: give its options, or leave it out."),
+        ("scheduler: {name: }", "wrong.yaml is empty: choose one of cauchy"),
+        ("data: 3", "wrong.yaml is 3, but must be a section of options."),
         ("- a\n- b", ""),
     ],
 )

@@ -9,6 +9,7 @@ import torch
 from cardiff.analysis.errors import error_terms, steps_of
 from cardiff.analysis.measures import GONE, MAX_LEAK, WHOLE, DataMeasures, ScheduleMeasures, first_below, merged
 from cardiff.analysis.optimum import Point, point_of
+from cardiff.markup import escape
 from schedulers.spectrum import Spectrum
 
 CLEAN, FINE, MIDDLE, COARSE, NOISE = range(5)
@@ -210,8 +211,8 @@ def _how_it_compares(measures, spectrum, solver, steps, distance, others, ours) 
     best = max(gains, key=gains.get)
     point = points[best]
     return (
-        f"{text}Our {best} beats it in all three: structure {point.structure:.2f} against {mine.structure:.2f}, "
-        f"errors smaller by factors of {mine.pixels / point.pixels:.2g} in pixels and "
+        f"{text}Our {escape(best)} beats it in all three: structure {point.structure:.2f} against "
+        f"{mine.structure:.2f}, errors smaller by factors of {mine.pixels / point.pixels:.2g} in pixels and "
         f"{mine.octaves / point.octaves:.2g} by octave."
     )
 
@@ -226,7 +227,7 @@ def _nats(value: float) -> str:
 
 
 def _names(names: list[str]) -> str:
-    return _listed([f"*{name}*" for name in names])  # some have commas
+    return _listed([f"*{escape(name)}*" for name in names])  # some have commas
 
 
 def _listed(parts: list[str]) -> str:

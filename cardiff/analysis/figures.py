@@ -17,6 +17,7 @@ from cardiff.analysis.explain import octave_name
 from cardiff.analysis.measures import ScheduleMeasures, first_below
 from cardiff.analysis.optimum import Point
 from cardiff.analysis.spectra import to_float
+from cardiff.markup import figure_text, legend_text
 from schedulers.spectrum import Spectrum
 
 WIDTH, DPI = 10.0, 150  # inches, pixels an inch
@@ -84,7 +85,9 @@ def draw_noising_strip(schedules: Sequence[ScheduleMeasures], images: np.ndarray
             if number == 0:
                 axis.set_title(f"t = {t:.1f}", fontsize=9, pad=4)
         box = row[0].get_position()
-        figure.text(left - 0.01, (box.y0 + box.y1) / 2, measures.name, ha="right", va="center", fontsize=10)
+        figure.text(
+            left - 0.01, (box.y0 + box.y1) / 2, figure_text(measures.name), ha="right", va="center", fontsize=10
+        )
     figure.savefig(path)
 
 
@@ -138,7 +141,7 @@ def draw_octaves(schedules: Sequence[ScheduleMeasures], path: Path) -> None:
         axis.plot(
             _times(measures), measures.structure, color="#D55E00", ls="--", lw=1.6, label="structure S, their mean"
         )
-        axis.set_title(f"{measures.name}   A = {measures.mean_structure:.2f}", fontsize=10)
+        axis.set_title(f"{figure_text(measures.name)}   A = {measures.mean_structure:.2f}", fontsize=10)
         axis.set(xlim=(0, 1), ylim=(0, 1.02), xticks=[0, 0.5, 1], xlabel="t")
         _finish(axis)
     for axis in axes.flat[len(shown) :]:
@@ -180,7 +183,7 @@ def draw_density(schedules: Sequence[ScheduleMeasures], spectrum: Spectrum, path
             colour, dashes = styles[measures.name]
             middles = (measures.log_snr[1:] + measures.log_snr[:-1]) / 2
             density = -1 / len(measures.log_snr) / np.diff(measures.log_snr)
-            axis.plot(middles, density, color=colour, ls=dashes, lw=2, label=measures.name)
+            axis.plot(middles, density, color=colour, ls=dashes, lw=2, label=legend_text(measures.name))
     axis.set_ylabel("density of timesteps −dt/dλ (per nat)")
     axis.set_xlabel("log-SNR λ (nats): noise on the left, image on the right")
     axis.set_xlim(-12, 14)
@@ -272,7 +275,8 @@ def _draw_lines(axis: Axes, schedules: Sequence[ScheduleMeasures], values: Calla
     for measures in schedules:
         if measures.name in styles:
             colour, dashes = styles[measures.name]
-            axis.plot(_times(measures), values(measures), color=colour, ls=dashes, lw=2, label=measures.name, zorder=2)
+            look = {"color": colour, "ls": dashes, "lw": 2, "label": legend_text(measures.name), "zorder": 2}
+            axis.plot(_times(measures), values(measures), **look)
     axis.set_xlabel("t: 0 image, 1 noise")
     axis.set_xlim(0, 1)
     _finish(axis)
@@ -317,8 +321,9 @@ def _name_lines(axis: Axes, lines: Sequence[tuple[str, np.ndarray]], coloured: S
         inside = (t > 0.08) & (t < 0.93)
         best = int(np.argmax(9 * inside + 3 * np.minimum(from_names, 1.3) + np.minimum(from_colours, 0.8)))
         placed.append(spots[best])
-        axis.annotate(name, (t[best], heights[best]), fontsize=7.5, color="#4d4d4d", ha="center", va="center",
-                      bbox={"fc": "white", "ec": "none", "pad": 0.6, "alpha": 0.85}, zorder=3)  # fmt: skip
+        place, box = (t[best], heights[best]), {"fc": "white", "ec": "none", "pad": 0.6, "alpha": 0.85}
+        look = {"fontsize": 7.5, "color": "#4d4d4d", "ha": "center", "va": "center", "bbox": box, "zorder": 3}
+        axis.annotate(figure_text(name), place, **look)
 
 
 def _name_points(axis: Axes, places: dict[str, tuple[float, float]], curves: Sequence[tuple[float, float]]) -> None:
@@ -333,7 +338,7 @@ def _name_points(axis: Axes, places: dict[str, tuple[float, float]], curves: Seq
     crowd = [(np.hypot(*(points - point).T) < 150).sum() for point in points]
     for i in np.argsort(crowd)[::-1]:
         name = list(places)[i]
-        text = axis.text(0, 0, name, fontsize=8, transform=None)
+        text = axis.text(0, 0, figure_text(name), fontsize=8, transform=None)
         extent = text.get_window_extent(renderer)
         width, height = extent.width, extent.height
         best = (np.inf, None)
@@ -353,7 +358,7 @@ def _name_points(axis: Axes, places: dict[str, tuple[float, float]], curves: Seq
         middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
         far = np.hypot(*np.maximum(np.maximum(box[:2] - points[i], points[i] - box[2:]), 0)) > 14
         axis.annotate(
-            name,
+            figure_text(name),
             places[name],
             axis.transData.inverted().transform(middle),
             fontsize=8,

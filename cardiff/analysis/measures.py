@@ -13,6 +13,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from cardiff.analysis.errors import SOLVERS, SamplingError, log_snr_of, sampling_error, steps_of
 from cardiff.analysis.posterior import Posterior, exact_posterior
 from cardiff.analysis.spectra import GaussianModel, fit_gaussian, to_float
+from cardiff.progress import shown
 from schedulers.spectrum import Spectrum
 
 MAX_LEAK = 1e-3
@@ -181,7 +182,7 @@ def wiener_ssim(
     noise = rng.standard_normal(x.shape)
     window = min(7, x.shape[-1] - 1 + x.shape[-1] % 2)
     found = []
-    for level in log_snr:
+    for level in shown(log_snr, "structural similarity"):
         noisy = x / np.sqrt(1 + np.exp(-level)) + noise / np.sqrt(1 + np.exp(level))
         estimate = torch.from_numpy(model.wiener_estimate(noisy, level))
         similarity = structural_similarity_index_measure(

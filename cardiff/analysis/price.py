@@ -87,7 +87,7 @@ def measured_price(
         step: Length of the step in log-SNR.
         fine: Length of the steps that carry the result on to the clean image.
         seed: Seed of the choice of images and of the noise.
-        progress: Called with 1 after each level.
+        progress: Called with 1 after each step, of which there are `price_work`.
     """
     rng = np.random.default_rng(seed)
     x0 = torch.from_numpy(to_float(images[np.sort(rng.permutation(len(images))[:count])])).float()
@@ -99,14 +99,25 @@ def measured_price(
         whole = ddim_step(denoise, x, level, level + step)
         halves = ddim_step(denoise, ddim_step(denoise, x, level, level + step / 2), level + step / 2, level + step)
         both = torch.cat([whole, halves])
-        path = np.append(np.arange(level + step, CLEAN, fine), CLEAN)
+        progress(1)
+        path = _path_to_clean(level + step, fine)
         for here, there in zip(path, path[1:]):
             both = ddim_step(denoise, both, here, there)
+            progress(1)
         whole, halves = both.chunk(2)
         # Two half steps leave half the error of the whole one, so the difference is the other half.
         found.append(2 * float(((whole - halves) ** 2).mean().sqrt()) / step**2)
-        progress(1)
     return np.array(found)
+
+
+def price_work(log_snr: np.ndarray, *, step: float = 1.0, fine: float = 0.5) -> int:
+    """How often `measured_price` calls `progress`; arguments as there."""
+    return sum(len(_path_to_clean(level + step, fine)) for level in log_snr)
+
+
+def _path_to_clean(log_snr: float, fine: float) -> np.ndarray:
+    """Log-SNRs from there to the clean image, in fine steps."""
+    return np.append(np.arange(log_snr, CLEAN, fine), CLEAN)
 
 
 def schedule_of_price(log_snr: np.ndarray, price: np.ndarray, last: float, first: float, knots: int = 25) -> dict:

@@ -30,12 +30,15 @@ from cardiff.analysis.measures import (
     merged,
 )
 from cardiff.analysis.optimum import Optimum, knots_of, point_of
-from cardiff.analysis.price import LEVELS, measured_price, network_denoiser, schedule_of_price
+from cardiff.analysis.price import LEVELS, measured_price, network_denoiser, price_work, schedule_of_price
 from cardiff.analysis.spectra import octave_arguments
 from cardiff.cli import CommandLine
 from cardiff.config import DataConfig
 from cardiff.data import ImageStream, open_store
 from cardiff.hub import find_model, load_pipeline
+from cardiff.limits import check_limits, limited
+from cardiff.markup import escape
+from cardiff.progress import shown
 from pipelines import ClassConditionalPipeline
 from schedulers import SCHEDULES
 
@@ -70,19 +73,19 @@ class AnalysisOptions:
     FILE.py:FUNCTION; all stands for every published schedule and ours."""
     output: str = "runs/analysis"
     """Folder of the table, the report, the figures and the scheduler files."""
-    num_train_timesteps: int = 1000
+    num_train_timesteps: int = limited(1000, least=10)
     """Timesteps T of every schedule."""
-    max_images: int = 50_000
+    max_images: int = limited(50_000, least=2)
     """Images to measure; of a larger set a random part."""
-    steps: int = 50
+    steps: int = limited(50, least=2)
     """Sampling steps for the ranking and for the optimum."""
     solver: Literal["ddpm", "ddim"] = "ddpm"
     """Solver for the ranking and for the optimum."""
-    kappa: float = 0.0
+    kappa: float = limited(0.0, least=0)
     """Weight of structure against the logarithm of the error, in spectral.yaml and optimal.yaml."""
     model: str | None = None
     """Trained model of these images; where it wants its steps is written to price.yaml, for sample.py --steps_of."""
-    seed: int = 0
+    seed: int = limited(0, least=0)
     """Seed of the choice of images and of the noise."""
 
 
@@ -133,6 +136,7 @@ def run(options: AnalysisOptions, config: DataConfig, section: dict | None = Non
         _check_model(pipeline, images)
     count = len(choose_schedules(options.schedules, {})) + 3
     total = len(GRID) + 2 + SCHEDULE_WORK * count + FRONT_WORK * 3 * len(KAPPAS)
+    total += len(FIGURES) + (0 if pipeline is None else price_work(LEVELS))
     with tqdm(total=total, desc="measuring the data", unit="part") as bar:
         data = measure_data(images, labels, seed=options.seed, progress=bar.update)
 
@@ -144,7 +148,10 @@ def run(options: AnalysisOptions, config: DataConfig, section: dict | None = Non
         start = _table_of(written["spectral"], options)
         written["optimal"] = knots_of(front.best(options.kappa, 0.5, start))
         if pipeline is not None:
-            price = measured_price(network_denoiser(pipeline), images, LEVELS, count=PRICED, seed=options.seed)
+            bar.set_description("measuring the model's steps")
+            how = {"count": PRICED, "seed": options.seed, "progress": bar.update}
+            price = measured_price(network_denoiser(pipeline), images, LEVELS, **how)
+            bar.set_description("measuring schedules")
             written["price"] = schedule_of_price(LEVELS, price, last=-10.0, first=10.0)
         rows, notes = _measure_rows(options, data, section, written, front, start, bar)
         rows.sort(key=lambda row: (row.measures.leaks, row.distance if np.isfinite(row.distance) else np.inf))
@@ -181,7 +188,8 @@ def load_images(config: DataConfig, count: int, seed: int) -> tuple[np.ndarray, 
     """
     if config.streaming:
         found = []
-        for image, label, after in ImageStream(config, seed, conditional=False).batches(1, range(1)):
+        stream = ImageStream(config, seed, conditional=False).batches(1, range(1))
+        for image, label, after in shown(stream, "reading the stream"):
             if after["epoch"] > 0 or len(found) == count:
                 break
             found.append((image[0], -1 if label is None else label[0]))
@@ -232,13 +240,20 @@ def draw_figures(
         )
         for row in rows
     }
-    figures.draw_noising_strip(measures, data.images, options.seed, folder / "noising_strip.png")
-    figures.draw_structure(measures, folder / "structure.png")
-    figures.draw_plane(points, family, best, bounds, options.solver, options.steps, folder / "plane.png")
-    figures.draw_octaves(measures, folder / "octaves.png")
-    figures.draw_information(measures, folder / "information.png")
-    figures.draw_density(measures, data.model.spectrum, folder / "density.png")
-    figures.draw_curves(measures, folder / "curves.png")
+    how = {
+        "noising_strip.png": lambda path: figures.draw_noising_strip(measures, data.images, options.seed, path),
+        "structure.png": lambda path: figures.draw_structure(measures, path),
+        "plane.png": lambda path: figures.draw_plane(
+            points, family, best, bounds, options.solver, options.steps, path
+        ),
+        "octaves.png": lambda path: figures.draw_octaves(measures, path),
+        "information.png": lambda path: figures.draw_information(measures, path),
+        "density.png": lambda path: figures.draw_density(measures, data.model.spectrum, path),
+        "curves.png": lambda path: figures.draw_curves(measures, path),
+    }
+    for name in FIGURES:
+        how[name](folder / name)
+        progress(1)
 
 
 def table_columns(row: Row, data: DataMeasures) -> dict[str, float | str]:
@@ -299,7 +314,7 @@ def markdown_tables(rows: Sequence[Row], data: DataMeasures, options: AnalysisOp
     ranking = [
         [
             str(rank),
-            f"**{m.name}**" if c["origin"] == "ours" else m.name,
+            f"**{escape(m.name)}**" if c["origin"] == "ours" else escape(m.name),
             c["origin"],
             "–" if c["distance_percent"] == "" else shown(m, f"+{c['distance_percent']:.0f}%"),
             f"{c['mean_structure']:.3f}",
@@ -313,12 +328,12 @@ def markdown_tables(rows: Sequence[Row], data: DataMeasures, options: AnalysisOp
         for rank, m, c in found
     ]
     errors = [
-        [str(rank), m.name]
+        [str(rank), escape(m.name)]
         + [f"{1e3 * m.errors[s, n].pixels:.3g} · {1e3 * m.errors[s, n].octaves:.3g}" for s in SOLVERS for n in steps]
         for rank, m, c in found
     ]
     information = [
-        [str(rank), m.name, "–" if c["class_half_gone"] == "" else f"{c['class_half_gone']:.3f}"]
+        [str(rank), escape(m.name), "–" if c["class_half_gone"] == "" else f"{c['class_half_gone']:.3f}"]
         + [f"{c[name]:.3f}" for name in ("information_half_gone", "recovery_half_gone", "mean_ssim")]
         + [f"{c['path_kl_nats']:.3g}"]
         for rank, m, c in found
@@ -347,8 +362,8 @@ def describe(options: AnalysisOptions, config: DataConfig, data: DataMeasures) -
     labels = "no labels" if data.posterior.class_information is None else "labels used"
     solver = f"{options.solver.upper()} with {options.steps} steps"
     return (
-        f"Data: {config.path}{files}, split {config.split}, {count:,} images of {size}×{size} pixels and "
-        f"{channels} channel{'s' * (channels > 1)}, {labels}. T = {options.num_train_timesteps} timesteps, "
+        f"Data: {escape(f'{config.path}{files}')}, split {escape(config.split)}, {count:,} images of {size}×{size} "
+        f"pixels and {channels} channel{'s' * (channels > 1)}, {labels}. T = {options.num_train_timesteps} timesteps, "
         f"t = (i + 1)/T, seed {options.seed}. Structure, leak and errors are those of the Gaussian with the set's "
         "mean and spectrum under the ideal denoiser, with trailing steps and the variance fixed_small; information is "
         f"measured on the images themselves. Our spectral schedules are those for {options.solver.upper()}.\n\n"
@@ -372,9 +387,8 @@ def describe(options: AnalysisOptions, config: DataConfig, data: DataMeasures) -
 
 def _prepare(options: AnalysisOptions, config: DataConfig) -> Path:
     """Refuse what cannot work before anything is measured; the output folder."""
-    for name, least in (("num_train_timesteps", 10), ("max_images", 2), ("steps", 2), ("seed", 0), ("kappa", 0)):
-        if not getattr(options, name) >= least:
-            raise ValueError(f"--{name} is {getattr(options, name)}, but must be {least} or more.")
+    check_limits(options, "--")
+    check_limits(config, "data.")
     if options.steps > options.num_train_timesteps:
         raise ValueError(
             f"--steps {options.steps} is more than the {options.num_train_timesteps} timesteps of the schedules: "
@@ -409,12 +423,12 @@ def _measure_rows(options, data, section, written, front, start, bar) -> tuple[l
         except ValueError as error:
             if options.schedules != "all" or name == OWN_CONFIG:
                 raise
-            notes.append(f"{name} is missing: {error}")
+            notes.append(f"{escape(name)} is missing: {escape(str(error))}")
             bar.update(SCHEDULE_WORK)
             continue
         same = next((other for other, table in tables.items() if np.array_equal(table, alphas_cumprod)), None)
         if name == OWN_CONFIG and same:
-            notes.append(f"The configuration's own schedule is {same}.")
+            notes.append(f"The configuration's own schedule is {escape(same)}.")
             bar.update(SCHEDULE_WORK)
             continue
         tables[name] = alphas_cumprod
@@ -461,7 +475,7 @@ def _report(rows: Sequence[Row], data: DataMeasures, options: AnalysisOptions, t
             others=theirs if row.origin == "ours" else ours,
             ours=row.origin == "ours",
         )
-        text += f"\n**{rank}. {row.measures.name}** ({row.origin}). {words}\n"
+        text += f"\n**{rank}. {escape(row.measures.name)}** ({row.origin}). {words}\n"
     return text + (
         "\n## Files\n\n"
         "- `spectral.yaml`, `optimal.yaml`: scheduler sections for training, given as a second `--config`.\n"

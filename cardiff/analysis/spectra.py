@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cardiff.progress import shown
 from schedulers.spectrum import Spectrum, frequencies, octave_of
 
 
@@ -49,9 +50,9 @@ def fit_gaussian(images: np.ndarray, batch_size: int = 1000) -> GaussianModel:
     if count < 2:
         raise ValueError(f"A spectrum needs 2 images or more, and the data set has {count}.")
     batches = [slice(first, first + batch_size) for first in range(0, count, batch_size)]
-    mean = sum(to_float(images[batch]).sum(0) for batch in batches) / count  # (C, H, W)
+    mean = sum(to_float(images[batch]).sum(0) for batch in shown(batches, "mean image")) / count  # (C, H, W)
     covariance = np.zeros((channels, channels))
-    for batch in batches:
+    for batch in shown(batches, "covariance of the channels"):
         centred = to_float(images[batch]) - mean
         covariance += np.einsum("nchw,ndhw->cd", centred, centred)
     if not covariance.any():
@@ -59,7 +60,8 @@ def fit_gaussian(images: np.ndarray, batch_size: int = 1000) -> GaussianModel:
     components = np.linalg.eigh(covariance)[1]
 
     model = GaussianModel(mean, components, None)
-    power = sum((np.abs(model.transform(to_float(images[batch]) - mean)) ** 2).sum(0) for batch in batches)
+    turns = shown(batches, "spectrum")
+    power = sum((np.abs(model.transform(to_float(images[batch]) - mean)) ** 2).sum(0) for batch in turns)
     # A frequency without variance, such as a constant border makes, carries nothing and has no octave share to lose.
     variances = np.maximum(power.ravel() / (count - 1), 1e-12 * power.max() / (count - 1))
     octaves = np.tile(octave_of(frequencies(size)).ravel(), channels)

@@ -38,8 +38,6 @@ def load_source(config: DataConfig, conditional: bool = False) -> datasets.Datas
     Raises:
         ValueError: in one sentence, if the data or a needed column cannot be found or used.
     """
-    if config.first_label < 0:
-        raise ValueError(f"data.first_label is {config.first_label}, but must be 0 or more.")
     dataset = _load(config, conditional)
     if isinstance(dataset, datasets.Dataset) and len(dataset) == 0:
         raise empty_error(config)

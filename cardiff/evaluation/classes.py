@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from cardiff.evaluation.distances import kernel_estimate, squared_distances
+from cardiff.evaluation.distances import squared_distances
 from cardiff.evaluation.intervals import Estimate, bootstrap_weights, from_bootstrap
+from cardiff.progress import shown
 
 MOST = 2000
 """Images of a class of which all pairs are taken; of more, the first so many."""
@@ -11,20 +12,19 @@ MOST = 2000
 
 def mean_distance(features: np.ndarray) -> float:
     """Mean distance between two different images (N, D); NaN for fewer than two."""
-    distances = _distances(features)
-    count = len(distances)
-    return float(distances.sum() / (count * (count - 1))) if count > 1 else float("nan")
+    count = min(len(features), MOST)
+    return float(_distances(features).sum() / (count * (count - 1))) if count > 1 else float("nan")
 
 
 def relative_diversity(
     features: np.ndarray, labels: np.ndarray, real: np.ndarray, replicates: int, seed: int = 0
-) -> Estimate:
+) -> Estimate | None:
     """Mean distance between two samples of a class over that of two real images, averaged over the classes.
 
     Args:
         features: (N, D).
         labels: (N,), from 0 to K − 1.
-        real: The mean distance between real images of each class, (K,); classes where it is NaN do not count.
+        real: The mean distance between real images of each class, (K,); classes where it is NaN or 0 do not count.
         replicates: Bootstrap replicates.
         seed: Of the resampling.
 
@@ -32,26 +32,26 @@ def relative_diversity(
 
     Returns:
         The ratio, 1 for samples as diverse as the data. A pair of an image with itself never counts, also where a
-        resampled set has it twice.
+        resampled set has it twice. None if fewer than two pairs of samples can be chosen independently, so that there
+        is no spread: it takes a class of three samples, or two classes of two.
     """
+    counts = np.bincount(labels, minlength=len(real))
+    usable = np.flatnonzero((counts > 1) & (np.nan_to_num(real) > 0))
+    if (counts[usable] - 1).sum() < 2:
+        return None
     weights = bootstrap_weights(len(features), replicates, seed, labels)
     weights = np.concatenate([np.ones((1, len(features))), weights])  # (1 + R, N): the set itself first
-    ratios = []
-    for label, of_data in enumerate(real):
+    total, classes = np.zeros(len(weights)), np.zeros(len(weights))
+    for label in shown(usable, "diversity of the classes"):
         members = np.flatnonzero(labels == label)[:MOST]
-        if len(members) < 2 or not of_data > 0:
-            continue
         distances, mine = _distances(features[members]), weights[:, members]
         pairs = mine.sum(1) ** 2 - (mine**2).sum(1)
-        with np.errstate(invalid="ignore"):  # of a class of two, a resampled set may have one image twice
-            ratios.append(((mine @ distances) * mine).sum(1) / pairs / of_data)
-    found = np.nanmean(ratios, axis=0)
+        some = pairs > 0  # of a class of two, a resampled set may have one image twice
+        sums = ((mine @ distances) * mine).sum(1)
+        total[some] += sums[some] / pairs[some] / real[label]
+        classes += some
+    found = np.divide(total, classes, out=np.full(len(weights), np.nan), where=classes > 0)
     return from_bootstrap(found[0], found[1:])
-
-
-def kernel_value(features: np.ndarray, reference: np.ndarray) -> float:
-    """The kernel distance of `kernel_estimate` alone."""
-    return kernel_estimate(features, reference, replicates=2).value
 
 
 def _distances(features: np.ndarray) -> np.ndarray:

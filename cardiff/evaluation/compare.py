@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from itertools import product
@@ -17,6 +19,8 @@ from cardiff.evaluation.run import class_shares, read_seeds
 from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options
 from cardiff.guidance import GuidanceOptions
 from cardiff.hub import find_model
+from cardiff.limits import limited
+from cardiff.markup import escape
 from cardiff.processes import this_process
 from cardiff.sampling import SOLVERS, DrawOptions, make_plan
 
@@ -37,11 +41,11 @@ class CompareOptions(ProtocolOptions, DrawOptions):
     """Solvers with commas: ddpm, ddim, dpm (DPM-Solver++), unipc, euler."""
     steps: str = "25"
     """Numbers of solver steps with commas."""
-    num_images: int | None = None
+    num_images: int | None = limited(None, least=1)
     """Images of each setting (default: as many as the reference has, at most 10,000)."""
     seeds: str = "0"
     """Sampling seeds with commas."""
-    halvings: int = 0
+    halvings: int = limited(0, least=0)
     """Times that the worse half of the settings is given up: all are measured at num_images/2^halvings images, the
     better half at twice as many, and so on. Images are never drawn twice."""
     rank_by: str = "fid"
@@ -60,7 +64,7 @@ class Setting:
     """None for a model without labels."""
 
     def __str__(self) -> str:
-        guided = "" if self.guidance_scale is None else f"w = {self.guidance_scale:g}, "
+        guided = "" if self.guidance_scale is None else f"w = {shortest(self.guidance_scale)}, "
         return f"{guided}{self.solver}, {self.steps} steps"
 
     @property
@@ -70,7 +74,8 @@ class Setting:
 
     @property
     def folder(self) -> str:
-        return f"{self.solver}-{self.steps}" + ("" if self.guidance_scale is None else f"-w{self.guidance_scale:g}")
+        scale = "" if self.guidance_scale is None else f"-w{shortest(self.guidance_scale)}"
+        return f"{self.solver}-{self.steps}{scale}"
 
 
 @dataclass
@@ -89,9 +94,17 @@ class Entrant:
     def conditional(self) -> bool:
         return bool(self.models[0].classes)
 
-    def mean(self, setting: Setting, metric: str) -> float:
-        """A metric averaged over runs and sampling seeds."""
-        return float(np.mean([trial.estimates[metric].value for trial in self.trials[setting]]))
+    @property
+    def called(self) -> str:
+        """The name in Markdown."""
+        return escape(self.name)
+
+    def loss(self, setting: Setting, metric: str, aim: bool | float) -> float:
+        """A metric averaged over runs and sampling seeds, less is better; infinite where it could not be measured."""
+        trials = self.trials[setting]
+        if any(metric not in trial.estimates for trial in trials):
+            return math.inf
+        return loss(float(np.mean([trial.estimates[metric].value for trial in trials])), aim)
 
 
 @dataclass
@@ -125,6 +138,7 @@ class Comparison:
     """
 
     def __init__(self, options: CompareOptions):
+        options.check()
         self.options, self.state = options, this_process()
         self.output = Path(options.output)
         self.seeds = read_seeds(options.seeds)
@@ -149,6 +163,13 @@ class Comparison:
             self.protocol = Protocol(options, *size, options.batch_size, options.num_images, bar.update)
         if options.rank_by not in self.protocol.names:
             raise ValueError(f"--rank_by is {options.rank_by!r}, but must be one of {', '.join(self.protocol.names)}.")
+        unlabelled = [entrant.name for entrant in self.entrants if not entrant.conditional]
+        by_class = ["accuracy"] if self.protocol.columns is not None else ["accuracy", "diversity"]
+        if unlabelled and options.rank_by in by_class:
+            raise ValueError(
+                f"--rank_by {options.rank_by} cannot rank the settings of {unlabelled[0]}, whose samples have no "
+                "labels: choose another metric."
+            )
         self.counts = self._counts()
         for count in self.counts:
             self.protocol.check_count(count)
@@ -169,13 +190,18 @@ class Comparison:
             raise ValueError("Name the runs to compare: compare.py RUN_A RUN_B …")
         for text in options.runs:
             name, equals, folder = text.partition("=")
-            if not equals or "/" in name:
+            named = equals and "/" not in name
+            if not named:
                 name, folder = Path(text).name, text
-                if name in folders:
-                    raise ValueError(
-                        f"Two runs are called {name}: name them, one={folders[name][0]} other={folder}; runs of one "
-                        "given name are trainings of the same thing."
-                    )
+                if name in ("", ".."):
+                    name = Path(text).resolve().name
+            if not name.strip() or not folder:
+                raise ValueError(f"The run {text!r} has no name or no folder: give FOLDER or NAME=FOLDER.")
+            if not named and name in folders:
+                raise ValueError(
+                    f"Two runs are called {name}: name them, one={folders[name][0]} other={folder}; runs of one "
+                    "given name are trainings of the same thing."
+                )
             folders.setdefault(name, []).append(folder)
         entrants = []
         scales = [float(scale) for scale in _listed("guidance_scale", options.guidance_scale, float)]
@@ -197,8 +223,6 @@ class Comparison:
         """Numbers of images of the rounds, multiples of the batch so that no image is drawn twice."""
         options = self.options
         total = options.num_images or min(self.protocol.reference.count, 10_000)
-        if options.halvings < 0:
-            raise ValueError(f"--halvings is {options.halvings}, but must be 0 or more.")
         size = options.batch_size
         counts = [max(size, total // 2**h // size * size) for h in range(options.halvings, 0, -1)]
         if sorted(set(counts)) != counts or (counts and counts[-1] >= total):
@@ -239,7 +263,7 @@ class Comparison:
     def _better_half(self, entrant: Entrant, settings: list[Setting]) -> list[Setting]:
         """The better half by `rank_by`, and the setting that is compared with the other runs whatever comes."""
         by = self.options.rank_by
-        ranked = sorted(settings, key=lambda s: loss(entrant.mean(s, by), self.protocol.names[by]))
+        ranked = sorted(settings, key=lambda s: entrant.loss(s, by, self.protocol.names[by]))
         kept = ranked[: -(-len(ranked) // 2)]
         return [setting for setting in settings if setting in kept or setting == base_setting(entrant)]
 
@@ -248,7 +272,9 @@ class Comparison:
         labels = self.labels if entrant.conditional else None
         for number, model in enumerate(entrant.models):
             for seed in self.seeds:
-                folder = self.output / "images" / f"{entrant.name}-{number}" / setting.folder / f"seed-{seed}"
+                folder = (
+                    self.output / "images" / f"{file_name(entrant.name)}-{number}" / setting.folder / f"seed-{seed}"
+                )
                 key = self._key(model, setting, seed, count)
                 share = setting.cost * (count - before)
                 if key in self.known:
@@ -331,7 +357,7 @@ def base_setting(entrant: Entrant) -> Setting:
 def best_setting(entrant: Entrant, metric: str, aim: bool | float, count: int) -> Setting:
     """The best of the settings that were measured at `count` images."""
     full = [setting for setting, trials in entrant.trials.items() if trials[0].count == count]
-    return min(full, key=lambda setting: loss(entrant.mean(setting, metric), aim))
+    return min(full, key=lambda setting: entrant.loss(setting, metric, aim))
 
 
 def _draw_options(options: CompareOptions, setting: Setting) -> DrawOptions:
@@ -340,13 +366,31 @@ def _draw_options(options: CompareOptions, setting: Setting) -> DrawOptions:
     if setting.guidance_scale is None:  # whatever guides the others
         shared |= {f.name: f.default for f in fields(GuidanceOptions)}
     else:
-        shared["guidance_scale"] = f"{setting.guidance_scale:g}"
+        shared["guidance_scale"] = shortest(setting.guidance_scale)
     return DrawOptions(**{**shared, "solver": setting.solver, "steps": setting.steps})
 
 
+def shortest(scale: float) -> str:
+    """A number as people write it, with as many digits as tell it from others."""
+    return f"{scale:g}" if float(f"{scale:g}") == scale else repr(scale)
+
+
+def file_name(name: str) -> str:
+    """A run's name for a folder: as it is, or made safe for any file system and told from others by a digest."""
+    safe = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]', "_", name).strip(" .")
+    while len(safe.encode()) > 100:
+        safe = safe[:-1]
+    return name if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
 def _listed(name: str, text: str, kind: type) -> list:
+    what = ValueError(
+        f"--{name} is {text!r}, but must be {'whole numbers' if kind is int else 'numbers'} with commas."
+    )
     try:
-        return [kind(part) for part in str(text).split(",")]
+        numbers = [kind(part) for part in str(text).split(",")]
     except ValueError:
-        what = "whole numbers" if kind is int else "numbers"
-        raise ValueError(f"--{name} is {text!r}, but must be {what} with commas.") from None
+        raise what from None
+    if not all(map(math.isfinite, numbers)):
+        raise what
+    return numbers

@@ -1,6 +1,7 @@
 """The report of a comparison: tables, curves, grids from the same noise, and the difference in words."""
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,34 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cardiff.evaluation import differences
-from cardiff.evaluation.compare import CompareOptions, Comparison, Entrant, Setting, Trial, base_setting, best_setting
-from cardiff.evaluation.figures import COLOURS, GREY, new_figure
+from cardiff.evaluation.compare import (
+    CompareOptions,
+    Comparison,
+    Entrant,
+    Setting,
+    Trial,
+    base_setting,
+    best_setting,
+    shortest,
+)
+from cardiff.evaluation.figures import COLOURS, GREY, MANY_CLASSES, new_figure
 from cardiff.evaluation.images import read_folder
-from cardiff.evaluation.report import arrow, as_html, data_name, metric_name, rows_by_class, shown_classes, summary
-from cardiff.evaluation.wording import EXPLAINED, interval, number
+from cardiff.evaluation.report import (
+    EXTREMES,
+    arrow,
+    as_html,
+    data_name,
+    metric_name,
+    rows_by_class,
+    save_text,
+    shown_classes,
+    summary,
+)
+from cardiff.evaluation.wording import EXPLAINED, contradictions, interval, name_with, number
+from cardiff.markup import escape, fenced, figure_text, legend_text
 from cardiff.plots import save_labelled_grid
+
+logger = logging.getLogger(__name__)
 
 CURVES = ("fid", "kid", "precision", "recall", "accuracy", "diversity")
 SHOWN_IMAGES = 6
@@ -51,10 +74,12 @@ def write_comparison(comparison: Comparison) -> None:
         "sampling_seeds": comparison.seeds,
         "protocol": protocol.record(),
     }
-    (output / "comparison.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    save_text(output / "comparison.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     text = "\n".join(_sections(comparison, best, record))
-    (output / "report.md").write_text(text)
-    (output / "report.html").write_text(as_html(text, output, "Cardiff: comparison"))
+    save_text(output / "report.md", text)
+    save_text(output / "report.html", as_html(text, output, "Cardiff: comparison"))
+    for warning in _warnings(comparison):
+        logger.warning("%s", warning)
 
 
 def _entry(entrant: Entrant, setting: Setting, trials: list[Trial]) -> dict:
@@ -66,22 +91,39 @@ def _entry(entrant: Entrant, setting: Setting, trials: list[Trial]) -> dict:
         "trials": len(trials),
         "evaluations": trials[0].evaluations,
         "metrics": summary(dict(enumerate(trials))),
+        "warnings": _contradictions(trials),
     }
+
+
+def _contradictions(trials: list[Trial]) -> list[str]:
+    """What must not be taken at face value of a setting."""
+    return contradictions({name: found["value"] for name, found in summary(dict(enumerate(trials))).items()})
+
+
+def _warnings(comparison: Comparison) -> list[str]:
+    """The same of every setting, with the run and the setting before it."""
+    return [
+        f"{entrant.name} ({setting}): {sentence}"
+        for entrant in comparison.entrants
+        for setting, trials in entrant.trials.items()
+        for sentence in _contradictions(trials)
+    ]
 
 
 def _sections(comparison: Comparison, best: dict[str, Setting], record: dict) -> list[str]:
     protocol, output, entrants = comparison.protocol, comparison.output, comparison.entrants
     data = protocol.reference.record["data"]
-    names = " and ".join(entrant.name for entrant in entrants)
+    names = " and ".join(entrant.called for entrant in entrants)
     lines = [f"# Comparison of {names}", ""]
     lines += [
         f"{comparison.counts[-1]:,} images of each setting against {data['images']:,} images of {data_name(data)}, "
-        f"split {data['split']}, in the features of {protocol.network.name}. Image i of every setting starts from the "
-        f"same noise; classes are as frequent as in the data. {differences.training_cost(comparison)}",
+        f"split {escape(data['split'])}, in the features of {escape(protocol.network.name)}. Image i of every setting "
+        f"starts from the same noise; classes are as frequent as in the data. {differences.training_cost(comparison)}",
         "",
         "## What came out",
         "",
         *_findings(comparison, best),
+        *(line for warning in _warnings(comparison) for line in (f"**Warning.** {escape(warning)}", "")),
         *_final_table(comparison, best, record),
         "",
     ]
@@ -99,7 +141,7 @@ def _sections(comparison: Comparison, best: dict[str, Setting], record: dict) ->
     lines += ["## What the metrics say", ""]
     lines += [f"- {metric_name(protocol, name)}: {EXPLAINED[name]}" for name in protocol.names]
     shown = {name: record[name] for name in ("runs", "counts", "sampling_seeds", "protocol")}
-    return [*lines, "", "## Protocol", "", "```json", json.dumps(shown, indent=1, ensure_ascii=False), "```", ""]
+    return [*lines, "", "## Protocol", "", *fenced("json", json.dumps(shown, indent=1, ensure_ascii=False)), ""]
 
 
 def _findings(comparison: Comparison, best: dict[str, Setting]) -> list[str]:
@@ -122,7 +164,7 @@ def _findings(comparison: Comparison, best: dict[str, Setting]) -> list[str]:
 def _copies(entrant: Entrant, setting: Setting) -> str | None:
     """What was found of memorisation in the best setting."""
     found = [trial.memorisation for trial in entrant.trials[setting] if trial.memorisation is not None]
-    return f"**Memorisation**, {entrant.name} ({setting}): {found[0]['sentence']}" if found else None
+    return f"**Memorisation**, {entrant.called} ({setting}): {found[0]['sentence']}" if found else None
 
 
 def _final_table(comparison: Comparison, best: dict[str, Setting], record: dict) -> list[str]:
@@ -135,7 +177,7 @@ def _final_table(comparison: Comparison, best: dict[str, Setting], record: dict)
         for setting, trials in entrant.trials.items():
             if trials[0].count == comparison.counts[-1]:
                 label = f"**{setting}**" if setting == best[entrant.name] else str(setting)
-                lines.append(f"| {' | '.join([entrant.name, label, *_cells(trials, names)])} |")
+                lines.append(f"| {' | '.join([entrant.called, label, *_cells(trials, names)])} |")
     if record["held_out"] is not None:
         cells = [f"{number(record['held_out'][n]['value'])}" if n in record["held_out"] else "" for n in names]
         lines.append(f"| real images, held out | {record['held_out_images']:,} images | | {' | '.join(cells)} |")
@@ -146,7 +188,11 @@ def _final_table(comparison: Comparison, best: dict[str, Setting], record: dict)
         else "In brackets the 95% interval of each figure, for these images."
     )
     by = metric_name(protocol, comparison.options.rank_by)
-    return [*lines, "", f"{spread} In bold the best of each run by {by}."]
+    said = f"{spread} In bold the best of each run by {by}."
+    measured = [trial for entrant in comparison.entrants for found in entrant.trials.values() for trial in found]
+    if any(name not in trial.estimates for trial in measured for name in names):
+        said += " Where a cell is empty, samples have no labels or too few of them are of one class."
+    return [*lines, "", said]
 
 
 def _cells(trials: list[Trial], names: list[str]) -> list[str]:
@@ -171,7 +217,7 @@ def _first_table(comparison: Comparison) -> list[str]:
     lines += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for entrant in comparison.entrants:
         for setting, trials in entrant.first.items():
-            lines.append(f"| {' | '.join([entrant.name, str(setting), *_cells(trials, names)])} |")
+            lines.append(f"| {' | '.join([entrant.called, str(setting), *_cells(trials, names)])} |")
     return lines
 
 
@@ -207,15 +253,20 @@ def _panels(comparison: Comparison) -> tuple[Figure, dict[str, Axes]]:
         panel.axis("off")
     panels = dict(zip(names, axes))
     for name, panel in panels.items():
-        panel.set(ylabel=f"{metric_name(protocol, name)} {arrow(protocol, name)}")
+        called = figure_text(name_with(protocol.network.distance, name))
+        panel.set(ylabel=f"{called} {arrow(protocol, name)}")
         panel.grid(alpha=0.3)
     return figure, panels
 
 
 def _finish(figure: Figure, panels: dict[str, Axes], path: Path) -> None:
     """One legend for all panels, and the file."""
-    handles, labels = next(iter(panels.values())).get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=8)
+    lines = {}  # a run need not be in every panel
+    for panel in panels.values():
+        lines |= dict(zip(*reversed(panel.get_legend_handles_labels())))
+    longest = max(map(len, lines), default=0)
+    columns = max(1, min(4, len(lines), int(20 * figure.get_figwidth() / (longest + 8))))
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=columns, fontsize=8)
     figure.savefig(path, dpi=110)
 
 
@@ -227,7 +278,7 @@ def _draw_curves(comparison: Comparison, path: Path) -> None:
         for turn, (solver, steps) in enumerate(dict.fromkeys((s.solver, s.steps) for s in entrant.settings)):
             same = [s for s in entrant.settings if (s.solver, s.steps) == (solver, steps)]
             colour = COLOURS[turn % len(COLOURS)] if entrant.conditional else GREY
-            label = f"{entrant.name}, {solver} {steps}"
+            label = f"{legend_text(entrant.name)}, {solver} {steps}"
             for name, panel in panels.items():
                 found = _line(entrant, same, name)
                 if found is None:
@@ -256,9 +307,14 @@ def _draw_steps(comparison: Comparison, best: dict[str, Setting], path: Path) ->
             same = sorted(same, key=lambda s: s.steps)
             cost = [sum(entrant.first[s][0].evaluations.values()) for s in same]
             costs |= set(cost)
-            guided = "" if scale is None else f", w = {scale:g}"
+            guided = "" if scale is None else f", w = {shortest(scale)}"
             look = {"color": COLOURS[turn % len(COLOURS)], "linestyle": "-" if entrant.conditional else "--"}
-            look |= {"marker": "o", "markersize": 3, "capsize": 2, "label": f"{entrant.name}, {solver}{guided}"}
+            look |= {
+                "marker": "o",
+                "markersize": 3,
+                "capsize": 2,
+                "label": f"{legend_text(entrant.name)}, {solver}{guided}",
+            }
             for name, panel in panels.items():
                 found = _line(entrant, same, name)
                 if found is not None:
@@ -287,7 +343,7 @@ def _draw_grids(comparison: Comparison, best: dict[str, Setting], path: Path) ->
         for setting in dict.fromkeys([base_setting(entrant), best[entrant.name], most]):
             drawn = read_folder(entrant.trials[setting][0].folder)
             blocks.append(rows_by_class(drawn.images[:count], labels, chosen, SHOWN_IMAGES))
-            guided = f", w = {setting.guidance_scale:g}" if setting.guidance_scale is not None else ""
+            guided = f", w = {shortest(setting.guidance_scale)}" if setting.guidance_scale is not None else ""
             titles.append(f"{entrant.name}{guided}, {setting.solver} {setting.steps}")
     names = [comparison.protocol.reference.class_names[label] for label in chosen] if comparison.labels else [""]
     zoom = max(1, round(40 / blocks[0].shape[2]))
@@ -304,20 +360,32 @@ def _class_section(comparison: Comparison, best: dict[str, Setting]) -> list[str
     if not rows:
         return []
     rows.sort(key=lambda row: -row["gain"])
-    heads = ["class", *(f"{what}, {e.name}" for what in ("images", "distance", "diversity") for e in (ours, theirs))]
+    heads = ["class", *(f"{what}, {e.called}" for what in ("images", "distance", "diversity") for e in (ours, theirs))]
     lines = ["## Classes", ""]
     won = sum(row["gain"] > 0 for row in rows)
     lines += [
-        f"{ours.name} ({best[ours.name]}) is nearer to the real images of its class than {theirs.name} "
-        f"({best[theirs.name]}) in {won} of {len(rows)} classes; the largest gain is in {rows[0]['class']}, the "
-        f"smallest in {rows[-1]['class']}. Distance is the kernel distance to the real images of the class. A sample "
-        "counts for the class that it was asked for, or, drawn without labels, that the judge reads in it.",
+        f"{ours.called} ({best[ours.name]}) is nearer to the real images of its class than {theirs.called} "
+        f"({best[theirs.name]}) in {won} of {len(rows)} classes; the largest gain is in {escape(rows[0]['class'])}, "
+        f"the smallest in {escape(rows[-1]['class'])}. Distance is the kernel distance to the real images of the "
+        "class. A sample counts for the class that it was asked for, or, drawn without labels, that the judge reads "
+        "in it.",
         "",
+    ]
+    if len(first[0].per_class) > len(rows):
+        lines += [
+            f"The other {len(first[0].per_class) - len(rows)} classes have fewer than two samples or real images on "
+            "one side.",
+            "",
+        ]
+    if len(rows) > MANY_CLASSES:
+        lines += [f"Here are the {EXTREMES} with the largest gain and the {EXTREMES} with the smallest.", ""]
+        rows = [*rows[:EXTREMES], *rows[-EXTREMES:]]
+    lines += [
         f"| {' | '.join([*heads, 'gain in distance'])} |",
         "|" + "---|" * (len(heads) + 1),
     ]
     for row in rows:
-        cells = [row["class"]]
+        cells = [escape(row["class"])]
         for what in ("images", "distance", "diversity"):
             for side in ("first", "second"):
                 value = row[f"{side}_{what}"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import ttest_ind
 
-from cardiff.evaluation.compare import Comparison, Entrant, Setting, Trial
+from cardiff.evaluation.compare import Comparison, Entrant, Setting, Trial, shortest
 from cardiff.evaluation.protocol import loss
 from cardiff.evaluation.report import metric_name
 from cardiff.evaluation.wording import number
@@ -56,7 +56,7 @@ def training_cost(comparison: Comparison) -> str:
         seen.add(model.images_seen)
         sizes.append(model.parameters)
         images = "an unknown number of images" if model.images_seen is None else f"{model.images_seen:,} images"
-        parts.append(f"{entrant.name} saw {images} in training and has {model.parameters:,} parameters")
+        parts.append(f"{entrant.called} saw {images} in training and has {model.parameters:,} parameters")
     equal = len(seen) == 1 and None not in seen and max(sizes) <= 1.05 * min(sizes)
     verdict = "The training cost is equal." if equal else "**The training cost is not equal, or not known to be.**"
     return f"{'; '.join(parts)}. {verdict}"
@@ -80,7 +80,7 @@ def sentences(comparison: Comparison, ours: Entrant, setting: Setting, theirs: E
         else:
             said.append(f"{what}, which is not told from nothing (95% interval of the difference {reach}).")
     said += _made_of(comparison, first, second, ours, theirs)
-    return [f"**{ours.name}** ({setting}) against **{theirs.name}** ({other}):", "", *(f"- {s}" for s in said), ""]
+    return [f"**{ours.called}** ({setting}) against **{theirs.called}** ({other}):", "", *(f"- {s}" for s in said), ""]
 
 
 def _in_both(first: list[Trial], second: list[Trial], name: str) -> bool:
@@ -91,7 +91,7 @@ def _made_of(
     comparison: Comparison, first: list[Trial], second: list[Trial], ours: Entrant, theirs: Entrant
 ) -> list[str]:
     """The parts of the Fréchet distance's difference: means, covariances, class shares, fidelity and variety."""
-    said, distance = [], comparison.protocol.network.distance
+    said, distance = [], metric_name(comparison.protocol, "fid")
     if all(trial.terms is not None for trial in (*first, *second)):
         terms = [np.mean([trial.terms for trial in side], axis=0) for side in (first, second)]
         gap = terms[0] - terms[1]
@@ -105,7 +105,7 @@ def _made_of(
             even = np.mean([trial.balanced for trial in side])
             shift = np.mean([trial.estimates["class_shift"].value for trial in side])
             said.append(
-                f"{entrant.name} would have to move {shift:.1%} of its samples to another class to have the classes "
+                f"{entrant.called} would have to move {shift:.1%} of its samples to another class to have the classes "
                 f"as often as the data; with its samples weighted so, its {distance} goes from {number(plain)} to "
                 f"{number(even)}."
             )
@@ -137,11 +137,13 @@ def guidance_sentence(comparison: Comparison, entrant: Entrant) -> str | None:
         ]
         if len(values) == len(line):
             best = int(np.argmin([loss(value, comparison.protocol.names[name]) for value in values]))
-            told = [f"{number(values[i])} at w = {line[i].guidance_scale:g}" for i in (0, best, -1)]
+            told = [f"{number(values[i])} at w = {shortest(line[i].guidance_scale)}" for i in (0, best, -1)]
             called = metric_name(comparison.protocol, name)
             parts.append(f"{called} {told[0]}, best {told[1]}, {told[2]}")
     count = entrant.first[start][0].count
-    return f"**Guidance**, {entrant.name}, {start.solver}, {start.steps} steps, {count:,} images: {'; '.join(parts)}."
+    return (
+        f"**Guidance**, {entrant.called}, {start.solver}, {start.steps} steps, {count:,} images: {'; '.join(parts)}."
+    )
 
 
 def class_gains(first: list[Trial], second: list[Trial]) -> list[dict]:

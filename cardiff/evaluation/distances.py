@@ -4,7 +4,7 @@ Features are float arrays (N, D) of samples and (M, D) of the reference. The ref
 about other samples of the same model.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,6 +26,7 @@ from cardiff.evaluation.intervals import (
     mean,
     share,
 )
+from cardiff.progress import shown
 
 BLOCK = 2**25
 """Numbers in one block of a matrix that would not fit as a whole: 256 MB."""
@@ -58,9 +59,9 @@ class Gaussian:
         if count < 2:
             raise ValueError(f"A covariance needs at least 2 images, but there are {count:.0f}.")
         center, covariance = np.zeros(dimension), np.zeros((dimension, dimension))
-        for rows in _blocks(len(features), dimension):
+        for rows in _blocks(len(features), dimension, "mean of the features"):
             center += weights[rows] @ features[rows].astype(np.float64) / count
-        for rows in _blocks(len(features), dimension):
+        for rows in _blocks(len(features), dimension, "covariance of the features"):
             gap = features[rows].astype(np.float64) - center
             covariance += (gap * weights[rows, None]).T @ gap
         return cls(center, covariance / (count - 1), round(count))
@@ -105,7 +106,7 @@ def frechet_influence(features: np.ndarray, reference: Gaussian) -> np.ndarray:
     kept = values > values[-1] * len(values) * np.finfo(float).eps
     half = (reference.root @ vectors[:, kept]) * values[kept] ** -0.25  # T = half @ half.T
     found = np.empty(len(features))
-    for rows in _blocks(len(features), features.shape[1]):
+    for rows in _blocks(len(features), features.shape[1], "influence of each sample"):
         gap = features[rows].astype(np.float64) - fitted.mean
         of_covariance = (gap**2).sum(1) - ((gap @ half) ** 2).sum(1)
         found[rows] = 2 * gap @ (fitted.mean - reference.mean) + of_covariance * len(features) / (len(features) - 1)
@@ -191,7 +192,16 @@ def frechet_infinity(
 def kernel_mean(features: np.ndarray) -> float:
     """The mean of (x·y/D + 1)³ over all pairs of different images (N, D)."""
     features, count = features.astype(np.float64), len(features)
-    return float(sum(_off_diagonal(features, rows).sum() for rows in _blocks(count, count)) / (count * (count - 1)))
+    total = sum(_off_diagonal(features, rows).sum() for rows in _blocks(count, count, "kernel of the real images"))
+    return float(total / (count * (count - 1)))
+
+
+def kernel_distance(features: np.ndarray, reference: np.ndarray) -> float:
+    """The value of `kernel_estimate` without strata, at least two images of each."""
+    features, reference = features.astype(np.float64), reference.astype(np.float64)
+    across = sum(_kernel(features[rows], reference).sum() for rows in _blocks(len(features), len(reference)))
+    across /= len(features) * len(reference)
+    return float(kernel_mean(features) - 2 * across + kernel_mean(reference))
 
 
 def kernel_estimate(
@@ -218,10 +228,10 @@ def kernel_estimate(
     weights = bootstrap_weights(count, replicates, seed, strata)
     weights = np.vstack([np.ones(count), weights]).T  # (N, 1 + R): the set itself first
     within, across = _pairs(features, weights), np.empty(count)
-    for rows in _blocks(count, len(reference)):
+    for rows in _blocks(count, len(reference), "kernel distance"):
         across[rows] = _kernel(features[rows], reference).mean(1)
     if strata is None:
-        within /= count**2 - (weights**2).sum(0)
+        within = _ratio(within, count**2 - (weights**2).sum(0))
     else:
         within = _completed(within, features, weights, strata) / count**2
     found = within - 2 * across @ weights / count + real
@@ -231,24 +241,31 @@ def kernel_estimate(
 def _pairs(features: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Sums of the kernel over all pairs of different images, for each column of weights (N, W); (W,)."""
     found = np.zeros(weights.shape[1])
-    for rows in _blocks(len(features), len(features)):
+    for rows in _blocks(len(features), len(features), "kernel of the samples"):
         found += (weights[rows] * (_off_diagonal(features, rows) @ weights)).sum(0)
     return found
 
 
 def _completed(within: np.ndarray, features: np.ndarray, weights: np.ndarray, strata: np.ndarray) -> np.ndarray:
     """Those sums with the pairs of one class weighted up to as many as independent samples have."""
-    sums, means, counts = [], [], []
+    sums, means, squares = [], [], []
     for label in np.unique(strata):
         members = strata == label
         mine = weights[members]
-        pairs = members.sum() ** 2 - (mine**2).sum(0)
+        squares.append(mine.sum(0) ** 2)
         sums.append(_pairs(features[members], mine))
-        means.append(np.divide(sums[-1], pairs, out=np.full(len(pairs), np.nan), where=pairs > 0))
-        counts.append(members.sum())
-    # A class of a single image has no pair: its pairs are taken to be as those of the other classes.
-    means = np.where(np.isnan(means), np.nanmean(means, 0), means)
-    return within - np.sum(sums, 0) + np.square(counts) @ means
+        means.append(_ratio(sums[-1], squares[-1] - (mine**2).sum(0)))
+    # A class of a single image has no pair: its pairs are taken to be as those of the other classes, and where none
+    # has one, as all pairs are.
+    known = ~np.isnan(means)  # (K, W)
+    others = _ratio(np.where(known, means, 0).sum(0), known.sum(0))
+    others = np.where(known.any(0), others, _ratio(within, len(weights) ** 2 - (weights**2).sum(0)))
+    return within - np.sum(sums, 0) + (np.array(squares) * np.where(known, means, others)).sum(0)
+
+
+def _ratio(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Means (W,) of sums over so many; NaN where there are none."""
+    return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
 
 
 def _kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -290,7 +307,7 @@ def precision_recall(
     reach = _reach_without(features, neighbours, groups)  # (1 + G, N)
     precise = np.empty(len(features), bool)
     recalled = np.zeros((len(reach), len(reference)), bool)
-    for rows in _blocks(len(features), len(reference)):
+    for rows in _blocks(len(features), len(reference), "precision and recall"):
         distances = squared_distances(features[rows], reference)
         precise[rows] = (distances <= real_reach).any(1)
         for found, radii in zip(recalled, reach[:, rows]):
@@ -322,7 +339,7 @@ def density_coverage(
     groups = jackknife_groups(len(features), seed=seed, strata=strata)
     reached = np.empty(len(features))
     covered = np.zeros((GROUPS, len(reference)), bool)  # by a sample of each group
-    for rows in _blocks(len(features), len(reference)):
+    for rows in _blocks(len(features), len(reference), "density and coverage"):
         within = squared_distances(features[rows], reference) <= reach
         reached[rows] = within.sum(1)
         for group in range(GROUPS):
@@ -385,10 +402,11 @@ def squared_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return found
 
 
-def _blocks(count: int, width: int) -> Iterator[slice]:
-    """Ranges of rows that make blocks of at most BLOCK numbers."""
+def _blocks(count: int, width: int, what: str | None = None) -> Iterable[slice]:
+    """Ranges of rows that make blocks of at most BLOCK numbers; with the name of the computation, its progress."""
     size = max(BLOCK // width, 1)
-    return (slice(first, min(first + size, count)) for first in range(0, count, size))
+    blocks = [slice(first, min(first + size, count)) for first in range(0, count, size)]
+    return blocks if what is None else shown(blocks, what)
 
 
 def squared_reach(features: np.ndarray, neighbours: int) -> np.ndarray:
@@ -406,7 +424,7 @@ def _reach_without(features: np.ndarray, neighbours: int, groups: np.ndarray | N
     if fewest <= neighbours:
         raise ValueError(f"{len(features)} images are too few for the distance of neighbour {neighbours} of each.")
     found = np.empty((1 if groups is None else 1 + GROUPS, len(features)))
-    for rows in _blocks(len(features), len(features)):
+    for rows in _blocks(len(features), len(features), "nearest neighbours"):
         distances = squared_distances(features[rows], features)
         # The nearest of each group are all that can be among the nearest without another group.
         nearest = [_smallest(distances[:, columns], neighbours + 1) for columns in members]

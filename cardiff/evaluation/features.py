@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from cardiff.checkpoints import let_others_read
 from cardiff.config import DataConfig
-from cardiff.data import cache_root, open_store
+from cardiff.data import cache_root, open_store, random_part
 from cardiff.evaluation.distances import Gaussian
 from cardiff.evaluation.networks import FeatureNetwork
 from cardiff.processes import this_process
@@ -90,22 +90,28 @@ def open_real(
 ) -> RealImages:
     """The images of a data section in a network's features, which are computed once and kept in the cache.
 
-    Of more than `most` images a random part is taken, the same every time.
+    Of more than `most` images a random part is taken, the same every time. A stream is read once to its end; its key
+    is a digest of the images that were taken from it, as nothing else tells whether a stream is still the same.
 
     Raises:
         ValueError: The data cannot be used.
     """
     state = this_process()
-    with state.main_process_first():
-        store = open_store(config, conditional=False)
-    images, labels = store.images, store.labels
-    if len(store) > most:
-        rows = np.sort(np.random.default_rng(0).choice(len(store), most, replace=False))
-        images, labels = images[rows], None if labels is None else labels[rows]
-    record = {"data": data_record(config, store.key, len(images)), "network": network.record}
-    if len(store) > most:
-        record["data"]["chosen_of"] = len(store)
-    record["key"] = _digest([CACHE_VERSION, store.key, len(images), network.record])
+    if config.streaming:
+        images, labels, class_names, total = random_part(config, most)
+        pixels = hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
+        key = _digest([pixels, None if labels is None else labels.tolist(), class_names])
+    else:
+        with state.main_process_first():
+            store = open_store(config, conditional=False)
+        images, labels, class_names, total, key = store.images, store.labels, store.class_names, len(store), store.key
+        if total > most:
+            rows = np.sort(np.random.default_rng(0).choice(total, most, replace=False))
+            images, labels = images[rows], None if labels is None else labels[rows]
+    record = {"data": data_record(config, key, len(images)), "network": network.record}
+    if total > most:
+        record["data"]["chosen_of"] = total
+    record["key"] = _digest([CACHE_VERSION, key, len(images), network.record])
     folder = cache_root(config) / "features" / record["key"]
     found = _read(folder)
     # All or none: processes that part their ways here would wait for each other for ever.
@@ -116,7 +122,7 @@ def open_real(
         if state.is_main_process:
             _write(folder, *found, record)
     features, logits = found
-    return RealImages(features, logits, labels, store.class_names, record, images)
+    return RealImages(features, logits, labels, class_names, record, images)
 
 
 def data_record(config: DataConfig, key: str, count: int) -> dict:
@@ -164,14 +170,16 @@ def import_reference(path: Path, network: FeatureNetwork) -> RealImages:
         raise ValueError(f"{path} cannot be read as reference statistics ({error}): export them again.") from error
     if record is None or "mean" not in tensors:
         raise ValueError(f"{path} holds no reference statistics: write some with --export_reference.")
-    theirs = record["network"]
+    try:
+        theirs, class_names, count = record["network"], record.pop("class_names"), record["data"]["images"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not say what its statistics are of ({error!r}): export them again.") from error
     if theirs != json.loads(json.dumps(network.record)):
         raise ValueError(
             f"{path} was made with another network or preprocessing ({_first_difference(theirs, network.record)}): "
             "give that network, or make the statistics again from the data."
         )
-    class_names = record.pop("class_names")
-    statistics = Gaussian(tensors["mean"], tensors["covariance"], record["data"]["images"])
+    statistics = Gaussian(tensors["mean"], tensors["covariance"], count)
     features, labels = tensors.get("features"), tensors.get("labels")
     return RealImages(features, None, labels, class_names, record, statistics=statistics)
 

@@ -9,12 +9,15 @@ from matplotlib.figure import Figure
 
 from cardiff.evaluation.distances import Extrapolation
 from cardiff.evaluation.memorisation import Memorisation
+from cardiff.markup import figure_text
 from cardiff.plots import save_labelled_grid
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"  # of Okabe and Ito
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
 MANY_CLASSES = 30
-"""With more classes a confusion matrix is drawn without names and numbers."""
+"""With more classes a confusion matrix is drawn without names and numbers, and tables have the extremes alone."""
+LONGEST = 40
+"""Characters of a class's name in a figure."""
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -27,19 +30,22 @@ def new_figure(width: float, height: float) -> Figure:
 def save_confusion(confusion: np.ndarray, names: Sequence[str], path: Path) -> None:
     """Draw images by class asked for (rows) and class read (columns), as shares of the row."""
     few = len(names) <= MANY_CLASSES
-    side = 2 + (0.42 * len(names) if few else 7)
+    half = LONGEST // 2  # the names of cars differ at both ends
+    names = [name if len(name) <= LONGEST else f"{name[:half]}…{name[-half + 1 :]}" for name in names]
+    side = 2 + (0.42 * len(names) + 0.09 * max(max(map(len, names)) - 10, 0) if few else 7)  # room for the names
     figure = new_figure(side + 0.8, side)
     axes = figure.add_subplot()
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if few:
-        axes.set_xticks(range(len(names)), names, rotation=90)
-        axes.set_yticks(range(len(names)), names)
+        axes.set_xticks(range(len(names)), map(figure_text, names), rotation=90)
+        axes.set_yticks(range(len(names)), map(figure_text, names))
         for row, column in zip(*np.nonzero(confusion)):
             colour = "white" if shares[row, column] > 0.6 else "black"
             text = str(confusion[row, column])
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=7)
-    axes.set(xlabel="class read", ylabel="class asked for")
+    by = "" if few else ", by number"
+    axes.set(xlabel=f"class read{by}", ylabel=f"class asked for{by}")
     figure.colorbar(picture, shrink=0.7, label="share of the class asked for")
     figure.savefig(path, dpi=110)
 
@@ -89,6 +95,6 @@ def save_extrapolation(found: Extrapolation, distance: str, path: Path) -> None:
     infinity = found.estimate.value
     axes.plot(ends, infinity + found.slope * ends, color=GREY, label=f"infinitely many images: {infinity:.3g}")
     axes.plot(0, infinity, "s", color=ORANGE)
-    axes.set(xlabel="1 / number of images", ylabel=distance, xlim=(0, None))
+    axes.set(xlabel="1 / number of images", ylabel=figure_text(distance), xlim=(0, None))
     axes.legend()
     figure.savefig(path, dpi=120)

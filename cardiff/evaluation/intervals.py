@@ -108,11 +108,16 @@ def bootstrap_weights(
     resampled together, and sets of different sizes independently.
 
     With `strata` (N,) each class is resampled by itself. That is for samples whose classes were asked for: how many
-    there are of each was not left to chance, so it must not be in the interval.
+    there are of each was not left to chance, so it must not be in the interval. A class of a single image has no
+    spread to resample, so all of these count as one class (Wolter, "Introduction to Variance Estimation" (2007),
+    section 2.5), which errs on the wide side.
     """
     rng = np.random.default_rng([seed, count])
     draws = np.empty((replicates, count), np.int32)
     classes = [np.arange(count)] if strata is None else [np.flatnonzero(strata == c) for c in np.unique(strata)]
+    single = [members for members in classes if len(members) == 1]
+    if len(single) > 1:
+        classes = [members for members in classes if len(members) > 1] + [np.concatenate(single)]
     for row in draws:
         for members in classes:
             row[members] = np.bincount(rng.integers(len(members), size=len(members)), minlength=len(members))
@@ -141,8 +146,14 @@ def jackknife_groups(count: int, groups: int = GROUPS, seed: int = 0, strata: np
 
 
 def from_bootstrap(value: float, replicates: np.ndarray, bounds: tuple[float, float] | None = None) -> Estimate:
-    """A value and what it was on each resampled set (R,)."""
-    return Estimate(float(value), replicates - replicates.mean(), "bootstrap", bounds)
+    """A value and what it was on each resampled set (R,).
+
+    A set that has one image throughout has no pairs, so what is a mean over pairs is NaN there. Of a handful of images
+    there are such sets; they count as the mean of the others.
+    """
+    known = ~np.isnan(replicates)
+    deviations = np.where(known, replicates - replicates[known].mean(), 0.0)
+    return Estimate(float(value), deviations, "bootstrap", bounds)
 
 
 def from_jackknife(value: float, replicates: np.ndarray) -> Estimate:

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import ranksums
 
 from cardiff.evaluation.distances import BLOCK, squared_distances
+from cardiff.progress import shown
 
 FALSE_ALARMS = 0.05
 """Expected number of samples that raise an alarm by chance, among all of them."""
@@ -135,7 +136,7 @@ def nearest(features: np.ndarray, training: np.ndarray, count: int = 1) -> tuple
         raise ValueError(f"{len(training)} training images have no {count} nearest: ask for fewer.")
     distances, indices = np.empty((len(features), count)), np.empty((len(features), count), np.int64)
     step = max(BLOCK // len(training), 1)
-    for first in range(0, len(features), step):
+    for first in shown(range(0, len(features), step), "nearest training images"):
         rows = slice(first, first + step)
         found = squared_distances(features[rows], training)
         columns = np.argpartition(found, count - 1, axis=1)[:, :count]

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from accelerate import PartialState
 
 from cardiff.cli import check_folder
-from cardiff.config import DataConfig
-from cardiff.evaluation.classes import kernel_value, mean_distance, relative_diversity
+from cardiff.config import DataConfig, data_section
+from cardiff.evaluation.classes import mean_distance, relative_diversity
 from cardiff.evaluation.distances import (
     Extrapolation,
     Gaussian,
@@ -26,6 +25,7 @@ from cardiff.evaluation.distances import (
     frechet_terms,
     inception_estimate,
     infinity_needs,
+    kernel_distance,
     kernel_estimate,
     kernel_mean,
     precision_recall,
@@ -35,7 +35,9 @@ from cardiff.evaluation.features import RealImages, export_reference, extract, i
 from cardiff.evaluation.intervals import Estimate, bootstrap_weights, from_bootstrap, share
 from cardiff.evaluation.memorisation import FEWEST, Memorisation, memorisation
 from cardiff.evaluation.networks import FeatureNetwork, class_columns, load_network
+from cardiff.limits import check_limits, limited
 from cardiff.processes import this_process
+from cardiff.progress import shown
 
 # Name of a metric on the command line -> what it yields, and what is better: more (True), less (False), or nearer to
 # a value.
@@ -51,8 +53,11 @@ METRICS = {
 }
 # What yields which two, with how many neighbours.
 PRDC = ((("precision", "recall"), precision_recall, 3), (("density", "coverage"), density_coverage, 5))
-# Images that a metric needs; fid_infinity has a rule of its own.
+# Images that a metric needs, of the reference and of samples; fid_infinity has a rule of its own for samples.
+LEAST_REAL = {"fid": 2, "fid_infinity": 2, "kid": 2, "prdc": 1 + max(neighbours for *_, neighbours in PRDC)}
 LEAST = {"fid": 2, "kid": 2, "is": 20, "prdc": 20, "accuracy": 1, "diversity": 2, "memorisation": 1}
+STATISTICS = ".safetensors"
+"""Ending of a file of --export_reference."""
 LIBRARIES = ("torch", "torchvision", "diffusers", "torch-fidelity", "numpy", "scipy")
 
 
@@ -78,9 +83,9 @@ class ProtocolOptions:
     """Weights of inception or mobilenet, if they are not where they are looked for."""
     judge: str | None = None
     """Classifier that reads the samples' classes: as --network, with a head."""
-    replicates: int = 200
+    replicates: int = limited(200, least=2)
     """Bootstrap resamplings behind every interval."""
-    max_images: int = 50_000
+    max_images: int = limited(50_000, least=2)
     """Images of the reference to use at most: of a larger set a random part."""
     pin: str | None = None
     """Key of the reference, as metrics.json has it; any other reference is refused."""
@@ -88,6 +93,22 @@ class ProtocolOptions:
     """Also write the reference's statistics to this safetensors file, to be given as --reference later."""
     export_features: bool = True
     """Put the features into it too, which every metric but the Fréchet distance and the accuracy needs."""
+
+    def check(self) -> None:
+        """Refuse what can be seen to be wrong before anything is opened.
+
+        Raises:
+            ValueError: In one sentence.
+        """
+        check_limits(self, "--")
+        check_folder("output", Path(self.output))
+        if self.export_reference is not None:
+            if Path(self.export_reference).suffix != STATISTICS:
+                raise ValueError(
+                    f"--export_reference {self.export_reference} must end in {STATISTICS}, by which --reference "
+                    "knows such a file."
+                )
+            check_folder("export_reference", Path(self.export_reference).parent)
 
 
 @dataclass
@@ -109,6 +130,8 @@ class Measured:
     """The two terms of the Fréchet distance: of the means and of the covariances."""
     extrapolation: Extrapolation | None = None
     """The Fréchet distance at several numbers of images, behind fid_infinity."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Estimates that could not be made, and why."""
     features: np.ndarray | None = field(repr=False, default=None)
 
 
@@ -137,10 +160,9 @@ class Protocol:
         progress: Callable[[int], object] = lambda count: None,
     ):
         state = this_process()
-        self.options, self.batch_size = options, batch_size
+        options.check()
+        self.options, self.batch_size, self.size = options, batch_size, (resolution, channels)
         self.metrics = chosen_metrics(options.metrics)
-        if options.replicates < 2:
-            raise ValueError(f"--replicates is {options.replicates}, but must be 2 or more.")
         if options.reference is None:
             raise ValueError("Give --reference: a YAML file with a data section, a folder, or exported statistics.")
         self.network = load_network(options.network, weights=options.network_weights, device=state.device)
@@ -148,7 +170,7 @@ class Protocol:
         self._check_options()
         if count is not None:
             self.check_count(count)
-        self.reference, config = self._open(options.reference, resolution, channels, progress)
+        self.reference, config = self._open(options.reference, progress)
         if options.pin is not None and options.pin != self.reference.key:
             raise ValueError(
                 f"The reference has the key {self.reference.key} and not {options.pin}, as --pin demands: the data, "
@@ -156,7 +178,7 @@ class Protocol:
             )
         self.held_out = None
         if options.held_out is not None:
-            self.held_out = self._open_held_out(options.held_out, config, resolution, channels, progress)
+            self.held_out = self._open_held_out(options.held_out, config, progress)
         self._check_data()
         self.columns = None
         if self.judge is not None and self.reference.class_names:
@@ -176,11 +198,14 @@ class Protocol:
             raise ValueError(f"--judge {options.judge} has no classes: give a classifier.")
         return judge
 
-    def _open(self, what: str, resolution: int, channels: int, progress) -> tuple[RealImages, DataConfig | None]:
+    def _open(self, what: str, progress) -> tuple[RealImages, DataConfig | None]:
         """Real images, and the data section that they come from."""
         path = Path(what)
-        if path.suffix == ".safetensors":
-            return import_reference(path, self.network), None
+        if path.suffix == STATISTICS:
+            real = import_reference(path, self.network)
+            data = real.record["data"]
+            self._check_size(what, data.get("resolution"), data.get("channels"), "give the statistics of such images")
+            return real, None
         config = data_section(path) if path.suffix in (".yaml", ".yml") else None
         if config is None:
             if not path.is_dir():
@@ -188,29 +213,38 @@ class Protocol:
                     f"{what} is neither a YAML file with a data section, nor a folder of images, nor a .safetensors "
                     "file of --export_reference."
                 )
+            resolution, channels = self.size
             config = DataConfig(path=str(path), resolution=resolution, channels=channels, upscale=True)
-        if (config.resolution, config.channels) != (resolution, channels):
-            raise ValueError(
-                f"{what} has images of {config.resolution} pixels and {config.channels} channels, but the samples "
-                f"have {resolution} and {channels}: give the data section that the model was trained with."
-            )
+        remedy = "give the data section that the model was trained with"
+        self._check_size(what, config.resolution, config.channels, remedy)
         return open_real(config, self.network, self.batch_size, self.options.max_images, progress), config
 
-    def _open_held_out(self, what: str, config: DataConfig | None, resolution, channels, progress) -> RealImages:
+    def _check_size(self, what: str, resolution: int | None, channels: int | None, remedy: str) -> None:
+        """Refuse real images of another size or colours than the samples have."""
+        if (resolution, channels) != self.size:
+            raise ValueError(
+                f"{what} has images of {resolution} pixels and {channels} channels, but the samples have "
+                f"{self.size[0]} and {self.size[1]}: {remedy}."
+            )
+
+    def _open_held_out(self, what: str, config: DataConfig | None, progress) -> RealImages:
         path = Path(what)
         if config is not None and path.suffix not in (".yaml", ".yml") and not path.is_dir():
             # A split of the same data set.
             config = DataConfig(**{**vars(config), "split": what})
-            return open_real(config, self.network, self.batch_size, self.options.max_images, progress)
-        return self._open(what, resolution, channels, progress)[0]
+            real = open_real(config, self.network, self.batch_size, self.options.max_images, progress)
+        else:
+            real = self._open(what, progress)[0]
+        if real.labels is not None:  # its classes can be fewer than the reference's, or in another order
+            places = {name: label for label, name in enumerate(self.reference.class_names)}
+            known = np.array([places.get(name, -1) for name in real.class_names])
+            real.labels = np.where(real.labels >= 0, known[real.labels], -1)
+        return real
 
     def _check_options(self) -> None:
         """Refuse metrics for which an option is missing, before any image is looked at."""
         options, network = self.options, self.network
-        check_folder("output", Path(options.output))
-        if options.export_reference is not None:
-            check_folder("export_reference", Path(options.export_reference).parent)
-        statistics = options.reference.endswith(".safetensors")
+        statistics = Path(options.reference).suffix == STATISTICS
         if "memorisation" in self.metrics and options.held_out is None:
             raise ValueError(
                 "--metrics names memorisation, which compares with real images that the model never saw: give "
@@ -218,19 +252,23 @@ class Protocol:
             )
         if "memorisation" in self.metrics and statistics:
             raise ValueError("--metrics names memorisation, which needs the training images: give the data itself.")
-        if options.held_out is not None and options.held_out.endswith(".safetensors"):
+        if options.held_out is not None and Path(options.held_out).suffix == STATISTICS:
             raise ValueError("--held_out must be images and not statistics: give the data itself.")
         if "is" in self.metrics and not network.has_head:
             raise ValueError(
                 f"--metrics names is, the Inception score, but {network.name} as it is given has no classes: give "
                 "--network mobilenet, a transformers classifier, or the weights of torch-fidelity."
             )
-        if options.max_images < 2:
-            raise ValueError(f"--max_images is {options.max_images}, but must be 2 or more.")
 
     def _check_data(self) -> None:
         """Refuse metrics for which the reference or the held-out images lack something."""
         reference, held_out = self.reference, self.held_out
+        for name in self.metrics:
+            if reference.count < LEAST_REAL.get(name, 1):
+                raise ValueError(
+                    f"The reference has {reference.count} images, too few for {name}, which needs at least "
+                    f"{LEAST_REAL[name]}: give more data or leave it out of --metrics."
+                )
         for name in ("kid", "prdc", "diversity"):
             if name in self.metrics and reference.features is None:
                 raise ValueError(
@@ -323,35 +361,54 @@ class Protocol:
         Where labels were asked for, their numbers are no matter of chance: sets are resampled class by class.
         """
         metrics = self.metrics if metrics is None else metrics
+        measured = Measured(len(features), {}, features=features)
+        if self.columns is not None and judged is not None:
+            measured.read = judged[:, self.columns].argmax(1)
+        by = labels if labels is not None else measured.read
+        turns = shown(metrics, "measuring", delay=0)
+        for metric in turns:
+            turns.set_description(metric)
+            self._estimate(metric, measured, logits, labels, by, seed)
+        if by is not None and self._by_class is not None:
+            self._describe_classes(measured, labels, by, metrics)
+        for name in (name for metric in metrics for name in METRICS[metric]):
+            if name not in measured.estimates:
+                measured.missing[name] = self._why_missing(name, by)
+        return measured
+
+    def _estimate(self, metric: str, measured: Measured, logits, labels, by, seed: int) -> None:
+        """Add what one metric yields; `by` are the samples' classes as asked for or read, if they are known."""
+        features, found = measured.features, measured.estimates
         reference, replicates = self.reference, self.options.replicates
-        found: dict[str, Estimate] = {}
-        measured = Measured(len(features), found, features=features)
-        if "fid" in metrics:
+        if metric == "fid":
             found["fid"] = frechet_estimate(features, reference.gaussian, replicates, seed, labels)
             measured.terms = frechet_terms(features, reference.gaussian)
-        if "fid_infinity" in metrics:
+        elif metric == "fid_infinity":
             measured.extrapolation = frechet_infinity(features, reference.gaussian, replicates, seed, labels)
             found["fid_infinity"] = measured.extrapolation.estimate
-        if "kid" in metrics:
+        elif metric == "kid":
             found["kid"] = kernel_estimate(features, reference.features, replicates, seed, self._real_kernel, labels)
-        if "is" in metrics:
+        elif metric == "is":
             found["is"] = inception_estimate(logits, replicates, seed, labels)
-        if "prdc" in metrics:
+        elif metric == "prdc":
             for names, compute, k in PRDC:
                 estimates = compute(features, reference.features, k, replicates, seed, self._real_reach[k], labels)
                 found |= dict(zip(names, estimates))
-        if self.columns is not None and judged is not None:
-            measured.read = judged[:, self.columns].argmax(1)
-        if "accuracy" in metrics and measured.read is not None:
+        elif metric == "accuracy" and measured.read is not None:
             self._judge_classes(measured, labels, seed)
-        by = labels if labels is not None else measured.read
-        if by is not None and (by >= 0).all() and self._by_class is not None:
-            if "diversity" in metrics:
-                found["diversity"] = relative_diversity(features, by, self._real_diversity, replicates, seed)
-            self._describe_classes(measured, labels, by, metrics)
-        if "memorisation" in metrics:
+        elif metric == "diversity" and by is not None and self._by_class is not None:
+            diversity = relative_diversity(features, by, self._real_diversity, replicates, seed)
+            found |= {} if diversity is None else {"diversity": diversity}
+        elif metric == "memorisation":
             measured.memorisation = memorisation(features, reference.features, self.held_out.features)
-        return measured
+
+    def _why_missing(self, name: str, by: np.ndarray | None) -> str:
+        """Why there is no such estimate."""
+        if name == "diversity" and self._by_class is None:
+            return "the reference has no labels"
+        if name == "diversity" and by is not None:
+            return "too few classes have two samples and two different real images"
+        return "these images have no labels"
 
     @cached_property
     def _real_kernel(self) -> float:
@@ -394,15 +451,17 @@ class Protocol:
     def _describe_classes(self, measured: Measured, labels, by: np.ndarray, metrics: Sequence[str]) -> None:
         """A row for each class: how many samples, how many read as it, how near its real images, how diverse."""
         total = sum(map(len, self._by_class))
-        for label, (name, real) in enumerate(zip(self.reference.class_names, self._by_class)):
+        classes = shown(zip(self.reference.class_names, self._by_class), "classes", len(self._by_class))
+        for label, (name, real) in enumerate(classes):
             members = measured.features[by == label]
-            row = {"class": name, "images": len(members), "share_of_the_data": len(real) / total}
+            row = {"class": name, "images": len(members), "real_images": len(real)}
+            row["share_of_the_data"] = len(real) / total
             read = None if measured.read is None or labels is None else measured.read[by == label]
             row["accuracy"] = float((read == label).mean()) if read is not None and len(read) else None
             enough = len(members) > 1 and len(real) > 1
-            row["distance"] = kernel_value(members, real) if "kid" in metrics and enough else None
+            row["distance"] = kernel_distance(members, real) if "kid" in metrics and enough else None
             row["diversity"] = None
-            if "diversity" in metrics and enough:
+            if "diversity" in metrics and enough and self._real_diversity[label] > 0:
                 row["diversity"] = mean_distance(members) / float(self._real_diversity[label])
             measured.per_class.append(row)
 
@@ -429,21 +488,6 @@ def chosen_metrics(text: str) -> list[str]:
             hint = f"did you mean {near[0]!r}?" if near else f"choose of {', '.join(METRICS)}."
             raise ValueError(f"--metrics names {name!r}, which is no metric; {hint}")
     return [name for name in METRICS if name in chosen]
-
-
-def data_section(file: Path) -> DataConfig:
-    """The data section of a YAML file.
-
-    Raises:
-        ValueError: No such file, or without a data section.
-    """
-    try:
-        content = yaml.safe_load(file.read_text())
-        return DataConfig(**content["data"])
-    except OSError as error:
-        raise ValueError(f"{file} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} has no usable data section ({error}): see configs/ for examples.") from error
 
 
 def device_name(device: torch.device) -> str:

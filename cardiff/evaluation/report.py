@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 import re
 from pathlib import Path
 
@@ -12,16 +13,23 @@ from scipy.stats import norm
 from cardiff.evaluation import figures
 from cardiff.evaluation.images import ImageSet
 from cardiff.evaluation.intervals import LEVEL
-from cardiff.evaluation.protocol import Measured, Protocol
+from cardiff.evaluation.protocol import Measured, Protocol, loss
 from cardiff.evaluation.samples import ModelFacts
-from cardiff.evaluation.wording import EXPLAINED, interval, name_with, number
+from cardiff.evaluation.wording import EXPLAINED, contradictions, interval, name_with, number
+from cardiff.markup import code, escape, fenced
 from cardiff.plots import save_labelled_grid
+
+logger = logging.getLogger(__name__)
 
 STYLE = """body{max-width:60rem;margin:2rem auto;padding:0 1rem;font:16px/1.5 system-ui,sans-serif;color:#1e1e1e}
 table{border-collapse:collapse;margin:1rem 0;font-size:.9rem}td,th{padding:.25rem .7rem;text-align:left}
 td,th{border-bottom:1px solid #ddd}
 img{max-width:100%}code,pre{font-size:.85rem;background:#f5f5f5}pre{padding:.7rem;overflow-x:auto}"""
 GRID_ROWS, GRID_COLUMNS = 10, 10
+EXTREMES = 10
+"""Of many classes, so many of the best, of the worst, and of the pairs taken for each other are told."""
+RANKED = {"accuracy": True, "distance": False, "diversity": 1.0}
+"""Figures of a class by which many classes are ranked, the first that there is, and what is better."""
 
 
 def summary(found: dict[int | None, Measured]) -> dict[str, dict]:
@@ -29,9 +37,11 @@ def summary(found: dict[int | None, Measured]) -> dict[str, dict]:
 
     The standard error of the mean is that of the resampled images; the standard deviation over seeds is beside it.
     """
-    first = next(iter(found.values()))
+    first, *others = found.values()
     together = {}
     for name in first.estimates:
+        if any(name not in measured.estimates for measured in others):  # as of a class that one of them lacks
+            continue
         estimates = [measured.estimates[name] for measured in found.values()]
         if len(estimates) == 1:
             together[name] = estimates[0].to_dict()
@@ -65,10 +75,14 @@ def write_report(
     seed = next(iter(sets))
     drawn, measured = sets[seed], found[seed]
     real = protocol.measure_real(measured.count)
+    together = summary(found)
+    missing = {name: reason for one in found.values() for name, reason in one.missing.items()}
     metrics = {
         "images": measured.count,
         "seeds": None if seed is None else list(sets),
-        "metrics": summary(found),
+        "metrics": together,
+        "not_measured": missing,
+        "warnings": contradictions({name: estimate["value"] for name, estimate in together.items()}),
         "held_out": None if real is None else summary({None: real}),
         "held_out_images": None if real is None else real.count,
         "per_class": measured.per_class,
@@ -79,16 +93,25 @@ def write_report(
         "evaluations": drawn.evaluations,
         "protocol": protocol.record(),
     }
-    (output / "metrics.json").write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
+    save_text(output / "metrics.json", json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
     text = "\n".join(_sections(output, protocol, drawn, measured, metrics))
-    (output / "report.md").write_text(text)
-    (output / "report.html").write_text(as_html(text, output, "Cardiff: evaluation"))
+    save_text(output / "report.md", text)
+    save_text(output / "report.html", as_html(text, output, "Cardiff: evaluation"))
+    for warning in metrics["warnings"]:
+        logger.warning("%s", warning)
+
+
+def save_text(path: Path, text: str) -> None:
+    """Write a report's text; bytes of a file's name that are no UTF-8 are written as their code."""
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _sections(output: Path, protocol: Protocol, drawn: ImageSet, measured: Measured, metrics: dict) -> list[str]:
     """The report's paragraphs; draws the figures that they show."""
     reference = protocol.reference.record
     lines = ["# Evaluation", "", _headline(protocol, metrics), "", *metric_table(protocol, metrics), ""]
+    for warning in metrics["warnings"]:
+        lines += [f"**Warning.** {warning}", ""]
     lines += ["![Samples](samples.png)", ""]
     _save_grid(drawn, protocol.reference.class_names, output / "samples.png")
     if measured.extrapolation is not None:
@@ -97,18 +120,19 @@ def _sections(output: Path, protocol: Protocol, drawn: ImageSet, measured: Measu
     if measured.confusion is not None:
         figures.save_confusion(measured.confusion, protocol.reference.class_names, output / "confusion.png")
         lines += ["## Classes", "", "![Classes read in the samples of each class](confusion.png)", ""]
+        if len(measured.confusion) > figures.MANY_CLASSES:
+            lines += [*confusions_table(measured.confusion, protocol.reference.class_names), ""]
     if measured.per_class:
         lines += [
             *([] if measured.confusion is not None else ["## Classes", ""]),
-            *class_table(measured.per_class),
+            *class_section(measured.per_class),
             "",
         ]
     if measured.memorisation is not None:
         lines += memorisation_section(output, protocol, drawn, measured)
-    lines += ["## Protocol", "", "```json"]
     shown = {name: metrics[name] for name in ("images", "seeds", "model", "sampling", "evaluations", "protocol")}
-    lines += [json.dumps(shown, indent=1, ensure_ascii=False), "```", "", f"Reference: `{reference['key']}`.", ""]
-    return lines
+    lines += ["## Protocol", "", *fenced("json", json.dumps(shown, indent=1, ensure_ascii=False))]
+    return [*lines, "", f"Reference: {code(reference['key'])}.", ""]
 
 
 def _headline(protocol: Protocol, metrics: dict) -> str:
@@ -117,7 +141,7 @@ def _headline(protocol: Protocol, metrics: dict) -> str:
     seeds = f" for each of {len(metrics['seeds'])} seeds" if metrics["seeds"] and len(metrics["seeds"]) > 1 else ""
     return (
         f"{metrics['images']:,} {who}{seeds} against {data['images']:,} images of {data_name(data)}, split "
-        f"{data['split']}, at {data['resolution']} pixels, in the features of {protocol.network.name}."
+        f"{escape(data['split'])}, at {data['resolution']} pixels, in the features of {escape(protocol.network.name)}."
     )
 
 
@@ -135,9 +159,9 @@ def metric_table(protocol: Protocol, metrics: dict) -> list[str]:
         if real is not None:
             cells.append(number(real[name]["value"]) if name in real else "")
         lines.append(f"| {' | '.join([*cells, EXPLAINED[name]])} |")
-    lacking = [metric_name(protocol, name) for name in protocol.names if name not in metrics["metrics"]]
-    if lacking:
-        lines += ["", f"Not measured, since these images have no labels: {', '.join(lacking)}."]
+    if metrics["not_measured"]:
+        lacking = [f"{metric_name(protocol, name)} ({why})" for name, why in metrics["not_measured"].items()]
+        lines += ["", f"Not measured: {'; '.join(lacking)}."]
     return lines
 
 
@@ -148,23 +172,54 @@ def arrow(protocol: Protocol, name: str) -> str:
 
 
 def data_name(data: dict) -> str:
-    """What a data set is called, from its record."""
-    return ", ".join(data["data_files"]) if "data_files" in data else data["path"]
+    """What a data set is called in Markdown, from its record."""
+    return escape(", ".join(data["data_files"]) if "data_files" in data else data["path"])
 
 
 def metric_name(protocol: Protocol, name: str) -> str:
-    """What a metric is called with this protocol's network: FID only with the network of the FID."""
-    return name_with(protocol.network.distance, name)
+    """What a metric is called in Markdown with this protocol's network: FID only with the network of the FID."""
+    return escape(name_with(protocol.network.distance, name))
 
 
-def class_table(per_class: list[dict]) -> list[str]:
-    """A row a class, with the columns that could be measured."""
+def class_section(per_class: list[dict]) -> list[str]:
+    """What could not be measured of the classes, and a row a class; of many classes the best and the worst."""
+    lines, by = [], next((name for name in RANKED if any(row[name] is not None for row in per_class)), None)
+    for name, what in (("images", "sample"), ("real_images", "real image")):
+        counts = [
+            (sum(row[name] == count for row in per_class), which) for count, which in enumerate(("no", "a single"))
+        ]
+        told = [f"{count} of the {len(per_class)} classes have {which} {what}" for count, which in counts if count]
+        if told:
+            lines += [f"{' and '.join(told)}. Distance and diversity need two.", ""]
+    if len(per_class) > figures.MANY_CLASSES:
+        told = [row for row in per_class if by is not None and row[by] is not None]
+        told.sort(key=lambda row: loss(row[by], RANKED[by]))
+        per_class, count = (told or per_class), len(per_class)
+        if len(per_class) > 2 * EXTREMES:
+            per_class = [*per_class[:EXTREMES], *per_class[-EXTREMES:]]
+        how = f"the best and the worst by {by}" if told else "some"
+        lines += [f"Of the {count} classes here are {len(per_class)}, {how}; all are in metrics.json (per_class).", ""]
     columns = [name for name in per_class[0] if any(row[name] is not None for row in per_class)]
-    lines = [f"| {' | '.join(name.replace('_', ' ') for name in columns)} |", "|" + "---|" * len(columns)]
+    columns.remove("real_images")  # their share of the data is there
+    lines += [f"| {' | '.join(name.replace('_', ' ') for name in columns)} |", "|" + "---|" * len(columns)]
     for row in per_class:
         cells = ["" if row[c] is None else number(row[c]) if isinstance(row[c], float) else row[c] for c in columns]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
+        lines.append(f"| {' | '.join(escape(str(cell)) for cell in cells)} |")
     return lines
+
+
+def confusions_table(confusion: np.ndarray, names: list[str]) -> list[str]:
+    """The classes that are taken for each other most often, for a matrix too large to have names."""
+    wrong = confusion * ~np.eye(len(names), dtype=bool)
+    worst = np.argsort(wrong, axis=None, kind="stable")[::-1][:EXTREMES]
+    pairs = [pair for pair in zip(*np.unravel_index(worst, wrong.shape)) if wrong[pair]]
+    if not pairs:
+        return ["The judge reads every sample as the class that was asked for."]
+    lines = ["| asked for | read as | samples |", "|---|---|---|"]
+    return [
+        *lines,
+        *(f"| {escape(names[row])} | {escape(names[column])} | {wrong[row, column]} |" for row, column in pairs),
+    ]
 
 
 def memorisation_section(output: Path, protocol: Protocol, drawn: ImageSet, measured: Measured) -> list[str]:
@@ -172,7 +227,7 @@ def memorisation_section(output: Path, protocol: Protocol, drawn: ImageSet, meas
     found = measured.memorisation
     figures.save_distances(found, output / "distances.png")
     pairs = figures.save_closest(found, drawn.images, protocol.reference.images, output / "closest.png")
-    listed = ", ".join(drawn.names[pair["sample"]] for pair in pairs if pair["alarm"])
+    listed = ", ".join(escape(drawn.names[pair["sample"]]) for pair in pairs if pair["alarm"])
     lines = ["## Memorisation", "", found.sentence(), ""]
     lines += [f"Too near a training image: {listed}.", ""] if listed else []
     lines += ["![Distances to the nearest training image](distances.png)", ""]
@@ -223,9 +278,9 @@ def as_html(text: str, folder: Path, title: str) -> str:
     body = markdown.markdown(text, extensions=["tables", "fenced_code"])
 
     def inline(match: re.Match) -> str:
-        data = base64.b64encode((folder / match[1]).read_bytes()).decode()
-        return f'src="data:image/png;base64,{data}"'
+        data = base64.b64encode((folder / match[2]).read_bytes()).decode()
+        return f'{match[1]}src="data:image/png;base64,{data}"'
 
-    body = re.sub(r'src="([^":]+\.png)"', inline, body)
+    body = re.sub(r'(?<=<img alt=")([^"<>]*" )src="([^":/]+\.png)"', inline, body)
     head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'

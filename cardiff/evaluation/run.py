@@ -12,6 +12,7 @@ from cardiff.evaluation.protocol import Protocol, ProtocolOptions
 from cardiff.evaluation.report import write_report
 from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options
 from cardiff.hub import find_model
+from cardiff.limits import limited
 from cardiff.processes import this_process
 from cardiff.sampling import DrawOptions, make_plan
 
@@ -27,7 +28,7 @@ class EvaluateOptions(ProtocolOptions, DrawOptions):
     """Folder of images: one that sample.py wrote, one with a subfolder a class, or a flat one."""
     model: str | None = None
     """Output folder of a run, one of its checkpoints, or a Hub repository; the options below draw from it."""
-    num_images: int | None = None
+    num_images: int | None = limited(None, least=1)
     """Images to draw (default: as many as the reference has, at most 50,000), or to read from the folder."""
     seeds: str = "0"
     """Sampling seeds with commas: several give a mean and a spread."""
@@ -44,8 +45,7 @@ def run(options: EvaluateOptions) -> Path:
     state = this_process()
     if (options.images is None) == (options.model is None):
         raise ValueError("Give either --images DIR or --model DIR_OR_REPO.")
-    if options.num_images is not None and options.num_images < 1:
-        raise ValueError(f"--num_images is {options.num_images}, but must be 1 or more.")
+    options.check()
     output = Path(options.output)
     seeds = read_seeds(options.seeds)
     facts = None

@@ -69,8 +69,9 @@ class ModelFacts:
     def __init__(self, folder: Path):
         pipeline = load_pipeline(folder)
         self.folder = folder
-        self.classes = pipeline.unet.config.num_class_embeds and len(pipeline.class_names(None))
-        self.class_names = list(pipeline.class_names(None).values()) if self.classes else []
+        names = {} if pipeline.unet.config.num_class_embeds is None else pipeline.class_names(None)
+        self.classes = len(names)
+        self.class_names = [names[label] for label in sorted(names)]  # a file can have them in another order
         size = pipeline.unet.config.sample_size
         self.resolution = size if isinstance(size, int) else size[0]
         self.channels = pipeline.unet.config.in_channels

@@ -20,6 +20,41 @@ EXPLAINED = {
 RANGES = {"fid": (0, math.inf), "recall": (0, 1), "coverage": (0, 1), "density": (0, math.inf), "class_shift": (0, 1)}
 
 
+MOST_DENSITY = 2.0
+"""Density above which a warning is due: a real image has 1 on average, and strongly guided samples have 1.3 to 1.4."""
+HIGH, LOW = 0.9, 0.1
+"""Precision and recall contradict each other if one is at least the first and the other at most the second."""
+
+
+def contradictions(values: dict[str, float]) -> list[str]:
+    """What must not be taken at face value, a sentence for each pair of figures that cannot both mean what they say.
+
+    Args:
+        values: Figures by name.
+    """
+    found = []
+    density, precision, recall = (values.get(name) for name in ("density", "precision", "recall"))
+    if density is not None and density > MOST_DENSITY:
+        found.append(
+            f"Density is {number(density)}, where that of the data is 1: the samples lie where the reach of many real "
+            "images overlaps, in the middle of the data, as averages, blurred images and weak noise do in the eyes of "
+            "this network, so it does not say that they are good."
+        )
+    if precision is not None and precision >= HIGH and recall <= LOW:
+        found.append(
+            f"Precision is {number(precision)} and recall {number(recall)}: nearly every sample is within reach of a "
+            "real image and hardly a real image within reach of a sample, so the samples are much alike or lie in the "
+            "middle of the data, and precision does not say that they look real."
+        )
+    if precision is not None and recall >= HIGH and precision <= LOW:
+        found.append(
+            f"Recall is {number(recall)} and precision {number(precision)}: the samples lie so far from each other, "
+            "and from the data, that their reach covers it, so recall does not say that they are as varied as the "
+            "data."
+        )
+    return found
+
+
 def name_with(distance: str, name: str) -> str:
     """What a metric is called where the network's Fréchet distance is called `distance`."""
     called = {"fid": distance, "fid_infinity": f"{distance}∞"}

@@ -137,3 +137,8 @@ def test_the_comparison_names_what_beats_it(digits):
 )
 def test_the_distance_is_said(digits, distance, sentence):
     assert sentence in words(of({"name": "cosine"}, digits), digits, distance=distance)
+
+
+def test_names_in_words_are_no_markup(digits):
+    best, worse = replace(straight(10, -11, digits), name="my_|best"), of({"name": "exponential"}, digits)
+    assert "Our my\\_&#124;best beats it" in words(worse, digits, others=[best])

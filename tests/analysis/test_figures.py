@@ -1,7 +1,10 @@
 """The figures are written, of the size promised, and show the data and schedules they are given."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from cardiff.analysis import figures
@@ -47,6 +50,34 @@ def test_a_figure_of_schedules_has_its_size_and_shows_them(draw, height, schedul
     assert 5 < picture.std() and not np.array_equal(picture, pixels(tmp_path / "fewer.png"))
     edge = np.concatenate([picture[:2].ravel(), picture[-2:].ravel(), picture[:, :2].ravel(), picture[:, -2:].ravel()])
     assert edge.min() == 255  # nothing is cut off at the border
+
+
+HOSTILE = ["$a|b*_x.py:f", "_lead$x^{$", "Ba$$in", r"\frac{"]
+
+
+@pytest.mark.parametrize("draw", ["curves", "structure", "octaves", "information"])
+def test_names_are_no_mathematics_and_stay_in_the_legend(draw, schedules, tmp_path, monkeypatch):
+    """Every schedule with a style of its own is in the legend, with its name as it is."""
+    seen, legend = [], Figure.legend
+    monkeypatch.setattr(Figure, "legend", lambda *a, **k: seen.append(legend(*a, **k)) or seen[-1])
+    named = [replace(m, name=name) for m, name in zip(schedules, HOSTILE * 3)]
+    getattr(figures, f"draw_{draw}")(named[:4], tmp_path / "named.png")
+    assert pixels(tmp_path / "named.png").std() > 5
+    if draw != "octaves":  # its legend is of octaves
+        texts = [text.get_text().strip().replace(r"\$", "$") for text in seen[0].get_texts()]
+        assert texts == HOSTILE
+
+
+def test_names_of_points_and_rows_are_no_mathematics(data, schedules, tmp_path):
+    named = [replace(m, name=name) for m, name in zip(schedules, HOSTILE)]
+    figures.draw_noising_strip(named, data.images, 0, tmp_path / "strip.png")
+    figures.draw_density(named, data.model.spectrum, tmp_path / "density.png")
+    spectrum = merged(data.model.spectrum)
+    stand = {m.name: (point_of(spectrum, m.log_snr, "ddpm", 10), m.leaks, False) for m in named}
+    line = [point for point, *_ in stand.values()]
+    bounds = {"pixels": line, "octaves": line}
+    figures.draw_plane(stand, {0.0: line[0]}, line, bounds, "ddpm", 10, tmp_path / "plane.png")
+    assert all(pixels(tmp_path / f"{name}.png").std() > 5 for name in ("strip", "density", "plane"))
 
 
 def test_information_without_labels_leaves_the_classes_out(tmp_path):

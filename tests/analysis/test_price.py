@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from cardiff.analysis.errors import log_snr_of
-from cardiff.analysis.price import finite_set_denoiser, measured_price, network_denoiser, schedule_of_price
+from cardiff.analysis.price import (
+    LEVELS,
+    finite_set_denoiser,
+    measured_price,
+    network_denoiser,
+    price_work,
+    schedule_of_price,
+)
 from cardiff.analysis.spectra import to_float
 from schedulers import SCHEDULES
 from tests.tiny_models import gaussian_pipeline
@@ -46,6 +53,15 @@ def test_price_of_a_finite_set_lies_where_the_image_is_decided():
     peak = levels[price.argmax()]
     assert -4 < peak < 0  # SNR·16 is about 1
     assert price[0] < 0.02 * price.max() and price[-1] < 0.02 * price.max()
+
+
+@pytest.mark.parametrize("levels", [LEVELS, np.array([12.9]), np.array([-3.0, 12.5])])
+def test_progress_comes_with_every_step_and_not_with_every_level(levels):
+    """A level of a large network can take minutes."""
+    images, calls = np.zeros((3, 1, 4, 4), np.uint8), []
+    measured_price(lambda x, log_snr: x, images, levels, count=3, progress=calls.append)
+    assert sum(calls) == len(calls) == price_work(levels)
+    assert len(calls) > 5 * len(levels) or levels.max() > 12
 
 
 def test_schedule_of_a_price_spends_its_steps_where_it_is_high():

@@ -11,8 +11,20 @@ from cardiff.analysis import catalogue
 from cardiff.analysis.catalogue import PUBLISHED, alphas_cumprod_of
 from cardiff.analysis.measures import log_snr_of, measure_data, measure_schedule, merged
 from cardiff.analysis.optimum import Optimum, point_of
-from cardiff.analysis.report import FIGURES, OPTIMUM, OWN_CONFIG, AnalysisOptions, load_images, parse_analysis, run
+from cardiff.analysis.report import (
+    FIGURES,
+    OPTIMUM,
+    OWN_CONFIG,
+    AnalysisOptions,
+    Row,
+    describe,
+    load_images,
+    markdown_tables,
+    parse_analysis,
+    run,
+)
 from cardiff.config import DataConfig, make_schedule, parse_run
+from cardiff.markup import escape
 from tests.conftest import ROOT
 
 DIGITS = DataConfig(data_files=str(ROOT / "data/digits.parquet"), resolution=16, channels=1, upscale=True)
@@ -141,6 +153,18 @@ def test_the_configurations_own_schedule_is_compared(tmp_path):
     assert "- The configuration's own schedule is cosine." in (tmp_path / "table.md").read_text(encoding="utf-8")
 
 
+def test_names_of_schedules_are_no_markup(data):
+    """In tables, where a bar would be a column, and in words."""
+    name = "my|file*_x_.py:<b>f"
+    measures = measure_schedule(name, alphas_cumprod_of(PUBLISHED["cosine"]), data)
+    tables = markdown_tables([Row(measures, "ours", 0.1)], data, SMALL)
+    rows = [line for line in tables.splitlines() if line.startswith("| 1 |")]
+    assert len(rows) == 3 and all(escape(name) in row and name not in row for row in rows)
+    assert [row.count("|") for row in rows] == [12, 11, 8]
+    caption = describe(SMALL, replace(DIGITS, split="<b>", data_files=["a*b*.parquet"]), data)
+    assert "<b>" not in caption and r"a\*b\*.parquet" in caption
+
+
 def test_a_larger_set_is_cut_at_random_by_the_seed():
     first, labels = load_images(DIGITS, 20, seed=0)
     same, _ = load_images(DIGITS, 20, seed=0)
@@ -181,6 +205,7 @@ def test_the_command_line_reads_a_training_configuration():
         ({"steps": 2000}, "--steps 2000 is more than the 1000 timesteps"),
         ({"max_images": 1}, "--max_images is 1, but must be 2 or more"),
         ({"kappa": -1.0}, "--kappa is -1.0"),
+        ({"kappa": float("nan")}, "--kappa is nan, but must be 0 or more."),
         ({"kappa": 500.0}, "lower kappa"),
         ({"schedules": "cosin"}, "did you mean 'cosine'?"),
         ({"output": "/dev/null/here"}, "--output /dev/null/here cannot be written"),

@@ -1,6 +1,8 @@
 """Comparing runs: equal terms, halving, going on, differences and the words for them."""
 
+import html
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +11,9 @@ import pytest
 
 from cardiff.cli import parse_options
 from cardiff.evaluation import compare as compare_module
-from cardiff.evaluation.compare import CompareOptions, Comparison, Setting, Trial
-from cardiff.evaluation.compare_report import run
+from cardiff.evaluation import compare_report
+from cardiff.evaluation.compare import CompareOptions, Comparison, Entrant, Setting, Trial, file_name, shortest
+from cardiff.evaluation.compare_report import run, write_comparison
 from cardiff.evaluation.differences import class_gains, difference
 from cardiff.evaluation.intervals import Estimate
 from cardiff.evaluation.run import EvaluateOptions
@@ -132,6 +135,85 @@ def test_several_trainings_of_one_name(world, options):
     assert {(e["run"], e["trials"]) for e in found["settings"]} == {("conditional", 2), ("unconditional", 1)}
 
 
+# Names
+
+
+def test_names_that_are_markup_or_no_file_names_mean_themselves(world, options):
+    """In the report, in its figures, and as folders that stay inside the output folder."""
+    names = ["../a|b", "*_x$$*"]
+    runs = [f"{names[1]}={world['model']}", f"{world['twin']}"]
+    options = replace(options, runs=runs, guidance_scale="1,1.00000001", steps="2", num_images=20, metrics="kid")
+    options.rank_by = "kid"
+    comparison = Comparison(options)
+    comparison.entrants[1].name = names[0]  # as a folder with "/" in a name could not be given
+    comparison.run()
+    write_comparison(comparison)
+    folder = Path(options.output)
+    assert not (folder.parent / "a|b-0").exists() and not (folder / "a|b-0").exists()
+    drawn = {path.name for path in (folder / "images").iterdir()}
+    assert drawn == {f"{file_name(names[0])}-0", f"{file_name(names[1])}-0"}
+    assert {path.name for path in (folder / "images" / f"{file_name(names[1])}-0").iterdir()} == {
+        "dpm-2-w1",
+        "dpm-2-w1.00000001",
+    }
+    page = (folder / "report.html").read_text()
+    cells = {html.unescape(cell) for cell in re.findall(r"<td>(.*?)</td>", page)}
+    assert set(names) <= cells and page.count("<em>") == 1  # the figures' caption
+    assert record_of(folder)["runs"].keys() == set(names)
+
+
+def test_a_name_becomes_a_folder():
+    for safe in ("conditional", "my model 2", "Coupé", "a=b,c"):
+        assert file_name(safe) == safe
+    unsafe = ["a/b", "a:b", "..", ".", "x.", "nul\0", "a\nb", "é" * 200, "a?b", "a*b"]
+    made = [file_name(name) for name in unsafe]
+    assert len(set(made)) == len(unsafe)
+    for name in made:
+        assert re.fullmatch(r"[^/\\:*?\"<>|\x00-\x1f]+", name) and len(name.encode()) <= 110
+        assert not name.startswith(".") and not name.endswith((".", " "))
+
+
+def test_every_scale_is_told_from_every_other():
+    scales = [1.0, 1.5, 1.00000001, -2.0, 1e-7, 1 / 3]
+    assert [shortest(scale) for scale in scales[:2]] == ["1", "1.5"]
+    assert [float(shortest(scale)) for scale in scales] == scales
+    assert len({Setting("dpm", 5, scale).folder for scale in scales}) == len(scales)
+
+
+# Few images and many classes
+
+
+def test_settings_are_ranked_by_what_all_of_them_have(world, options):
+    """Samples without labels have no accuracy, and without a judge no diversity."""
+    for metric, judge in (("accuracy", options.judge), ("diversity", None)):
+        metrics = "fid,diversity" if judge is None else options.metrics
+        with pytest.raises(ValueError, match=f"--rank_by {metric} cannot rank the settings of unconditional"):
+            Comparison(replace(options, rank_by=metric, judge=judge, metrics=metrics))
+
+
+def test_a_figure_that_some_settings_lack_is_left_out(options, tmp_path):
+    """Of three samples too few are of one class for a diversity; everything else is there."""
+    few = replace(options, num_images=3, metrics="fid,diversity", guidance_scale="1", steps="2")
+    found = record_of(run(few))
+    assert "Where a cell is empty, samples have no labels" in (Path(few.output) / "report.md").read_text()
+    assert all("fid" in entry["metrics"] for entry in found["settings"])
+    assert "diversity" not in next(e for e in found["settings"] if e["run"] == "conditional")["metrics"]
+    without = Trial(3, {}, None, [], None, None, None, Path("."))
+    setting = Setting("dpm", 2, 1.0)
+    entrant = Entrant("a", [], [setting], {setting: [without]})
+    assert entrant.loss(setting, "diversity", 1.0) == float("inf")
+
+
+def test_a_warning_names_the_run_and_the_setting(options, caplog, monkeypatch):
+    monkeypatch.setattr(compare_report, "contradictions", lambda values: ["Too good."] if values["fid"] > 0 else [])
+    folder = run(replace(options, guidance_scale="1", steps="2", metrics="fid", num_images=8))
+    assert [entry["warnings"] for entry in record_of(folder)["settings"]] == [["Too good."]] * 2
+    assert "**Warning.** conditional (w = 1, dpm, 2 steps): Too good." in html.unescape(
+        (folder / "report.md").read_text().replace("\\", "")
+    )
+    assert "unconditional (dpm, 2 steps): Too good." in caplog.text
+
+
 # Differences
 
 
@@ -176,6 +258,10 @@ def test_the_cost_of_a_setting():
     ("changes", "sentence"),
     [
         ({"runs": []}, "Name the runs to compare"),
+        ({"runs": ["=model"]}, "The run '=model' has no name or no folder"),
+        ({"runs": ["a="]}, "The run 'a=' has no name or no folder"),
+        ({"guidance_scale": "1,nan"}, "--guidance_scale is '1,nan', but must be numbers with commas."),
+        ({"steps": "0"}, "--steps is 0, but must be 1 or more."),
         ({"solver": "dmp"}, "There is no solver 'dmp'"),
         ({"steps": "two"}, "--steps is 'two', but must be whole numbers with commas."),
         ({"guidance_scale": "1,x"}, "--guidance_scale is '1,x', but must be numbers with commas."),

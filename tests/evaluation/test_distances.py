@@ -24,6 +24,7 @@ from cardiff.evaluation.distances import (
     frechet_terms,
     inception_estimate,
     infinity_needs,
+    kernel_distance,
     kernel_estimate,
     kernel_mean,
     precision_recall,
@@ -417,3 +418,37 @@ def test_a_class_of_one_image_does_not_break_the_kernel_distance():
     features, labels = by_design(60, np.random.default_rng(3))
     estimate = kernel_estimate(features[:-5], features, 20, strata=labels[:-5])
     assert np.isfinite(estimate.value) and np.isfinite(estimate.standard_error)
+
+
+def test_the_kernel_distance_alone_is_that_of_the_estimate():
+    rng = np.random.default_rng(6)
+    for count in (2, 3, 40):
+        features, reference = rng.normal(size=(count, 8)), rng.normal(size=(50, 8))
+        estimate = kernel_estimate(features, reference, 20)
+        assert kernel_distance(features, reference) == pytest.approx(estimate.value, rel=1e-12)
+        assert np.isfinite(estimate.deviations).all()
+
+
+def test_where_every_class_has_one_image_all_pairs_stand_for_those_of_a_class():
+    """The value is that of independent samples, and it is uncertain: two classes are too little to be sure of."""
+    rng = np.random.default_rng(7)
+    features, reference = by_chance(40, rng), by_chance(200, rng)
+    estimate = kernel_estimate(features, reference, 200, strata=np.arange(40))
+    plain = kernel_estimate(features, reference, 200)
+    assert estimate.value == pytest.approx(plain.value, rel=1e-9)
+    assert estimate.standard_error == pytest.approx(plain.standard_error, rel=0.15)
+
+
+def test_the_interval_of_one_sample_of_each_class_covers():
+    """Forty classes with centres of their own, one sample of each, the same classes every time."""
+    rng = np.random.default_rng(8)
+    centres = rng.normal(size=(40, 8))
+    reference = np.repeat(centres, 5, 0) + rng.normal(size=(200, 8))
+    found = [
+        kernel_estimate(centres + 0.5 + rng.normal(size=(40, 8)), reference, 100, seed, strata=np.arange(40))
+        for seed in range(150)
+    ]
+    values = np.array([estimate.value for estimate in found])
+    assert np.mean([estimate.standard_error for estimate in found]) > values.std()  # on the wide side
+    inside = [low <= values.mean() <= high for low, high in (estimate.interval() for estimate in found)]
+    assert np.mean(inside) > 0.93

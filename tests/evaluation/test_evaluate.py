@@ -1,6 +1,7 @@
 """The whole measurement: on images whose figures are known, on a model, and what is refused."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -8,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
+from safetensors.numpy import save_file
 
 import evaluate
+from cardiff import progress
 from cardiff.cli import parse_options
 from cardiff.evaluation import features as features_module
 from cardiff.evaluation.features import import_reference
@@ -21,7 +25,7 @@ from cardiff.evaluation.samples import keep_best, labels_as_in
 from cardiff.sampling import SampleOptions
 from cardiff.sampling import run as run_sampling
 from tests.conftest import ROOT
-from tests.tiny_set import COUNTS, write_set, write_world
+from tests.tiny_set import COUNTS, tiny_images, write_set, write_world
 
 METRICS = "fid,kid,prdc,diversity"
 
@@ -69,6 +73,18 @@ def test_a_planted_copy_is_found_and_held_out_images_raise_no_alarm(world, optio
     assert re.search(r"Too near a training image: bee/planted.png\.\n", report)
     panel = np.asarray(Image.open(Path(options.output) / "closest.png"))
     assert panel.std() > 10
+
+
+def test_files_with_any_name_are_listed_as_they_are(world, options, tmp_path):
+    """Markup, and bytes that are no text."""
+    fresh = write_set(tmp_path / "fresh", 2).with_suffix("")
+    copy = world["train"].with_suffix("") / "bee/007.png"
+    names = ["*a*|<b>.png", os.fsdecode(b"caf\xe9.png")]
+    for name in names:
+        shutil.copy(copy, fresh / "bee" / name)
+    folder = run(replace(options, images=str(fresh), held_out=str(world["held_out"]), metrics="memorisation"))
+    listed = re.search(r"Too near a training image: (.*)\.\n", (folder / "report.md").read_text())[1].split(", ")
+    assert set(listed) == {r"bee/\*a\*&#124;&lt;b&gt;.png", r"bee/caf\udce9.png"}
 
 
 def test_the_judge_reads_what_it_reads(world, options):
@@ -205,12 +221,131 @@ def test_of_a_larger_set_a_random_part_is_the_reference(world, options):
     assert sum(share > 0 for share in shares) > 8 and max(shares) < 0.4 and sum(shares) == pytest.approx(1)
 
 
+def test_statistics_of_images_of_another_size_are_refused(world, options, tmp_path):
+    """Whatever the network takes: here samples of 16 pixels against statistics of images of 8."""
+    file = tmp_path / "statistics.safetensors"
+    images = world["held_out"].with_suffix("")
+    run(replace(options, images=str(images), export_reference=str(file), metrics="fid"))
+    for i in range(3):
+        (tmp_path / "large").mkdir(exist_ok=True)
+        Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / f"large/{i}.png")
+    with pytest.raises(ValueError) as error:
+        run(replace(options, images=str(tmp_path / "large"), reference=str(file), metrics="fid"))
+    assert "has images of 8 pixels and 1 channels, but the samples have 16 and 1: give the stat" in str(error.value)
+
+
+def test_a_data_section_is_read_as_a_training_script_reads_it(world, options, tmp_path):
+    """A number in quotes is a number, what else a run's file has is passed over, and a mistake is named."""
+    images = str(world["held_out"].with_suffix(""))
+    file = tmp_path / "data.yaml"
+    data = f"data: {{path: {world['train'].with_suffix('')}, channels: 1, resolution: %s}}\n"
+    file.write_text(data % '"8"' + "unet: {dropout: 3}\nscheduler: {name: x}\ntrain: {epochs: 1}\n")
+    found = metrics_of(run(replace(options, images=images, reference=str(file), metrics="fid")))
+    same = metrics_of(run(replace(options, images=images, metrics="fid", output=str(tmp_path / "again"))))
+    assert found["protocol"]["reference"]["key"] == same["protocol"]["reference"]["key"]
+    for content, sentence in (
+        (
+            data % "8, resolutoin: 8",
+            "data.yaml: there is no option 'data.resolutoin'; did you mean 'data.resolution'?",
+        ),
+        (data % "eight", "data.yaml: data.resolution is 'eight', but must be int."),
+        (data % "0", "data.yaml: data.resolution is 0, but must be 1 or more."),
+        ("train: {epochs: 1}", "data.yaml has no data section"),
+        ("data: [", "data.yaml is no YAML file"),
+    ):
+        file.write_text(content)
+        with pytest.raises(ValueError) as error:
+            run(replace(options, images=images, reference=str(file), metrics="fid"))
+        assert sentence in str(error.value)
+
+
+def test_a_file_that_does_not_say_what_its_statistics_are_of_is_refused(world, options, tmp_path):
+    record = json.dumps({"network": {"kind": "pixels", "range": "0 to 1"}, "data": {}})
+    file = tmp_path / "bad.safetensors"
+    save_file({"mean": np.zeros(64), "covariance": np.eye(64)}, file, metadata={"cardiff_reference": record})
+    with pytest.raises(ValueError, match="does not say what its statistics are of"):
+        run(replace(options, images=str(world["held_out"].with_suffix("")), reference=str(file), metrics="fid"))
+
+
+# A streamed reference
+
+
+def streamed(file: Path, folder: Path, **more) -> Path:
+    """The same data section, read as a stream."""
+    data = yaml.safe_load(file.read_text())["data"]
+    path = folder / f"{file.stem}_streamed.yaml"
+    path.write_text(yaml.safe_dump({"data": {**data, "streaming": True, **more}}))
+    return path
+
+
+def test_a_streamed_reference_gives_the_figures_of_a_stored_one(world, options, tmp_path):
+    """Of samples of a model too, whose classes are drawn as often as in the stream; with copies and by key."""
+    shared = {"model": str(world["model"]), "num_images": 24, "metrics": "fid,kid,prdc,diversity,memorisation"}
+    stored = metrics_of(run(replace(options, **shared, held_out=str(world["held_out"]))))
+    reference, held_out = (streamed(world[name], tmp_path) for name in ("train", "held_out"))
+    output = str(tmp_path / "streamed")
+    options = replace(options, **shared, reference=str(reference), held_out=str(held_out), output=output)
+    found = metrics_of(run(options))
+    for name in ("metrics", "held_out", "per_class", "memorisation", "images"):
+        assert found[name] == stored[name]
+    assert "chosen_of" not in found["protocol"]["reference"]["data"]
+
+    key = found["protocol"]["reference"]["key"]
+    run(replace(options, pin=key))  # the same stream has the same key
+    with pytest.raises(ValueError, match="as --pin demands"):
+        run(replace(options, pin=key, max_images=59))
+    with pytest.raises(ValueError, match="--held_out names the reference itself"):
+        run(replace(options, held_out=str(reference)))
+
+
+def test_of_a_longer_stream_a_random_part_is_the_reference(world, options, tmp_path):
+    reference = streamed(world["train"], tmp_path)
+    images = str(world["held_out"].with_suffix(""))
+    found = metrics_of(run(replace(options, images=images, reference=str(reference), max_images=24)))
+    data = found["protocol"]["reference"]["data"]
+    assert data["images"] == 24 and data["chosen_of"] == 60
+    again = metrics_of(run(replace(options, images=images, reference=str(reference), max_images=24)))
+    assert again["protocol"]["reference"]["key"] == found["protocol"]["reference"]["key"]
+
+
+# Figures that contradict each other
+
+
+def test_a_warning_stands_in_the_report_in_the_record_and_on_the_terminal(world, options, tmp_path, caplog):
+    """Of images that are nearly the mean of the most frequent class, and not of real images."""
+    rng = np.random.default_rng(0)
+    real = next(iter(tiny_images(0).values()))
+    grey = tmp_path / "grey"
+    grey.mkdir()
+    for i in range(30):
+        pixels = real.mean(0) + rng.normal(0, 2, (8, 8))
+        Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8)).save(grey / f"{i:02d}.png")
+    folder = run(replace(options, images=str(grey)))
+    warnings = metrics_of(folder)["warnings"]
+    assert len(warnings) == 2 and warnings[0].startswith("Density is ") and warnings[1].startswith("Precision is 1.00")
+    report = (folder / "report.md").read_text()
+    assert all(f"**Warning.** {warning}" in report and warning in caplog.text for warning in warnings)
+    caplog.clear()
+    folder = run(replace(options, images=str(world["held_out"].with_suffix("")), output=str(tmp_path / "real")))
+    assert metrics_of(folder)["warnings"] == [] and "Warning" not in (folder / "report.md").read_text() + caplog.text
+
+
+def test_long_computations_show_their_progress(world, options, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "DELAY", 0)
+    run(replace(options, images=str(world["held_out"].with_suffix("")), held_out=None))
+    shown = capsys.readouterr().err
+    for what in ("kernel distance", "precision and recall", "density and coverage", "diversity of the classes"):
+        assert f"{what}:" in shown
+
+
 # Refused
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
+        ({"export_reference": "reference.npz"}, "--export_reference reference.npz must end in .safetensors"),
+        ({"batch_size": 0}, "--batch_size is 0, but must be 1 or more."),
         ({"images": None}, "Give either --images DIR or --model DIR_OR_REPO."),
         ({"metrics": "fdi"}, "--metrics names 'fdi', which is no metric; did you mean 'fid'?"),
         ({"metrics": "accuracy"}, "accuracy, which needs a classifier: give a --judge"),

@@ -9,6 +9,7 @@ from scipy.stats import binom, norm
 from cardiff.evaluation.intervals import (
     Estimate,
     bootstrap_weights,
+    from_bootstrap,
     from_jackknife,
     jackknife_groups,
     mean,
@@ -139,3 +140,27 @@ def test_strata_are_resampled_by_themselves():
     for label, size in ((3, 5), (0, 20), (7, 1)):
         counts = np.bincount(groups[strata == label], minlength=4)
         assert counts.max() - counts.min() <= 1 and counts.sum() == size
+
+
+def test_classes_of_a_single_image_are_resampled_as_one():
+    """By itself each would leave no spread: a mean over images whose classes were asked for would be certain."""
+    strata = np.array([0, 1, 1, 2, 3, 1])
+    weights = bootstrap_weights(6, 400, 0, strata)
+    alone, together = strata != 1, strata == 1
+    assert (weights[:, together].sum(1) == 3).all() and (weights[:, alone].sum(1) == 3).all()
+    values = np.random.default_rng(4).normal(size=60)
+    found = mean(values, 4000, strata=np.arange(60))
+    assert found.standard_error == pytest.approx(values.std() / np.sqrt(60), rel=0.05)
+
+
+def test_a_resampled_set_of_which_nothing_is_known_counts_as_the_mean_of_the_others():
+    found = from_bootstrap(2.0, np.array([1.0, np.nan, 3.0, 2.0]))
+    assert found.value == 2 and found.deviations.tolist() == [-1, 0, 1, 0]
+
+
+def test_with_two_images_of_each_class_the_error_is_too_small_by_the_root_of_a_half():
+    """As docs/evaluation.md says: the bootstrap of n images has (n − 1)/n of their variance."""
+    values = np.random.default_rng(5).normal(size=2000)
+    for size in (2, 10):
+        found = mean(values, 2000, strata=np.repeat(np.arange(2000 // size), size))
+        assert found.standard_error * np.sqrt(2000) == pytest.approx(np.sqrt(1 - 1 / size), rel=0.05)
