@@ -134,3 +134,8 @@ def test_gain_and_structure():
 def test_a_leak_that_cannot_be_met():
     with pytest.raises(ValueError, match="max_leak=1e-40"):
         bands().log_snr_of_leak(1e-40)
+
+
+def test_pixels_are_those_of_training():
+    """0 is −1 and 255 is 1, as the trainer has it and the pipeline undoes it."""
+    np.testing.assert_array_equal(to_float(np.array([0, 51, 255], dtype=np.uint8)), [-1.0, -0.6, 1.0])
