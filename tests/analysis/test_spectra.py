@@ -139,3 +139,15 @@ def test_a_leak_that_cannot_be_met():
 def test_pixels_are_those_of_training():
     """0 is −1 and 255 is 1, as the trainer has it and the pipeline undoes it."""
     np.testing.assert_array_equal(to_float(np.array([0, 51, 255], dtype=np.uint8)), [-1.0, -0.6, 1.0])
+
+
+def test_colours_come_back_from_their_components():
+    """With hardly any noise the estimate is the image itself, of colours that are mixtures of each other too."""
+    rng = np.random.default_rng(5)
+    mixed = np.einsum(
+        "cd,ndhw->nchw", [[1, 0.2, 0.1], [0.7, 0.5, 0], [0.2, -0.4, 0.6]], rng.normal(size=(50, 3, 8, 8))
+    )
+    images = np.clip(128 + 30 * mixed, 0, 255).astype(np.uint8)
+    model, x = fit_gaussian(images), to_float(images)
+    assert not np.allclose(model.components, model.components.T, atol=0.1)
+    np.testing.assert_allclose(model.wiener_estimate(x, 30.0), x, atol=1e-6)
