@@ -139,3 +139,12 @@ def test_strata_are_resampled_by_themselves():
     for label, size in ((3, 5), (0, 20), (7, 1)):
         counts = np.bincount(groups[strata == label], minlength=4)
         assert counts.max() - counts.min() <= 1 and counts.sum() == size
+
+
+def test_the_way_of_replication_counts_and_not_the_number_alone():
+    with pytest.raises(ValueError, match="3 bootstrap replicates and one with 3 jackknife replicates have no paired"):
+        share(np.ones(9), replicates=3).minus(from_jackknife(0.5, np.arange(3.0)))
+
+
+def test_as_many_images_as_groups():
+    assert sorted(jackknife_groups(20)) == list(range(20))
