@@ -224,6 +224,10 @@ def test_mobilenet_sees_normalised_pixels(folder, monkeypatch):
     )
     for image, colour in zip(seen[0], (black, white, torch.zeros(3))):
         torch.testing.assert_close(image, colour[:, None, None].expand(3, 96, 96), rtol=0, atol=0.01)
+    # Columns of black and white are grey at half the width, where picking every other one would leave one of the two.
+    stripes = (torch.arange(192) % 2 * 255).to(torch.uint8).expand(1, 3, 192, 192)
+    network(stripes)
+    torch.testing.assert_close(seen[1][..., 2:-2], ((black + white) / 2)[:, None, None].expand(1, 3, 96, 92))
 
 
 def test_our_classifier_reads_clean_images_as_the_first_timestep(folder):
