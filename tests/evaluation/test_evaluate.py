@@ -134,6 +134,8 @@ def test_samples_are_weighted_to_the_classes_of_the_data(by_classes):
     assert measured.balanced == pytest.approx(expected, rel=1e-6)
     assert measured.estimates["fid"].value > 100 * measured.balanced
     assert measured.estimates["class_shift"].value == pytest.approx(np.abs([3 / 11 - 1 / 2, 6 / 11 - 1 / 3]).max())
+    assert [row["images"] for row in measured.per_class] == [30, 60, 20]
+    assert [row["share_of_the_data"] for row in measured.per_class] == pytest.approx([1 / 2, 1 / 3, 1 / 6])
 
 
 # The model
@@ -264,6 +266,26 @@ def test_of_a_larger_set_a_random_part_is_the_reference(world, options):
     assert data["images"] == 24 and data["chosen_of"] == 60
     shares = [row["share_of_the_data"] for row in found["per_class"]]
     assert all(0 < share < 0.8 for share in shares) and sum(shares) == pytest.approx(1)
+
+
+def test_the_part_has_every_image_once_and_its_own_label(world, options):
+    reference = Protocol(replace(options, max_images=24), 8, 1, 16).reference
+    images = np.asarray(reference.images, float)
+    assert len(np.unique(images.reshape(24, -1), axis=0)) == 24
+    columns = images[:, 0, :, [0, 2, 4]].mean(2)  # the bright one tells the class
+    np.testing.assert_array_equal(columns.argmax(0), reference.labels)
+    assert reference.record["data"]["chosen_of"] == 60 and reference.count == 24
+
+
+def test_exported_labels_come_back(world, options, tmp_path):
+    """By them the classes of a model are drawn as often as in the data."""
+    options = replace(options, export_reference=str(tmp_path / "statistics.safetensors"))
+    reference = Protocol(options, 8, 1, 16).reference
+    again = import_reference(tmp_path / "statistics.safetensors", load_network("pixels", device=torch.device("cpu")))
+    np.testing.assert_array_equal(again.labels, reference.labels)
+    np.testing.assert_array_equal(again.features, reference.features)
+    assert again.class_names == reference.class_names and again.record == reference.record
+    np.testing.assert_array_equal(again.gaussian.covariance, reference.gaussian.covariance)
 
 
 # Refused
