@@ -13,6 +13,7 @@ from PIL import Image
 
 import evaluate
 from cardiff.cli import parse_options
+from cardiff.config import DataConfig
 from cardiff.evaluation import features as features_module
 from cardiff.evaluation.features import import_reference
 from cardiff.evaluation.networks import load_network
@@ -266,6 +267,34 @@ def test_of_a_larger_set_a_random_part_is_the_reference(world, options):
     assert data["images"] == 24 and data["chosen_of"] == 60
     shares = [row["share_of_the_data"] for row in found["per_class"]]
     assert all(0 < share < 0.8 for share in shares) and sum(shares) == pytest.approx(1)
+
+
+def test_statistics_of_the_same_kind_of_network_are_told_apart(world, options, tmp_path):
+    """By every value of its record: other weights, another resizing."""
+    file = tmp_path / "statistics.safetensors"
+    network = Protocol(replace(options, export_reference=str(file)), 8, 1, 16).network
+    other = replace(network, record={**network.record, "range": "-1 to 1"})
+    with pytest.raises(ValueError, match=r"\(range is 0 to 1 there and -1 to 1 here\): give that network"):
+        import_reference(file, other)
+
+
+def test_the_record_of_the_data_has_no_folders():
+    config = DataConfig(
+        path="parquet", data_files=["/home/someone/a.parquet", "/home/someone/b.parquet"], split="test"
+    )
+    record = features_module.data_record(config, "123", 7)
+    assert record["data_files"] == ["a.parquet", "b.parquet"] and "someone" not in json.dumps(record)
+    assert (record["path"], record["split"], record["images"], record["pixels_key"]) == ("parquet", "test", 7, "123")
+    one = features_module.data_record(replace(config, path="/home/someone/cats", data_files="/x/a.parquet"), "123", 7)
+    assert one["path"] == "cats" and one["data_files"] == ["a.parquet"]
+
+
+def test_damaged_features_are_computed_again(world, options, monkeypatch, tmp_path):
+    monkeypatch.setenv("CARDIFF_CACHE", str(tmp_path / "cache"))
+    reference = Protocol(options, 8, 1, 16).reference
+    (file,) = (tmp_path / "cache").rglob("features.npy")
+    np.save(file, np.zeros((59, 64), np.float32))
+    np.testing.assert_array_equal(Protocol(options, 8, 1, 16).reference.features, reference.features)
 
 
 def test_the_part_has_every_image_once_and_its_own_label(world, options):
