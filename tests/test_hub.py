@@ -156,6 +156,17 @@ def test_exporting_takes_no_code_along(folder, tmp_path):
         torch.testing.assert_close(half, {name: t.to(dtype) for name, t in whole.items()}, rtol=0, atol=0)
 
 
+def test_variants_are_what_diffusers_calls_them(folder, tmp_path):
+    """from_pretrained(variant="fp16") gives half precision and "bf16" bfloat16, rounded once from float32."""
+    export_model(folder, tmp_path / "out", variants=["fp16", "bf16"])
+    whole = UNet2DModel.from_pretrained(folder / "unet").conv_in.weight
+    for variant, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16)):
+        unet = UNet2DModel.from_pretrained(tmp_path / "out/unet", variant=variant, torch_dtype=dtype)
+        written = load_file(tmp_path / f"out/unet/diffusion_pytorch_model.{variant}.safetensors")
+        assert written["conv_in.weight"].dtype == dtype
+        assert torch.equal(unet.conv_in.weight, whole.to(dtype))
+
+
 @pytest.mark.parametrize("text", ["", "[1]", '{"step": "x"}', '{"kind": "conditional", "step": 1, "config": {}}'])
 def test_a_damaged_record_is_one_sentence(text, folder, tmp_path):
     (folder / "run.json").write_text(text)
@@ -200,6 +211,12 @@ def test_damaged_folders(damage, sentence, folder):
     with pytest.raises(ValueError, match=sentence) as error:
         load_pipeline(folder)
     assert str(folder) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_scheduler_of_another_library_is_not_taken_for_one_of_diffusers(folder):
+    rewrite_index(folder, scheduler=["evil", "DDPMScheduler"])
+    with pytest.raises(ValueError, match="names a ClassConditionalPipeline of UNet2DModel and DDPMScheduler; this"):
+        load_pipeline(folder)
 
 
 def test_weights_of_another_architecture(folder):

@@ -401,6 +401,10 @@ def test_class_columns(folder):
     assert class_columns(load(folder, "ours"), list(NAMES.values())[::-1]) == [2, 1, 0]
 
 
+def test_case_and_spaces_of_both_sides_are_the_same():
+    assert class_columns(named(["ant", "bee"]), ["BEE ", " Ant"]) == [1, 0]
+
+
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
