@@ -20,6 +20,7 @@ from cardiff.hub import (
     save_pipeline,
     weights_file,
 )
+from cardiff.record import read_record, write_record
 from pipelines import ClassConditionalPipeline, NoisyClassifier
 from schedulers import CosineScheduler, LinearScheduler, SigmoidScheduler
 from tests.tiny_classifier import tiny_classifier
@@ -154,6 +155,18 @@ def test_exporting_takes_no_code_along(folder, tmp_path):
     for variant, dtype in VARIANTS.items():
         half = load_file(tmp_path / f"out/unet/diffusion_pytorch_model.{variant}.safetensors")
         torch.testing.assert_close(half, {name: t.to(dtype) for name, t in whole.items()}, rtol=0, atol=0)
+
+
+def test_an_unconditional_model_is_exported_as_a_stock_pipeline(tmp_path):
+    """Which needs no code; its record goes along."""
+    save_pipeline(DDPMPipeline(tiny_unet(None), CosineScheduler().to_stock()), tmp_path / "run")
+    record = {"kind": "unconditional", "step": 1, "images_seen": 4}
+    sections = {"data": {"path": "cats", "split": "train"}, "scheduler": {"name": "cosine"}, "train": {"batch_size": 4}}
+    write_record(tmp_path / "run", {**record, "config": sections})
+    export_model(tmp_path / "run", tmp_path / "out")
+    assert json.loads((tmp_path / "out/model_index.json").read_text())["_class_name"] == "DDPMPipeline"
+    assert not list((tmp_path / "out").rglob("*.py"))
+    assert read_record(tmp_path / "out") == {**record, "config": sections}
 
 
 def test_variants_are_what_diffusers_calls_them(folder, tmp_path):
