@@ -10,6 +10,7 @@ import torch
 from diffusers import DDPMPipeline, UNet2DModel
 from safetensors.torch import load_file, save_file
 
+from cardiff import hub
 from cardiff.hub import (
     VARIANTS,
     export_model,
@@ -161,7 +162,8 @@ def test_an_unconditional_model_is_exported_as_a_stock_pipeline(tmp_path):
     """Which needs no code; its record goes along."""
     save_pipeline(DDPMPipeline(tiny_unet(None), CosineScheduler().to_stock()), tmp_path / "run")
     record = {"kind": "unconditional", "step": 1, "images_seen": 4}
-    sections = {"data": {"path": "cats", "split": "train"}, "scheduler": {"name": "cosine"}, "train": {"batch_size": 4}}
+    sections = {"data": {"path": "cats", "split": "train"}, "scheduler": {"name": "cosine"}}
+    sections["train"] = {"batch_size": 4}
     write_record(tmp_path / "run", {**record, "config": sections})
     export_model(tmp_path / "run", tmp_path / "out")
     assert json.loads((tmp_path / "out/model_index.json").read_text())["_class_name"] == "DDPMPipeline"
@@ -315,6 +317,20 @@ def test_save_load_same_logits(classifier_folder):
     torch.testing.assert_close(logits_of(classifier), logits_of(tiny_classifier()), rtol=0, atol=0)
     half, _ = load_classifier(classifier_folder, dtype=torch.bfloat16)
     assert half.dtype == torch.bfloat16 and logits_of(half).isfinite().all()
+
+
+def test_a_classifier_says_which_file_it_needs(classifier_folder):
+    """So that AutoModel finds it where this project is not installed; nothing says where it was once loaded from."""
+    config = json.loads((classifier_folder / "classifier/config.json").read_text())
+    assert config["auto_map"] == {"AutoModel": "noisy_classifier.NoisyClassifier"} and "_name_or_path" not in config
+    assert "_name_or_path" not in json.loads((classifier_folder / "scheduler/scheduler_config.json").read_text())
+
+
+def test_a_revision_is_asked_for(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(hub, "download", lambda *arguments: asked.append(arguments) or tmp_path)
+    assert find_model("user/cats", "v2") == find_model("user/cats") == tmp_path
+    assert asked == [("user/cats", hub.MODEL_FILES, "v2"), ("user/cats", hub.MODEL_FILES, None)]
 
 
 def test_loading_a_classifier_executes_nothing(classifier_folder, tmp_path):
