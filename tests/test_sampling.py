@@ -319,16 +319,20 @@ def test_draw_images_without_labels_is_the_null_class(model):
 @pytest.mark.parametrize("clip", [True, False])
 @pytest.mark.parametrize("name", ["ddpm", "ddim", "dpm", "unipc"])
 def test_solvers_clip_at_one_if_the_model_does(name, clip):
-    """A network that sees 3 behind everything: every solver ends with 1, or with 3 if nothing is clipped."""
+    """A network that sees one image behind everything: every solver ends with it, cut to [-1, 1] or as it is.
+
+    What lies within stays as it is too, where a bound above 1 would also divide by itself.
+    """
+    seen = torch.tensor([3.0, 0.6, -0.2, -5.0]).repeat(16).reshape(1, 1, 8, 8)
     solver = make_solver(CosineScheduler(prediction_type="v_prediction", clip_sample=clip).to_stock(), name)
     solver.set_timesteps(5)
     x = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     for t in solver.timesteps:
         signal = solver.alphas_cumprod[t]
-        result = solver.step((signal.sqrt() * x - 3) / (1 - signal).sqrt(), t, x)
+        result = solver.step((signal.sqrt() * x - seen) / (1 - signal).sqrt(), t, x)
         x = result.prev_sample
     x = result.pred_original_sample if name == "ddpm" else x  # diffusers adds noise after the last of few steps
-    torch.testing.assert_close(x, torch.full_like(x, 1.0 if clip else 3.0), rtol=0, atol=1e-4)
+    torch.testing.assert_close(x, seen.clamp(-1, 1) if clip else seen, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", SOLVERS)
