@@ -23,6 +23,19 @@ def test_totals_are_averages_since_the_last_reading():
     assert totals.read(accelerator)[0]["loss"] == 0  # of no images
 
 
+def test_quarters_begin_at_their_first_timestep():
+    """The first is of the least noise; a quarter without an image is left out."""
+    accelerator, totals = Accelerator(cpu=True), LossTotals("cpu")
+    timesteps = torch.tensor([0, 249, 250, 499, 500, 750, 999])
+    totals.add(torch.tensor([1.0, 3.0, 4.0, 6.0, 8.0, 16.0, 20.0]), timesteps, 1000)
+    values, _ = totals.read(accelerator)
+    quarters = {name: value for name, value in values.items() if name.startswith("loss_q")}
+    assert quarters == {"loss_q1": 2.0, "loss_q2": 5.0, "loss_q3": 8.0, "loss_q4": 18.0}
+    totals.add(torch.tensor([7.0]), torch.tensor([749]), 1000)
+    values, _ = totals.read(accelerator)
+    assert {name for name in values if name.startswith("loss_q")} == {"loss_q3"}
+
+
 def test_the_first_bad_step_is_kept():
     accelerator, totals = Accelerator(cpu=True), LossTotals("cpu")
     for step, value in ((3, 1.0), (4, math.nan), (5, 2.0), (6, math.inf)):
