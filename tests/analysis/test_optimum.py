@@ -150,7 +150,7 @@ def test_limits_have_the_gradient_of_their_values_and_keep_every_beta():
 
 
 def test_each_solver_has_its_own_schedule_and_both_have_one_between():
-    """Of the three, each is the best for what it is made for: the mean of both errors' logarithms, over the solvers."""
+    """Of the three, each is best for what it is made for: the mean of both errors' logarithms, over its solvers."""
     weight = {"ddpm": [1, 0], "ddim": [0, 1], "both": [0.5, 0.5]}
     errors = {
         made_for: [
