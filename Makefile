@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow quality style lock
+.PHONY: demo test test-slow mutation quality style lock
 
 # The stamp is the installed lock file itself, so a changed lock installs again and an interrupted install too.
 .venv: .venv/requirements.lock
@@ -25,6 +25,11 @@ test: .venv
 
 test-slow: .venv
 	$(BIN)/python -m pytest -m slow
+
+# Plants small faults one at a time, to see whether the tests notice: half an hour, and what has not changed since the
+# last run is not run again.
+mutation: .venv
+	$(BIN)/python benchmarks/mutation.py
 
 quality: .venv
 	$(BIN)/ruff check .

@@ -146,6 +146,21 @@ def test_names_with_dollars_are_no_mathematics(tmp_path):
     assert "<td>Ba$$in</td>" in markdown.markdown(text, extensions=["tables"]).replace("&#36;", "$")
 
 
+@pytest.mark.parametrize(("channels", "colours"), [(1, "grey"), (3, "RGB")])
+def test_the_colours_of_its_images(channels, colours, tmp_path):
+    save_pipeline(tiny_pipeline(channels=channels), tmp_path)
+    assert f"draws 8×8 {colours} images of 3 classes" in card_of(tmp_path).text
+
+
+@pytest.mark.parametrize("count", [60, 61])
+def test_many_classes_are_folded_away(count, tmp_path):
+    names = [f"class {i}" for i in range(count)]
+    save_pipeline(build_pipeline(tiny_unet(count), CosineScheduler().to_stock(), names), tmp_path)
+    text = card_of(tmp_path).text.split("## Classes")[1]
+    assert (f"<details><summary>{count} classes</summary>" in text) == (count > 60)
+    assert text.count("| class ") == count + 1  # all are there either way, and the head
+
+
 HOSTILE = ["<script>alert(1)</script>", "a | b\n\n# heading", "```\n[x](http://y) `z`"]
 
 

@@ -147,6 +147,51 @@ def test_prune(newest, every, kept, tmp_path):
     assert len(everything(tmp_path)) == len(kept)
 
 
+def test_the_one_that_is_being_uploaded_is_left_for_the_next_time(root):
+    used = checkpoints.checkpoint_dir(root, 10)
+    checkpoints.prune(root, 1, 0, in_use=used)
+    assert steps(root) == [10, 30] and find_damage(used) is None
+    checkpoints.prune(root, 1, 0)
+    assert steps(root) == [30]
+
+
+def test_the_newest_in_a_folder(tmp_path):
+    """Of a run's folder, of its checkpoints, or the checkpoint itself; a run's leftovers count for nothing."""
+    made = [checkpoints.write_checkpoint(tmp_path / "run/checkpoints", step, fill) for step in (90, 100)]
+    for folder in (tmp_path / "run", tmp_path / "run/checkpoints", made[1]):
+        assert checkpoints.newest_in(folder) == made[1]
+    assert checkpoints.newest_in(made[0]) == made[0]
+    with pytest.raises(ValueError, match="holds no checkpoint: name the output folder of a training run"):
+        checkpoints.newest_in(tmp_path)
+
+
+def test_the_run_of_a_model(tmp_path):
+    for model in ("run", "run/best", "run/checkpoints/step-00000100"):
+        assert checkpoints.run_of(tmp_path / model) == (tmp_path / "run").resolve()
+    assert checkpoints.run_of(tmp_path / "run/other") == (tmp_path / "run/other").resolve()
+
+
+def test_only_the_model_is_published(root, tmp_path):
+    """Neither the training state nor the checksums, which are of the whole checkpoint; an older file gives way."""
+    (tmp_path / "out/unet").mkdir(parents=True)
+    (tmp_path / "out/config.json").write_text("old")
+    (tmp_path / "out/config.yaml").write_text("kept")
+    checkpoints.publish(checkpoints.checkpoint_dir(root, 30), tmp_path / "out")
+    files = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert files == {"config.json", "config.yaml"}
+    assert (tmp_path / "out/config.json").read_text() == '{"a": 1}'
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.json", "unet/model.bin", "a/b/c.json", "/etc/passwd.json", "config.json.py2"]
+)
+def test_names_that_no_checkpoint_has(name, root):
+    path = checkpoints.checkpoint_dir(root, 30)
+    (path / checkpoints.CHECKSUMS).write_text(json.dumps({"config.json": "0", name: "0"}))
+    with pytest.raises(ValueError, match="which no checkpoint has"):
+        checkpoints.listed_files(path)
+
+
 def test_leftovers_are_never_checkpoints_and_are_removed(root):
     for name in (".writing-step-00000040", ".removing-step-00000005"):
         (root / name).mkdir()

@@ -1,7 +1,10 @@
 """The documentation holds: quoted code is the code, links and configurations exist, formulas and numbers are right."""
 
+import csv
+import json
 import re
 import textwrap
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,16 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from diffusers.training_utils import EMAModel
 
+from benchmarks import schedule_front, schedule_pilot, schedule_steps
+from cardiff.analysis.catalogue import alphas_cumprod_of, choose_schedules, section_of
+from cardiff.analysis.errors import log_snr_of
+from cardiff.analysis.measures import DataMeasures, measure_data, measure_schedule, merged
+from cardiff.analysis.optimum import point_of
+from cardiff.analysis.report import Row, load_images, table_columns
+from cardiff.analysis.spectra import octave_arguments
+from cardiff.config import DataConfig
+from cardiff.evaluation.compare import Setting
+from cardiff.evaluation.wording import interval, number
 from cardiff.objective import loss_weights, prediction_target
 from schedulers import SCHEDULES
 from tests.example_schedules import example
@@ -366,3 +379,119 @@ def test_numbers_of_the_average():
     )
     caps = {d: next(n for n in range(10**5) if ema.get_decay(n + 1) >= d) for d in (0.99, 0.999, 0.9999)}
     printed(", ".join(f"{n:,} for {d}" for d, n in caps.items()).replace(", 89", " and 89"))
+
+
+# The tables of docs/forward_process, computed again from the digits; each takes part of a row from the code itself.
+
+FORWARD = ROOT / "docs/forward_process"
+
+
+@pytest.fixture(scope="module")
+def digits() -> DataMeasures:
+    """The digits measured as for docs/forward_process/digits."""
+    config = DataConfig(data_files=str(ROOT / "data/digits.parquet"), resolution=16, channels=1, upscale=True)
+    return measure_data(*load_images(config, 50_000, 0))
+
+
+def rows_of_the_digits() -> dict[str, dict[str, str]]:
+    with (FORWARD / "digits/table.csv").open(newline="", encoding="utf-8") as file:
+        return {row["schedule"]: row for row in csv.DictReader(file)}
+
+
+def test_every_figure_of_the_digits_comes_from_the_code(digits):
+    """All columns of all schedules but the distance from the front, which takes a search."""
+    sections = choose_schedules("all", {**octave_arguments(digits.model), "solver": "ddpm"})
+    printed_rows = rows_of_the_digits()
+    for name, section in sections.items():
+        row = Row(measure_schedule(name, alphas_cumprod_of(section), digits), "", 0.0)
+        for column, value in table_columns(row, digits).items():
+            given = printed_rows[name][column]
+            if column in ("schedule", "leaks"):
+                assert given == str(value), f"{name}, {column}"
+            elif column not in ("origin", "distance_percent"):
+                assert float(given) == pytest.approx(value, rel=1e-4, abs=1e-12), f"{name}, {column}"
+
+
+def test_the_ranking_is_by_leak_and_distance():
+    rows = list(rows_of_the_digits().values())
+    order = [(row["leaks"] == "True", float(row["distance_percent"])) for row in rows]
+    assert order == sorted(order) and [int(row["rank"]) for row in rows] == list(range(1, len(rows) + 1))
+    assert all((float(row["leak_nats"]) > 1e-3) == (row["leaks"] == "True") for row in rows)
+
+
+def test_the_printed_cells_are_those_figures():
+    """The three tables of table.md against table.csv, cell by cell."""
+    rows, cells = rows_of_the_digits(), {}
+    for line in (FORWARD / "digits/table.md").read_text(encoding="utf-8").splitlines():
+        if re.match(r"\| \d+ \|", line):
+            number, name, *rest = (cell.strip() for cell in line.strip("|").split("|"))
+            cells.setdefault(name.strip("*"), []).append(rest)
+            assert number == rows[name.strip("*")]["rank"]
+    assert cells.keys() == rows.keys()
+    for name, (ranking, errors, information) in cells.items():
+        row = {key: float(value) for key, value in rows[name].items() if re.fullmatch(r"[-+.\de]+", value)}
+        distance, leaks = f"+{row['distance_percent']:.0f}%", rows[name]["leaks"] == "True"
+        assert ranking == [
+            *(rows[name]["origin"], f"({distance})" if leaks else distance, f"{row['mean_structure']:.3f}"),
+            *(f"{row['half_life']:.3f}", f"{row['idle_clean_percent']:.1f}%", f"{row['idle_noise_percent']:.1f}%"),
+            *(f"{row['leak_nats']:.1e}" + " **leaks**" * leaks, f"{row['max_beta']:.3f}"),
+            f"{row['last_log_snr']:.1f}",
+        ]
+        pairs = [f"{solver}_{steps}" for solver in ("ddpm", "ddim") for steps in (10, 50, 250, 1000)]
+        assert errors == [f"{1e3 * row[p + '_pixels']:.3g} · {1e3 * row[p + '_octaves']:.3g}" for p in pairs]
+        times = [row[f"{what}_half_gone"] for what in ("class", "information", "recovery")]
+        assert information == [*(f"{t:.3f}" for t in (*times, row["mean_ssim"])), f"{row['path_kl_nats']:.3g}"]
+
+
+def test_the_front_of_the_digits(digits):
+    """Where each published schedule and our member of the family stand, and by what factor ours is ahead."""
+    rows = json.loads((FORWARD / "front.json").read_text())["digits 16×16"]["rows"]
+    spectrum, described = merged(digits.model.spectrum, 0.1), octave_arguments(digits.model)
+    for row in rows[::5]:
+        how = row["solver"], row["steps"]
+        family = {"name": "spectral", **described, "solver": row["solver"], **row["family_parameters"]}
+        theirs, ours = (
+            point_of(spectrum, log_snr_of(alphas_cumprod_of(section)), *how)
+            for section in (section_of(row["schedule"]), family)
+        )
+        for point, given in ((theirs, row["theirs"]), (ours, row["family"])):
+            assert asdict(point) == pytest.approx(given, rel=1e-5), (row["schedule"], how)
+        factor = min(theirs.pixels / ours.pixels, theirs.octaves / ours.octaves)
+        assert row["family_factor"] == pytest.approx(factor, rel=1e-5)
+        # No schedule that anybody found is farther ahead than the front itself.
+        assert row["their_distance"] >= max(factor, row["knots_factor"]) - 1 - 0.01
+
+
+def test_the_benchmarks_tables_are_those_of_their_results(digits):
+    """What each benchmark would write today from the results that it left; steps and pilot were trained."""
+    assert schedule_front.markdown(json.loads((FORWARD / "front.json").read_text())) == read("front.md")
+    for name in ("steps", "steps_cifar10"):
+        assert schedule_steps.markdown(json.loads((FORWARD / f"{name}.json").read_text())) == read(f"{name}.md")
+    entries = [json.loads(line) for line in read("pilot.jsonl").splitlines()]
+    assert schedule_pilot.markdown(entries, digits.images) == read("pilot.md")
+
+
+def read(name: str) -> str:
+    return (FORWARD / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["digits", "digits_three_seeds"])
+def test_the_cells_of_a_comparison_are_its_figures(name):
+    """The table of docs/evaluation/…/report.md against comparison.json."""
+    record = json.loads((ROOT / f"docs/evaluation/{name}/comparison.json").read_text())
+    text = (ROOT / f"docs/evaluation/{name}/report.md").read_text().split("## The same noise")[0]
+    _, *lines = ([c.strip() for c in line.strip("|").split("|")] for line in text.splitlines() if line[:2] == "| ")
+    metrics, checked = list(record["settings"][0]["metrics"]), 0
+    full = [entry for entry in record["settings"] if entry["images"] == record["counts"][-1]]
+    entries = {(e["run"], str(Setting(e["solver"], e["steps"], e["guidance_scale"]))): e["metrics"] for e in full}
+    for run, setting, _, *cells in lines:
+        for metric, cell in zip(metrics, cells, strict=True):
+            if run == "real images, held out":
+                assert cell == number(record["held_out"][metric]["value"])
+            elif found := entries[run, setting.strip("*")].get(metric):
+                spread = f" ± {number(found['over_seeds'])}" if "over_seeds" in found else None
+                assert cell == number(found["value"]) + (spread or f" ({interval(found, metric)})")
+                checked += 1
+            else:
+                assert cell == ""
+    assert len(lines) == len(entries) + 1 and checked > 20

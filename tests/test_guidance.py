@@ -195,6 +195,17 @@ def test_the_titles_of_several_weights_name_each(options, models):
     assert guidance.titles == [f"classifier-free guidance {weight}" for weight in (0, 1, 2)]
 
 
+def test_variants_are_every_scale_with_every_push(options, models):
+    """The pushes of one scale together, so that a grid's blocks read like a table."""
+    options = replace(options, guidance_scale="1,2.5", classifier_scale="0,30", classifier=str(models / "classifier"))
+    guidance = make_guidance(options, load_pipeline(models / "model"))
+    assert guidance.titles == [
+        *("guidance 1, classifier 0", "guidance 1, classifier 30"),
+        *("guidance 2.5, classifier 0", "guidance 2.5, classifier 30"),
+    ]
+    assert guidance.numbers == {"guidance_scale": [1, 1, 2.5, 2.5], "classifier_scale": [0, 30, 0, 30]}
+
+
 def test_a_function_of_ones_own(options, models, tmp_path):
     (tmp_path / "mine.py").write_text("def ramp(log_snr):\n    return 3.0 if log_snr > -1 else 1.0\n")
     folder = run(replace(options, guidance_schedule=f"{tmp_path}/mine.py:ramp"))

@@ -10,6 +10,7 @@ import torch
 from diffusers import DDPMPipeline, UNet2DModel
 from safetensors.torch import load_file, save_file
 
+from cardiff import hub
 from cardiff.evaluation.samples import ModelFacts
 from cardiff.hub import (
     VARIANTS,
@@ -21,6 +22,7 @@ from cardiff.hub import (
     save_pipeline,
     weights_file,
 )
+from cardiff.record import read_record, write_record
 from pipelines import ClassConditionalPipeline, NoisyClassifier
 from schedulers import CosineScheduler, LinearScheduler, SigmoidScheduler
 from tests.tiny_classifier import tiny_classifier
@@ -233,6 +235,30 @@ def test_exporting_takes_no_code_along(folder, tmp_path):
         torch.testing.assert_close(half, {name: t.to(dtype) for name, t in whole.items()}, rtol=0, atol=0)
 
 
+def test_an_unconditional_model_is_exported_as_a_stock_pipeline(tmp_path):
+    """Which needs no code; its record goes along."""
+    save_pipeline(DDPMPipeline(tiny_unet(None), CosineScheduler().to_stock()), tmp_path / "run")
+    record = {"kind": "unconditional", "step": 1, "images_seen": 4}
+    sections = {"data": {"path": "cats", "split": "train"}, "scheduler": {"name": "cosine"}}
+    sections["train"] = {"batch_size": 4}
+    write_record(tmp_path / "run", {**record, "config": sections})
+    export_model(tmp_path / "run", tmp_path / "out")
+    assert json.loads((tmp_path / "out/model_index.json").read_text())["_class_name"] == "DDPMPipeline"
+    assert not list((tmp_path / "out").rglob("*.py"))
+    assert read_record(tmp_path / "out") == {**record, "config": sections}
+
+
+def test_variants_are_what_diffusers_calls_them(folder, tmp_path):
+    """from_pretrained(variant="fp16") gives half precision and "bf16" bfloat16, rounded once from float32."""
+    export_model(folder, tmp_path / "out", variants=["fp16", "bf16"])
+    whole = UNet2DModel.from_pretrained(folder / "unet").conv_in.weight
+    for variant, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16)):
+        unet = UNet2DModel.from_pretrained(tmp_path / "out/unet", variant=variant, torch_dtype=dtype)
+        written = load_file(tmp_path / f"out/unet/diffusion_pytorch_model.{variant}.safetensors")
+        assert written["conv_in.weight"].dtype == dtype
+        assert torch.equal(unet.conv_in.weight, whole.to(dtype))
+
+
 @pytest.mark.parametrize("text", ["", "[1]", '{"step": "x"}', '{"kind": "conditional", "step": 1, "config": {}}'])
 def test_a_damaged_record_is_one_sentence(text, folder, tmp_path):
     (folder / "run.json").write_text(text)
@@ -277,6 +303,12 @@ def test_damaged_folders(damage, sentence, folder):
     with pytest.raises(ValueError, match=sentence) as error:
         load_pipeline(folder)
     assert str(folder) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_scheduler_of_another_library_is_not_taken_for_one_of_diffusers(folder):
+    rewrite_index(folder, scheduler=["evil", "DDPMScheduler"])
+    with pytest.raises(ValueError, match="names a ClassConditionalPipeline of UNet2DModel and DDPMScheduler; this"):
+        load_pipeline(folder)
 
 
 def test_weights_of_another_architecture(folder):
@@ -362,6 +394,20 @@ def test_save_load_same_logits(classifier_folder):
     torch.testing.assert_close(logits_of(classifier), logits_of(tiny_classifier()), rtol=0, atol=0)
     half, _ = load_classifier(classifier_folder, dtype=torch.bfloat16)
     assert half.dtype == torch.bfloat16 and logits_of(half).isfinite().all()
+
+
+def test_a_classifier_says_which_file_it_needs(classifier_folder):
+    """So that AutoModel finds it where this project is not installed; nothing says where it was once loaded from."""
+    config = json.loads((classifier_folder / "classifier/config.json").read_text())
+    assert config["auto_map"] == {"AutoModel": "noisy_classifier.NoisyClassifier"} and "_name_or_path" not in config
+    assert "_name_or_path" not in json.loads((classifier_folder / "scheduler/scheduler_config.json").read_text())
+
+
+def test_a_revision_is_asked_for(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(hub, "download", lambda *arguments: asked.append(arguments) or tmp_path)
+    assert find_model("user/cats", "v2") == find_model("user/cats") == tmp_path
+    assert asked == [("user/cats", hub.MODEL_FILES, "v2"), ("user/cats", hub.MODEL_FILES, None)]
 
 
 def test_loading_a_classifier_executes_nothing(classifier_folder, tmp_path):

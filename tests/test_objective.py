@@ -123,3 +123,10 @@ def test_schedule_free_weights_divide_the_schedule_out(name, prediction_type):
 def test_schedule_free_is_the_plain_v_loss_of_the_cosine_schedule():
     weights = loss_weights(SCHEDULES["cosine"](prediction_type="v_prediction", s=1e-5), "schedule_free")
     torch.testing.assert_close(weights[20:-20], torch.ones(960), rtol=0.01, atol=0)
+
+
+def test_min_snr_is_five_unless_asked():
+    """The paper's γ, section 3.4."""
+    scheduler = LinearScheduler(prediction_type="sample")
+    torch.testing.assert_close(loss_weights(scheduler, "min_snr"), loss_weights(scheduler, "min_snr", 5.0))
+    assert loss_weights(scheduler, "min_snr").max() == 5

@@ -46,7 +46,7 @@ def steps_of(table: np.ndarray, steps: int) -> np.ndarray:
     if not 1 <= steps <= total:
         raise ValueError(f"{steps} sampling steps were asked for, but the schedule has {total} timesteps.")
     # The positions of DDPMScheduler.set_timesteps with timestep_spacing="trailing" (arXiv 2305.08891, table 2).
-    positions = np.round(total - np.arange(steps) * (total / steps)).astype(int) - 1
+    positions = np.round(np.arange(total, 0, -total / steps)[:steps]).astype(int) - 1
     return table[positions[::-1]]
 
 

@@ -1,5 +1,8 @@
 """Which schedules a name stands for."""
 
+import inspect
+import re
+
 import numpy as np
 import pytest
 
@@ -66,3 +69,21 @@ def test_a_file_without_a_schedule(tmp_path):
 
 def test_zero_terminal_snr_is_zero():
     assert alphas_cumprod_of(PUBLISHED["linear, zero SNR"])[-1] == pytest.approx(0, abs=1e-12)
+
+
+def test_names_say_the_parameters():
+    symbols = {"τ": "tau", "κ": "kappa", "ρ": "rho"}
+    named = [
+        (section, symbols[symbol], float(value))
+        for name, section in {**PUBLISHED, **OURS}.items()
+        for symbol, value in re.findall(r"([τκρ])=([\d.]+)", name)
+    ]
+    assert len(named) == 7
+    for section, parameter, value in named:
+        default = inspect.signature(SCHEDULES[section["name"]].alphas_bar).parameters[parameter].default
+        assert section.get(parameter, default) == value
+
+
+def test_files_are_called_by_their_names(tmp_path):
+    (tmp_path / "mine.yaml").write_text("scheduler: {name: cosine}\n")
+    assert list(choose_schedules(f"{tmp_path}/mine.yaml,cosine", {})) == ["mine", "cosine"]

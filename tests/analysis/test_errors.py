@@ -91,6 +91,19 @@ def test_visited_steps_are_those_of_diffusers(steps):
     assert steps_of(np.arange(1000), steps)[::-1].tolist() == scheduler.timesteps.tolist()
 
 
+@pytest.mark.parametrize("total", [100, 1000])
+def test_visited_steps_of_any_number_are_those_of_diffusers(total):
+    """Where the number does not divide the timesteps too: halves are rounded as there (48 of 1000), and none down."""
+    scheduler, uneven = DDPMScheduler(num_train_timesteps=total, timestep_spacing="trailing"), 0
+    for steps in range(1, total + 1):
+        scheduler.set_timesteps(steps)
+        visited = scheduler.timesteps.tolist()
+        if len(visited) == steps:  # diffusers has one too many for some numbers, which sampling refuses
+            assert steps_of(np.arange(total), steps)[::-1].tolist() == visited
+            uneven += total % steps > 0
+    assert uneven > total / 2
+
+
 @pytest.mark.parametrize("steps", [0, 1001])
 def test_refused_steps(steps):
     with pytest.raises(ValueError, match="sampling steps"):

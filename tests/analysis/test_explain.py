@@ -7,7 +7,17 @@ import pytest
 
 from cardiff.analysis.catalogue import PUBLISHED, alphas_cumprod_of, with_spectrum
 from cardiff.analysis.errors import SOLVERS, sampling_error, steps_of
-from cardiff.analysis.explain import CLEAN, NOISE, error_by_step, explain, octave_name, zones
+from cardiff.analysis.explain import (
+    CLEAN,
+    COARSE,
+    FINE,
+    MIDDLE,
+    NOISE,
+    error_by_step,
+    explain,
+    octave_name,
+    zones,
+)
 from cardiff.analysis.measures import measure_data, measure_schedule, merged
 from cardiff.analysis.spectra import octave_arguments
 from cardiff.config import DataConfig
@@ -142,3 +152,19 @@ def test_the_distance_is_said(digits, distance, sentence):
 def test_names_in_words_are_no_markup(digits):
     best, worse = replace(straight(10, -11, digits), name="my_|best"), of({"name": "exponential"}, digits)
     assert "Our my\\_&#124;best beats it" in words(worse, digits, others=[best])
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_what_the_mean_misses_belongs_to_the_start(digits, solver):
+    """Only there does the sampler not know the mean image; the steps are the same with any."""
+    spectrum = merged(digits.model.spectrum)
+    visited = steps_of(of(PUBLISHED["linear"], digits).log_snr, 50)
+    split = error_by_step(spectrum, visited, solver)
+    without = error_by_step(replace(spectrum, mean_powers=np.zeros_like(spectrum.mean_powers)), visited, solver)
+    np.testing.assert_array_equal(split[:-1], without[:-1])
+    assert (split[-1] > without[-1]).any() and (split[-1] >= without[-1]).all()
+
+
+def test_zones_by_hand():
+    shares = [[0.99, 0.97], [0.99, 0.5], [0.9, 0.3], [0.5, 0.5], [0.4, 0.2], [0.06, 0.01], [0.04, 0.01]]
+    assert zones(np.array(shares)).tolist() == [CLEAN, FINE, MIDDLE, MIDDLE, COARSE, COARSE, NOISE]

@@ -1,5 +1,7 @@
 """The measures of a schedule against closed forms and sums done another way."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,7 @@ from cardiff.analysis.spectra import fit_gaussian
 from cardiff.config import DataConfig
 from cardiff.data import open_store
 from schedulers import SCHEDULES
+from schedulers.spectrum import Spectrum
 from tests.conftest import ROOT
 
 
@@ -93,6 +96,26 @@ def test_leaking_and_idling(measured):
     assert measured["linear"].idle_clean == 0
 
 
+def test_shares_of_idle_steps_and_the_half_life(measured):
+    """Of shares that are written here: 95% of every octave is whole, 5% of every one is gone, half is half."""
+    octaves = np.array([[0.99, 0.96], [0.99, 0.94], [0.94, 0.6], [0.6, 0.3], [0.3, 0.2], [0.08, 0.04], [0.04, 0.0]])
+    m = replace(measured["cosine"], octaves=octaves, structure=octaves.mean(1))
+    assert m.idle_clean == pytest.approx(1 / 7)  # both above 0.95, in the first alone
+    assert m.idle_noise == pytest.approx(1 / 7)  # both below 0.05, in the last alone
+    assert m.half_life == pytest.approx(4 / 7)  # 0.45 is the first mean below 0.5
+    assert m.octave_half_lives == pytest.approx([5 / 7, 4 / 7])
+    assert first_below(np.array([0.4, 0.2]), 0.5) == 0.5
+
+
+def test_as_many_steps_as_timesteps(digits):
+    """T steps of T are measured, and more than T are left out."""
+    m = measure_schedule("cosine", SCHEDULES["cosine"].alphas_bar(50), digits)
+    assert list(m.errors) == [("ddpm", 10), ("ddpm", 50), ("ddim", 10), ("ddim", 50)]
+    assert measure_schedule("cosine", SCHEDULES["cosine"].alphas_bar(49), digits).errors.keys() == {
+        *(("ddpm", 10), ("ddim", 10))
+    }
+
+
 def test_max_beta(measured):
     assert measured["linear"].max_beta == pytest.approx(0.02)
     assert measured["cosine"].max_beta == pytest.approx(0.999)
@@ -116,3 +139,13 @@ def test_merged_bands_change_nothing_that_is_measured(digits):
     assert fewer.total_variance == pytest.approx(spectrum.total_variance, rel=1e-12)
     np.testing.assert_allclose(fewer.structure(GRID), spectrum.structure(GRID), atol=1e-4)
     assert fewer.leak(-7.0) == pytest.approx(spectrum.leak(-7.0), rel=1e-6)
+
+
+def test_bands_of_many_modes_are_merged_by_their_modes():
+    """Means over modes and not over bands: 30 modes of variance 1 and 10 of 1.01 in one octave, apart from another."""
+    spectrum = Spectrum([1.0, 1.01, 1.0], [30, 10, 5], np.array([1, 1, 2]), [4.0, 8.0, 1.0])
+    fewer = merged(spectrum, resolution=0.1)
+    np.testing.assert_allclose(fewer.variances, [1.0025, 1.0])
+    np.testing.assert_allclose(fewer.mean_powers, [5.0, 1.0])
+    np.testing.assert_array_equal(fewer.counts, [40, 5])
+    np.testing.assert_array_equal(fewer.octaves, [1, 2])

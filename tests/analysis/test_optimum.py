@@ -147,3 +147,19 @@ def test_limits_have_the_gradient_of_their_values_and_keep_every_beta():
     betas = -np.expm1(np.diff(table)) / (1 + np.exp(table[1:]))  # 1 − ᾱ_s/ᾱ_p to first order in 1 − ᾱ
     assert table[0] == pytest.approx(LOG_SNR_MAX, abs=1e-3)
     assert betas[table[1:] > 8].min() > 0.9 * MIN_BETA
+
+
+def test_each_solver_has_its_own_schedule_and_both_have_one_between():
+    """Of the three, each is best for what it is made for: the mean of both errors' logarithms, over its solvers."""
+    weight = {"ddpm": [1, 0], "ddim": [0, 1], "both": [0.5, 0.5]}
+    errors = {
+        made_for: [
+            np.log([point.pixels, point.octaves]).mean()
+            for point in (point_of(SPECTRUM, spectral(solver=made_for), solver, 250) for solver in ("ddpm", "ddim"))
+        ]
+        for made_for in weight
+    }
+    for wanted, shares in weight.items():
+        by_schedule = {made_for: np.dot(shares, found) for made_for, found in errors.items()}
+        assert min(by_schedule, key=by_schedule.get) == wanted
+    np.testing.assert_array_equal(spectral(), spectral(solver="both"))

@@ -85,3 +85,11 @@ def test_without_labels_and_with_progress():
     seen = []
     found = exact_posterior(small_set()[0], None, np.array([0.0, 1.0]), progress=seen.append)
     assert found.class_information is None and seen == [1, 1]
+
+
+def test_some_images_are_noised_and_all_are_possible():
+    """Ten queries among sixty images: what is known at last is which of the sixty."""
+    images, labels = small_set()
+    found = exact_posterior(images, labels, np.array([-30.0, 12.0]), queries=10)
+    np.testing.assert_allclose(found.information, [0, np.log(60)], atol=1e-3)
+    assert found.recovery[1] == 1

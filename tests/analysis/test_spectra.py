@@ -134,3 +134,34 @@ def test_gain_and_structure():
 def test_a_leak_that_cannot_be_met():
     with pytest.raises(ValueError, match="max_leak=1e-40"):
         bands().log_snr_of_leak(1e-40)
+
+
+def test_pixels_are_those_of_training():
+    """0 is −1 and 255 is 1, as the trainer has it and the pipeline undoes it."""
+    np.testing.assert_array_equal(to_float(np.array([0, 51, 255], dtype=np.uint8)), [-1.0, -0.6, 1.0])
+
+
+def test_colours_come_back_from_their_components():
+    """With hardly any noise the estimate is the image itself, of colours that are mixtures of each other too."""
+    rng = np.random.default_rng(5)
+    mixed = np.einsum(
+        "cd,ndhw->nchw", [[1, 0.2, 0.1], [0.7, 0.5, 0], [0.2, -0.4, 0.6]], rng.normal(size=(50, 3, 8, 8))
+    )
+    images = np.clip(128 + 30 * mixed, 0, 255).astype(np.uint8)
+    model, x = fit_gaussian(images), to_float(images)
+    assert not np.allclose(model.components, model.components.T, atol=0.1)
+    np.testing.assert_allclose(model.wiener_estimate(x, 30.0), x, atol=1e-6)
+
+
+def test_colours_have_their_own_powers():
+    """Three columns of powers are three grey spectra side by side, mode by mode."""
+    powers = [[3.0, 0.5, 1.0], [2.0, 0.7, 0.1], [0.5, 0.2, 0.01], [0.1, 0.05, 0.002], [0.01, 0.003, 0.001]]
+    both = spectrum_from_octaves(powers, 16)
+    grey = [spectrum_from_octaves([[row[c]] for row in powers], 16) for c in range(3)]
+    assert both.counts.sum() == 3 * 256
+    assert both.total_variance == pytest.approx(sum(one.total_variance for one in grey))
+    for octave in range(5):
+        inside = both.octaves == octave
+        assert both.counts[inside] @ both.variances[inside] == pytest.approx(
+            sum(one.counts[one.octaves == octave] @ one.variances[one.octaves == octave] for one in grey)
+        )

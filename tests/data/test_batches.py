@@ -1,12 +1,14 @@
 """Batches as a function of (seed, step): nothing is lost or doubled, whoever asks and however the work is split."""
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cardiff.config import DataConfig
 from cardiff.data import ImageStore, open_store
@@ -186,6 +188,28 @@ def test_stream_batches_come_with_the_same_draws(tmp_path):
     for one, two in zip(batches[2:], rest, strict=True):
         for name in ("images", "labels", "timesteps"):
             torch.testing.assert_close(two[name], one[name], rtol=0, atol=0)
+
+
+def test_only_a_store_has_several_workers(store, tmp_path):
+    """The position of a stream is a single one: a second worker would read the same images again."""
+    for row in range(3):
+        (tmp_path / f"images/{row}").mkdir(parents=True)
+        Image.new("L", (2, 2), row).save(tmp_path / f"images/{row}/a.png")
+    config = DataConfig(path=str(tmp_path / "images"), resolution=2, channels=1, streaming=True)
+    for source, workers in ((store, 2), (open_data(config, conditional=True, seed=0), 1)):
+        assert batch_loader(source, PLAN, range(2), num_workers=2, pin_memory=False).num_workers == workers
+        assert batch_loader(source, PLAN, range(2), num_workers=0, pin_memory=False).num_workers == 0
+
+
+def test_workers_leave_signals_to_the_trainer(store):
+    """Else Ctrl-C would end them before the step that is finished then has its batch."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        batch_loader(store, PLAN, range(2), num_workers=1, pin_memory=False).worker_init_fn(0)
+        assert [signal.getsignal(number) for number in before] == [signal.SIG_IGN] * 2
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_open_data_follows_the_configuration(tmp_path):

@@ -357,6 +357,21 @@ def test_box():
             cut(empty, 0.0)
 
 
+def test_the_margin_of_a_box_is_a_share_of_its_own_sides():
+    """A tall box in a wide picture and the other way round: neither x and y nor width and height are exchanged."""
+    scan = np.arange(240, dtype=np.uint8).reshape(12, 20)
+
+    def cut(pixels, box, margin, resolution):
+        fields = config(resolution, channels=1, fit="pad", crop_to_box=True, box_margin=margin)
+        return decode_image(encode(Image.fromarray(pixels)), fields, box=box)[0]
+
+    # A quarter of 2 columns and of 8 rows on each side: half a column, which rounds outwards here, and 2 rows.
+    np.testing.assert_array_equal(cut(scan, (9, 2, 11, 10), 0.25, 12), np.pad(scan[0:12, 8:12], ((0, 0), (4, 4))))
+    np.testing.assert_array_equal(cut(scan.T.copy(), (2, 9, 10, 11), 0.25, 12), np.pad(scan.T[8:12], ((4, 4), (0, 0))))
+    # Beyond the edges on all four sides.
+    np.testing.assert_array_equal(cut(scan, (0, 0, 20, 12), 0.5, 20), np.pad(scan, ((4, 4), (0, 0))))
+
+
 def test_unreadable(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     jpeg, png = (encode(Image.fromarray(noise), format) for format in ("JPEG", "PNG"))

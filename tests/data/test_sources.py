@@ -122,8 +122,6 @@ def test_labels_without_a_zero_are_refused_with_classes(tmp_path):
         assert load_source(named)["label"][:] == [0, 1]
         with pytest.raises(ValueError, match="holds no integers: set data.first_label: 0 instead of 1"):
             load_source(named, conditional=True)
-    with pytest.raises(ValueError, match="data.first_label is -1, but must be 0 or more"):
-        load_source(replace(config, first_label=-1))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from safetensors.numpy import save_file
@@ -16,15 +17,20 @@ from safetensors.numpy import save_file
 import evaluate
 from cardiff import progress
 from cardiff.cli import parse_options
+from cardiff.config import DataConfig
 from cardiff.evaluation import features as features_module
 from cardiff.evaluation.features import import_reference
 from cardiff.evaluation.networks import load_network
+from cardiff.evaluation.protocol import Protocol
 from cardiff.evaluation.report import rows_by_class, shown_classes
 from cardiff.evaluation.run import EvaluateOptions, run
 from cardiff.evaluation.samples import keep_best, labels_as_in
+from cardiff.hub import save_classifier
 from cardiff.sampling import SampleOptions
 from cardiff.sampling import run as run_sampling
+from schedulers import CosineScheduler
 from tests.conftest import ROOT
+from tests.tiny_classifier import tiny_classifier
 from tests.tiny_set import COUNTS, tiny_images, write_set, write_world
 
 METRICS = "fid,kid,prdc,diversity"
@@ -108,6 +114,47 @@ def test_the_judge_reads_what_it_reads(world, options):
     assert found["metrics"]["class_shift"]["value"] == pytest.approx(shift)
 
 
+@pytest.fixture
+def by_classes(world, options, tmp_path):
+    """A protocol whose judge has the data's classes in another order, the reference's features, and their classes."""
+    names = {0: "cat, black", 1: "ant", 2: "bee"}
+    save_classifier(tiny_classifier(id2label=names), CosineScheduler().to_stock(), tmp_path / "judge")
+    options = replace(options, metrics="fid,accuracy", judge=str(tmp_path / "judge"))
+    protocol = Protocol(options, 8, 1, 16)
+    assert protocol.reference.class_names == ["ant", "bee", "cat, black"]
+    columns = np.array([1, 2, 0])  # of the judge, by class of the data
+    return protocol, protocol.reference.features, protocol.reference.labels, columns
+
+
+def test_classes_are_read_in_the_order_of_the_data(by_classes):
+    """Whatever the order in the judge's head: logits that are surest of every image's own class read all of them."""
+    protocol, features, labels, columns = by_classes
+    measured = protocol.measure_features(features, None, np.eye(3)[columns[labels]], labels)
+    np.testing.assert_array_equal(measured.read, labels)
+    assert measured.estimates["accuracy"].value == 1
+    np.testing.assert_array_equal(measured.confusion, np.diag(COUNTS))
+    assert measured.estimates["class_shift"].value == 0
+    # Asked for as classes 1, 2 and 0 instead, every image is in the row asked for and the column read.
+    measured = protocol.measure_features(features, None, np.eye(3)[columns[labels]], (labels + 1) % 3)
+    assert measured.estimates["accuracy"].value == 0
+    assert [measured.confusion[row, column] for row, column in ((1, 0), (2, 1), (0, 2))] == list(COUNTS)
+
+
+def test_samples_are_weighted_to_the_classes_of_the_data(by_classes):
+    """The reference with its bees three times and its cats twice is itself again, but for the counts in n − 1."""
+    protocol, features, labels, columns = by_classes
+    often = np.array([1, 3, 2])[labels]
+    features, labels = features.repeat(often, 0), labels.repeat(often)
+    measured = protocol.measure_features(features, None, np.eye(3)[columns[labels]], None)
+    factor = 110 / 109 * 59 / 60  # 30 + 3·20 + 2·10 samples, 60 real images
+    expected = np.trace(protocol.reference.gaussian.covariance) * (np.sqrt(factor) - 1) ** 2
+    assert measured.balanced == pytest.approx(expected, rel=1e-6)
+    assert measured.estimates["fid"].value > 100 * measured.balanced
+    assert measured.estimates["class_shift"].value == pytest.approx(np.abs([3 / 11 - 1 / 2, 6 / 11 - 1 / 3]).max())
+    assert [row["images"] for row in measured.per_class] == [30, 60, 20]
+    assert [row["share_of_the_data"] for row in measured.per_class] == pytest.approx([1 / 2, 1 / 3, 1 / 6])
+
+
 # The model
 
 
@@ -181,6 +228,23 @@ def test_reference_features_are_computed_once(world, options, monkeypatch):
     monkeypatch.setattr(features_module, "extract", lambda network, images, *rest: seen.append(len(images)))
     run(replace(options, images=str(world["held_out"].with_suffix(""))))
     assert seen == [] and extract
+
+
+def test_features_of_one_network_are_not_taken_for_those_of_another(world, options):
+    """Nor those of other images: the cache knows a set of features by both."""
+
+    def reference(**changes):
+        return Protocol(replace(options, **changes), 8, 1, 16).reference
+
+    pixels, judge = reference(), reference(network=str(world["judge"]))
+    others = reference(reference=str(world["held_out"]))
+    assert len({pixels.key, judge.key, others.key}) == 3
+    images = torch.from_numpy(np.array(pixels.images))
+    np.testing.assert_array_equal(pixels.features, images.flatten(1).numpy() / np.float32(255))
+    expected = load_network(str(world["judge"]), device=torch.device("cpu"))(images)
+    np.testing.assert_allclose(judge.features, expected[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(judge.logits, expected[1], rtol=1e-5, atol=1e-6)
+    assert not np.array_equal(others.features, pixels.features)
 
 
 def test_exported_statistics_stand_for_the_data(world, options, tmp_path):
@@ -336,6 +400,54 @@ def test_long_computations_show_their_progress(world, options, capsys, monkeypat
     shown = capsys.readouterr().err
     for what in ("kernel distance", "precision and recall", "density and coverage", "diversity of the classes"):
         assert f"{what}:" in shown
+
+
+def test_statistics_of_the_same_kind_of_network_are_told_apart(world, options, tmp_path):
+    """By every value of its record: other weights, another resizing."""
+    file = tmp_path / "statistics.safetensors"
+    network = Protocol(replace(options, export_reference=str(file)), 8, 1, 16).network
+    other = replace(network, record={**network.record, "range": "-1 to 1"})
+    with pytest.raises(ValueError, match=r"\(range is 0 to 1 there and -1 to 1 here\): give that network"):
+        import_reference(file, other)
+
+
+def test_the_record_of_the_data_has_no_folders():
+    config = DataConfig(
+        path="parquet", data_files=["/home/someone/a.parquet", "/home/someone/b.parquet"], split="test"
+    )
+    record = features_module.data_record(config, "123", 7)
+    assert record["data_files"] == ["a.parquet", "b.parquet"] and "someone" not in json.dumps(record)
+    assert (record["path"], record["split"], record["images"], record["pixels_key"]) == ("parquet", "test", 7, "123")
+    one = features_module.data_record(replace(config, path="/home/someone/cats", data_files="/x/a.parquet"), "123", 7)
+    assert one["path"] == "cats" and one["data_files"] == ["a.parquet"]
+
+
+def test_damaged_features_are_computed_again(world, options, monkeypatch, tmp_path):
+    monkeypatch.setenv("CARDIFF_CACHE", str(tmp_path / "cache"))
+    reference = Protocol(options, 8, 1, 16).reference
+    (file,) = (tmp_path / "cache").rglob("features.npy")
+    np.save(file, np.zeros((59, 64), np.float32))
+    np.testing.assert_array_equal(Protocol(options, 8, 1, 16).reference.features, reference.features)
+
+
+def test_the_part_has_every_image_once_and_its_own_label(world, options):
+    reference = Protocol(replace(options, max_images=24), 8, 1, 16).reference
+    images = np.asarray(reference.images, float)
+    assert len(np.unique(images.reshape(24, -1), axis=0)) == 24
+    columns = images[:, 0, :, [0, 2, 4]].mean(2)  # the bright one tells the class
+    np.testing.assert_array_equal(columns.argmax(0), reference.labels)
+    assert reference.record["data"]["chosen_of"] == 60 and reference.count == 24
+
+
+def test_exported_labels_come_back(world, options, tmp_path):
+    """By them the classes of a model are drawn as often as in the data."""
+    options = replace(options, export_reference=str(tmp_path / "statistics.safetensors"))
+    reference = Protocol(options, 8, 1, 16).reference
+    again = import_reference(tmp_path / "statistics.safetensors", load_network("pixels", device=torch.device("cpu")))
+    np.testing.assert_array_equal(again.labels, reference.labels)
+    np.testing.assert_array_equal(again.features, reference.features)
+    assert again.class_names == reference.class_names and again.record == reference.record
+    np.testing.assert_array_equal(again.gaussian.covariance, reference.gaussian.covariance)
 
 
 # Refused

@@ -164,3 +164,12 @@ def test_with_two_images_of_each_class_the_error_is_too_small_by_the_root_of_a_h
     for size in (2, 10):
         found = mean(values, 2000, strata=np.repeat(np.arange(2000 // size), size))
         assert found.standard_error * np.sqrt(2000) == pytest.approx(np.sqrt(1 - 1 / size), rel=0.05)
+
+
+def test_the_way_of_replication_counts_and_not_the_number_alone():
+    with pytest.raises(ValueError, match="3 bootstrap replicates and one with 3 jackknife replicates have no paired"):
+        share(np.ones(9), replicates=3).minus(from_jackknife(0.5, np.arange(3.0)))
+
+
+def test_as_many_images_as_groups():
+    assert sorted(jackknife_groups(20)) == list(range(20))

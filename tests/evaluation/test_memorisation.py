@@ -116,3 +116,13 @@ def test_false_alarms_and_ranks_without_copies(dimension):
 def test_too_few_held_out_images():
     with pytest.raises(ValueError, match="49 held-out images are too few to tell copies from chance"):
         alarm_threshold(np.ones(49), 100)
+
+
+def test_the_threshold_allows_for_as_many_samples_as_there_are():
+    """Not for the training images, of which there are more; with fifty held-out images, the fewest, there is one."""
+    rng = np.random.default_rng(4)
+    training, held_out, samples = (rng.standard_normal((count, 8)) for count in (400, 50, 30))
+    found = memorisation(samples, training, held_out)
+    distances = cdist(held_out, training).min(1)
+    assert found.threshold == pytest.approx(alarm_threshold(distances, 30))
+    assert 0 < alarm_threshold(distances, 400) < 0.95 * found.threshold

@@ -205,6 +205,32 @@ def test_mobilenet_is_torchvision_s(folder):
     assert len(network.id2label) == 1000 and network.id2label[817] == "sports car"
 
 
+def test_mobilenet_sees_normalised_pixels(folder, monkeypatch):
+    """The first layer's input itself: the features of random weights are too small to tell one scale from another."""
+    seen = []
+    run = networks._with_features
+
+    def watched(network, head):
+        network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        return run(network, head)
+
+    monkeypatch.setattr(networks, "_with_features", watched)
+    network = load(folder, "mobilenet")
+    colours = torch.tensor([[0, 0, 0], [255, 255, 255], [124, 116, 104]], dtype=torch.uint8)
+    network(colours[:, :, None, None].expand(-1, -1, 200, 120))
+    assert seen[0].shape == (3, 3, 96, 96)
+    black, white = (
+        (value - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225]) for value in (0, 1)
+    )
+    for image, colour in zip(seen[0], (black, white, torch.zeros(3))):
+        torch.testing.assert_close(image, colour[:, None, None].expand(3, 96, 96), rtol=0, atol=0.01)
+    # At a third of the width, every third column white is a third of white; picking columns would leave black.
+    stripes = ((torch.arange(288) % 3 == 2) * 255).to(torch.uint8).expand(1, 3, 288, 288)
+    network(stripes)
+    mixed = (black + (white - black) / 3)[:, None, None].expand(1, 3, 96, 92)
+    torch.testing.assert_close(seen[1][..., 2:-2], mixed, rtol=0, atol=1e-4)
+
+
 def test_our_classifier_reads_clean_images_as_the_first_timestep(folder):
     batch = images(channels=1, size=8)
     features, logits = load(folder, "ours")(batch)
@@ -373,6 +399,10 @@ def named(names) -> FeatureNetwork:
 def test_class_columns(folder):
     assert class_columns(named(["dog", " Bee", "ANT "]), ["ant", "bee"]) == [2, 1]
     assert class_columns(load(folder, "ours"), list(NAMES.values())[::-1]) == [2, 1, 0]
+
+
+def test_case_and_spaces_of_both_sides_are_the_same():
+    assert class_columns(named(["ant", "bee"]), ["BEE ", " Ant"]) == [1, 0]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from diffusers.models.resnet import ResnetBlock2D
 
 from pipelines import NoisyClassifier
 from pipelines.noisy_classifier import AttentionPooling
@@ -116,3 +117,17 @@ def test_names_are_in_the_order_of_their_indices(count):
     assert list(config["id2label"]) == sorted(map(str, range(count)))  # of text, as diffusers writes JSON
     for each in (classifier, NoisyClassifier.from_config(config)):
         assert list(each.id2label.items()) == [(i, f"class {i}") for i in range(count)]
+
+
+def test_options_reach_every_block():
+    """Dropout acts while training and never else; scale_shift takes two numbers of a channel from the timestep."""
+    resnets = {
+        name: [block for block in tiny_classifier(**options).modules() if isinstance(block, ResnetBlock2D)]
+        for name, options in (("plain", {}), ("dropped", {"dropout": 0.4}))
+    }
+    assert len(resnets["plain"]) == 4  # one for each resolution, two in the middle
+    assert {block.dropout.p for block in resnets["dropped"]} == {0.4}
+    assert {block.dropout.p for block in resnets["plain"]} == {0.0}
+    shifted = tiny_classifier(resnet_time_scale_shift="scale_shift")
+    for block, plain in zip((b for b in shifted.modules() if isinstance(b, ResnetBlock2D)), resnets["plain"]):
+        assert block.time_emb_proj.out_features == 2 * plain.time_emb_proj.out_features == 2 * block.out_channels

@@ -434,3 +434,12 @@ def test_a_first_log_snr_up_to_14_is_never_refused(first):
     SCHEDULES["knots"](log_snr=[first, -10.0], num_train_timesteps=50)
     scheduler = SCHEDULES["table"](alphas_cumprod=[expit(first), 0.5], num_train_timesteps=2)
     assert logit(scheduler.alphas_cumprod[0].item()) == pytest.approx(first, abs=0.05)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_defaults(name):
+    """Those of docs/reverse_process.md: the noise is predicted, steps trail, and the smaller variance is taken."""
+    config = example(name).config
+    assert config.prediction_type == "epsilon" and config.timestep_spacing == "trailing"
+    assert config.variance_type == "fixed_small" and config.clip_sample and config.num_train_timesteps == 1000
+    assert config.input_scale == 1.0 and not config.rescale_betas_zero_snr
