@@ -200,8 +200,8 @@ def test_variants_are_every_scale_with_every_push(options, models):
     options = replace(options, guidance_scale="1,2.5", classifier_scale="0,30", classifier=str(models / "classifier"))
     guidance = make_guidance(options, load_pipeline(models / "model"))
     assert guidance.titles == [
-        *("guidance 1, classifier 0", "guidance 1, classifier 30"),
-        *("guidance 2.5, classifier 0", "guidance 2.5, classifier 30"),
+        f"classifier-free guidance {scale} and classifier guidance {push}"
+        for scale, push in (("1", "0"), ("1", "30"), ("2.5", "0"), ("2.5", "30"))
     ]
     assert guidance.numbers == {"guidance_scale": [1, 1, 2.5, 2.5], "classifier_scale": [0, 30, 0, 30]}
 
