@@ -8,6 +8,7 @@ the distance in the features of the FID's own Inception is called FID.
 import json
 import os
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -147,21 +148,23 @@ def load_network(spec: str, *, weights: str | None = None, device: torch.device)
 
 
 def class_columns(network: FeatureNetwork, class_names: Sequence[str]) -> list[int]:
-    """Which logit of a network belongs to each class of the data, by name; upper and lower case are the same.
+    """Which logit of a network belongs to each class of the data, by name.
 
-    The network may have more classes than the data.
+    Where no class is called exactly so, upper and lower case are the same. The network may have more classes than the
+    data.
 
     Raises:
         ValueError: The network has no head, or not every class by one name.
     """
     if network.id2label is None:
         raise ValueError(f"{network.name} has no named classes: give a classifier.")
-    columns = {}
+    exact, alike = defaultdict(list), defaultdict(list)
     for index, name in network.id2label.items():
-        columns.setdefault(name.strip().lower(), []).append(index)
+        exact[name].append(index)
+        alike[name.strip().lower()].append(index)
     found = []
     for label, name in enumerate(class_names):
-        matches = columns.get(name.strip().lower(), [])
+        matches = exact.get(name) or alike.get(name.strip().lower(), [])
         if len(matches) != 1:
             problem = f"has {len(matches) or 'no'} class{'es' * (len(matches) > 1)} called {name!r}"
             if not matches and len(network.id2label) == len(class_names):

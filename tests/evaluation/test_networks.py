@@ -405,12 +405,16 @@ def test_case_and_spaces_of_both_sides_are_the_same():
     assert class_columns(named(["ant", "bee"]), ["BEE ", " Ant"]) == [1, 0]
 
 
+def test_names_that_differ_in_case_alone_are_two_classes():
+    assert class_columns(named(["dog", "Dog", "cat"]), ["Cat", "Dog", "dog"]) == [2, 1, 0]
+
+
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
         (["ant", "wasp"], r"the judge has no class called 'bee', class 1 of the data \(its own class 1 is 'wasp'\): "),
         (["ant", "wasp", "fly"], "the judge has no class called 'bee': give a classifier that was trained"),
-        (["bee", "ant", "Bee"], "the judge has 2 classes called 'bee'"),
+        (["BEE", "ant", "Bee"], "the judge has 2 classes called 'bee'"),
     ],
 )
 def test_classes_that_do_not_fit(names, sentence):
