@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 
 from cardiff.config import DataConfig
 
-STRIP = 2**20
+STRIP = 2**18
 """Pixels that are converted at a time, so that a large picture is never held several times in wider types."""
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -83,7 +83,8 @@ def open_picture(raw, name: str) -> Image.Image:
                     raise
                 picture = Image.open(without)
             picture.load()
-            return _to_8_bits(_upright(picture))
+            picture = _upright(picture)  # of a large one that lies on its side only one copy stays
+            return _to_8_bits(picture)
     except FileNotFoundError as error:
         raise UnreadableImage(name, "no such file") from error
     except Image.UnidentifiedImageError as error:

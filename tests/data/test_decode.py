@@ -255,11 +255,15 @@ def large(mode):
 
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak of the memory is Linux's")
-@pytest.mark.parametrize("mode, most", [("RGB", 6), ("RGBA", 11), ("LA", 11), ("I;16", 6), ("I", 9), ("F", 9)])
-def test_large_pictures(tmp_path, mode, most):
+@pytest.mark.parametrize("orientation", [1, 3])
+@pytest.mark.parametrize("mode, most", [("RGB", 9), ("RGBA", 9), ("LA", 9), ("I;16", 5), ("I", 9), ("F", 9)])
+def test_large_pictures(tmp_path, mode, most, orientation):
     """Converted in parts: the same pixels, and at most so many bytes of memory for each of them."""
     picture, expected = large(mode)
-    picture.save(tmp_path / "large.tif")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture.save(tmp_path / "large.tif", exif=exif)
+    expected = expected[::-1, ::-1] if orientation == 3 else expected
     np.testing.assert_array_equal(np.asarray(open_picture(tmp_path / "large.tif", "").convert("RGB")), expected)
     pixels = picture.width * picture.height
     del picture, expected
