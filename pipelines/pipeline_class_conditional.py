@@ -418,7 +418,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         name, own = type(scheduler).__name__, scheduler.timesteps.tolist()
         if scheduler.order > 1 or (isinstance(scheduler, PNDMScheduler) and not scheduler.config.skip_prk_steps):
             usable = int((torch.logit(scheduler.alphas_cumprod.double()) >= NOISIEST).sum())  # the timesteps below it
-            if own[0] >= usable and takes_timesteps:
+            if takes_timesteps and (own[0] >= usable or min(own) < 0):
                 if n > usable:
                     raise ValueError(f"num_inference_steps={n}: {name} takes at most {usable} on this noise schedule.")
                 return _evenly(usable, n)

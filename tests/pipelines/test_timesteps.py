@@ -130,6 +130,13 @@ def test_other_solvers_find_the_gaussian(kind, tolerance, schedule, prediction_t
     torch.testing.assert_close(images, 0.3 + 0.5 * start, rtol=0, atol=tolerance)
 
 
+def test_heun_takes_a_number_with_a_step_too_many():
+    pipeline = tiny_pipeline(of_diffusers(diffusers.HeunDiscreteScheduler, "linear")[1])
+    pipeline.set_timesteps(61)
+    timesteps = pipeline.scheduler.timesteps.tolist()
+    assert len(timesteps) == 121 and falling(timesteps[::2]) and timesteps[0] == 999
+
+
 @pytest.mark.parametrize(
     "kind",
     [diffusers.DEISMultistepScheduler, diffusers.LMSDiscreteScheduler, diffusers.EulerAncestralDiscreteScheduler],
