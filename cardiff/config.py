@@ -560,6 +560,7 @@ class _Glance:
 
     @classmethod
     def at(cls, argv: Sequence[str]) -> _Glance:
+        """Read it from a command line; what is wrong with that is for the real parser to report."""
         early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         early.add_argument("--config", action="append", default=[], nargs="?")
         for name in ("scheduler.name", "data.path", "data.data_files"):
@@ -612,14 +613,16 @@ def _same_path(one: str, other: str) -> bool:
 
 def _check_kind(parser: CommandLine, path: str, content: dict, kind: Kind) -> None:
     """Refuse a configuration of another kind of run: one that says so, or has options that only others have."""
-    fitting = [content["kind"]] if content.get("kind") in SECTIONS else []
-    if "kind" not in content:
-        for other, (network, _, train) in SECTIONS.items():
-            networks = content.keys() & {name for name, *_ in SECTIONS.values()}
-            if networks <= {network} and _section(content, "train").keys() <= {
-                option.name for option in fields(train)
-            }:
-                fitting.append(other)
+    if "kind" in content:
+        fitting = [name for name in SECTIONS if name == content["kind"]]
+    else:
+        networks = content.keys() & {network for network, *_ in SECTIONS.values()}
+        options = _section(content, "train").keys()
+        fitting = [
+            name
+            for name, (network, _, train) in SECTIONS.items()
+            if networks <= {network} and options <= {option.name for option in fields(train)}
+        ]
     if fitting and kind not in fitting:
         scripts = " or ".join(f"train_{other}.py" for other in fitting)
         parser.error(

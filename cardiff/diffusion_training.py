@@ -30,7 +30,11 @@ class DiffusionTrainer(Trainer):
     def __init__(self, config: RunConfig):
         super().__init__(config)
         if self.evaluate_every:
-            self.protocol  # noqa: B018 - a network that cannot be had is refused now and not after hours
+            try:
+                self.protocol  # noqa: B018 - a network that cannot be had is refused now and not after hours
+            except BaseException:
+                self.stop_requested.restore()
+                raise
 
     def build_model(self) -> UNet2DModel:
         """The UNet of the run."""

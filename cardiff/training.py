@@ -131,10 +131,11 @@ class Trainer(ABC):
             self.total_steps,
             without_paths(config.to_dict()),  # trackers may be elsewhere
         )
-        self.stop_requested = StopRequest(self.accelerator.num_processes)
         self.since = time.perf_counter()
         if self.publisher is not None:
             self.publisher.open(self.log.say)
+        # Last, so that whoever is refused a run keeps the signals.
+        self.stop_requested = StopRequest(self.accelerator.num_processes)
 
     # What a subclass says.
 

@@ -296,8 +296,9 @@ def test_the_configuration_of_another_kind_names_its_script(refused, tmp_path):
     (tmp_path / "grids.yaml").write_text("train: {sample_every: 3}")
     sentence = "grids.yaml is a configuration for train_unconditional.py or train_conditional.py, but this is train_cl"
     assert sentence in refused(f"--config={tmp_path / 'grids.yaml'}", kind="classifier")
-    (tmp_path / "wrong.yaml").write_text("kind: autoregressive")
-    assert "kind is 'autoregressive', but must be" in refused("--config", str(tmp_path / "wrong.yaml"))
+    for wrong in ("autoregressive", "[conditional]"):
+        (tmp_path / "wrong.yaml").write_text(f"kind: {wrong}")
+        assert "kind" in refused("--config", str(tmp_path / "wrong.yaml"))
 
 
 def test_lists_of_a_file(tmp_path):

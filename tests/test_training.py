@@ -257,6 +257,27 @@ def test_the_unconditional_twin_needs_a_folder_of_its_own(tmp_path, digits_optio
     assert "conditional was true and is false" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("classes", "rows", "columns"), [(3, 3, 21), (10, 8, 8), (196, 8, 8)])
+def test_the_grid_of_a_run_is_of_classes_spread_over_all(classes, rows, columns, tmp_path, monkeypatch):
+    names, drawn = [f"class {i}" for i in range(classes)], []
+    run = SimpleNamespace(
+        config=SimpleNamespace(train=SimpleNamespace(sample_images=64, sample_guidance_scale=2.0), labelled=True),
+        class_names=names,
+        draw=lambda indices, labels, scale: drawn.append((indices, labels, scale)) or np.zeros((len(labels), 1)),
+        accelerator=SimpleNamespace(is_main_process=True),
+        output_dir=tmp_path,
+        global_step=5,
+    )
+    saved = []
+    monkeypatch.setattr("cardiff.diffusion_training.save_labelled_grid", lambda *given: saved.append(given))
+    DiffusionTrainer.show(run)
+    ((indices, labels, scale),) = drawn
+    shown = [int(name.split()[1]) for name in saved[0][1]]
+    assert indices == range(rows * columns) and scale == 2.0 and labels == np.repeat(shown, columns).tolist()
+    assert len(shown) == rows and shown[0] == 0 and shown[-1] == classes - 1
+    assert max(np.diff(shown)) - min(np.diff(shown)) <= 1
+
+
 def test_what_is_not_training_is_named_on_the_bar(tmp_path, digits_options, capsys):
     """A grid, an evaluation and a checkpoint can each take minutes."""
     options = ["--train.sample_every", 1, "--train.evaluate_every", 1, "--train.evaluate_images", 24]
