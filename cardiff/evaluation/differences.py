@@ -140,6 +140,8 @@ def guidance_sentence(comparison: Comparison, entrant: Entrant) -> str | None:
             told = [f"{number(values[i])} at w = {shortest(line[i].guidance_scale)}" for i in (0, best, -1)]
             called = metric_name(comparison.protocol, name)
             parts.append(f"{called} {told[0]}, best {told[1]}, {told[2]}")
+    if not parts:  # none of these was asked for
+        return None
     count = entrant.first[start][0].count
     return (
         f"**Guidance**, {entrant.called}, {start.solver}, {start.steps} steps, {count:,} images: {'; '.join(parts)}."

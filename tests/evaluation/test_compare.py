@@ -160,6 +160,7 @@ def test_names_that_are_markup_or_no_file_names_mean_themselves(world, options):
     cells = {html.unescape(cell) for cell in re.findall(r"<td>(.*?)</td>", page)}
     assert set(names) <= cells and page.count("<em>") == 1  # the figures' caption
     assert record_of(folder)["runs"].keys() == set(names)
+    assert "Guidance" not in (folder / "report.md").read_text()  # nothing of what it tells was measured
 
 
 def test_a_name_becomes_a_folder():
