@@ -169,3 +169,17 @@ def test_every_parameter_is_documented(name):
     documentation = SCHEDULES[name].__init__.__doc__
     for parameter in list(inspect.signature(SCHEDULES[name].__init__).parameters)[1:]:
         assert f"    {parameter}: " in documentation
+
+
+def test_parameters_without_a_default_may_come_last():
+    """As a function may have them behind a star; they have to be given."""
+
+    def power(t, start=1.0, *, exponent):
+        return start * (1 - 0.99 * t) ** exponent
+
+    schedule = schedule_from_function(power)
+    found = schedule.alphas_bar(4, start=0.9, exponent=2.0)
+    np.testing.assert_allclose(found, 0.9 * (1 - 0.99 * np.array([0.25, 0.5, 0.75, 1.0])) ** 2)
+    assert schedule(start=0.9, exponent=2.0, num_train_timesteps=4).config.exponent == 2.0
+    with pytest.raises(ValueError, match="exponent has no default: give it"):
+        schedule(start=0.9)

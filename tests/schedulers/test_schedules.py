@@ -14,6 +14,7 @@ from scipy.special import expit, logit
 from schedulers import SCHEDULES, CosineScheduler, LinearScheduler, SigmoidScheduler
 from schedulers.scheduling_base import from_log_snr, rescale_zero_snr, scale_input
 from schedulers.scheduling_knots import monotone_cubic
+from schedulers.spectrum import spectrum_from_octaves
 from tests.example_schedules import example
 
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
@@ -443,3 +444,23 @@ def test_defaults(name):
     assert config.prediction_type == "epsilon" and config.timestep_spacing == "trailing"
     assert config.variance_type == "fixed_small" and config.clip_sample and config.num_train_timesteps == 1000
     assert config.input_scale == 1.0 and not config.rescale_betas_zero_snr
+
+
+@pytest.mark.parametrize("kappa", [0.0, 0.9])
+def test_octave_steps_have_the_density_of_its_formula(kappa):
+    """p ∝ √(c/(1 − κS)), integrated apart, between the levels of the residual noise and of the leak."""
+    powers = [[40.0, 1.0], [8.0, 0.5], [1.5, 0.1], [0.2, 0.02], [0.03, 0.01]]
+    ends = {"max_leak": 1e-4, "residual_noise": 1e-3}
+    levels = log_snr(SCHEDULES["octave"].alphas_bar(1000, powers, 16, 0.1, kappa=kappa, **ends))
+    spectrum = spectrum_from_octaves(powers, 16, 0.1)
+    counts, variances = spectrum.counts, spectrum.variances
+    assert spectrum.leak(levels[-1]) == pytest.approx(1e-4, rel=1e-2)
+    first = -np.log(1e-3 * (counts @ variances) / 512)  # of 2·16·16 numbers
+
+    grid = np.linspace(levels[-1], first, 20_001)
+    gain = 1 / (1 + np.exp(-grid[:, None]) / variances)
+    modes = [np.where(spectrum.octaves == k, counts, 0) for k in range(5)]
+    price, structure = (np.mean([v @ m / m.sum() for m in modes], axis=0) for v in (gain**2, gain))
+    density = np.sqrt(price / (1 - kappa * structure))
+    above = np.append(0, np.cumsum((density[1:] + density[:-1])[::-1]))[::-1]  # of the steps, cleaner than a level
+    np.testing.assert_allclose(np.interp(levels, grid, above / above[0]), np.arange(1, 1001) / 1000, atol=1e-4)
