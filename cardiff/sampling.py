@@ -410,11 +410,19 @@ def _write_png(image: np.ndarray, path: Path, entry: dict) -> None:
 
 
 def read_entry(path: Path) -> dict:
-    """How an image of a sampled folder was made: its line of the manifest."""
-    with Image.open(path) as image:
-        if _PNG_KEY not in image.text:
-            raise ValueError(f"{path} was not written by this command: remove it, and run the command again.")
-        return json.loads(image.text[_PNG_KEY])
+    """How an image of a sampled folder was made: its line of the manifest.
+
+    Raises:
+        ValueError: It is damaged, or was not written by `sample.py`.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return json.loads(image.text[_PNG_KEY])
+    except Exception as error:  # Pillow's readers raise nearly every type on bad bytes
+        raise ValueError(
+            f"{path} is damaged or was not written by this command: remove it, and run the command again."
+        ) from error
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cardiff.config import SECTIONS, RunConfig
+from cardiff.config import SECTIONS, DataConfig, Kind, RunConfig
 from cardiff.record import without_paths
 
 # Without these a run is another one; elsewhere a change is the user's right and is only reported.
@@ -75,7 +75,7 @@ def refuse_changes(
     fixed = FIXED
     if getattr(config.train, "held_out", 0):
         fixed += ("train.seed",)  # by which the images were chosen that it must never see
-    before, now = _flat(without_paths(state.config)), _flat(without_paths(config.to_dict()))
+    before, now = _flat(_complete(state.config, config.kind)), _flat(without_paths(config.to_dict()))
     before["conditional"], now["conditional"] = state.conditional, config.labelled
     before["class names"], now["class names"] = state.class_names, class_names
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
@@ -97,6 +97,13 @@ def refuse_changes(
     if other:
         notices.append(f"Resuming with other images: {config.data.path} is not what the run was trained on so far.")
     return notices
+
+
+def _complete(config: dict, kind: Kind) -> dict:
+    """A checkpoint's configuration with the options that are newer than it at their defaults, without paths."""
+    network, *classes = SECTIONS[kind]
+    defaults = dict(zip((network, "train", "data"), (asdict(section()) for section in (*classes, DataConfig))))
+    return without_paths({name: {**defaults.get(name, {}), **options} for name, options in config.items()})
 
 
 def _flat(config: dict) -> dict:

@@ -609,6 +609,15 @@ def test_the_state_reads_back(tmp_path):
     assert refuse_changes(TrainingState.load(tmp_path), parse("--config", str(DIGITS)), ["ant", "bee"]) == []
 
 
+def test_options_that_are_newer_than_a_checkpoint_have_their_defaults():
+    config = parse("--config", str(DIGITS))
+    state = state_of(config)
+    del state.config["data"]["first_label"], state.config["train"]["evaluate_every"], state.config["unet"]["dropout"]
+    assert refuse_changes(state, config, ["ant", "bee"]) == []
+    changed = replace(config, data=replace(config.data, first_label=1))
+    assert refuse_changes(state, changed, ["ant", "bee"]) == ["Resuming with data.first_label changed from 0 to 1."]
+
+
 @pytest.mark.parametrize(
     ("option", "shown"),
     [

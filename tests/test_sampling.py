@@ -202,6 +202,18 @@ def test_an_interrupted_folder_goes_on(options):
     assert drawn != untouched  # its batch was drawn again as a whole, so that the shapes stay the same
 
 
+@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-40], lambda content: b"no picture"])
+def test_a_damaged_image_is_named(damage, options):
+    folder = run(options)
+    file = image_file(folder, 2)
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ValueError, match="000002.png is damaged or was not written by this command: remove it"):
+        run(options)
+    file.unlink()
+    run(options)
+    assert len(manifest(folder)) == 5
+
+
 def test_a_finished_folder_is_left_alone(options):
     folder = run(options)
     before = {path.name: path.stat().st_ino for path in folder.glob("*.png")}
