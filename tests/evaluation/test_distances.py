@@ -417,3 +417,10 @@ def test_a_class_of_one_image_does_not_break_the_kernel_distance():
     features, labels = by_design(60, np.random.default_rng(3))
     estimate = kernel_estimate(features[:-5], features, 20, strata=labels[:-5])
     assert np.isfinite(estimate.value) and np.isfinite(estimate.standard_error)
+
+
+def test_the_inception_score_is_over_ten_parts_unless_asked():
+    logits = np.random.default_rng(9).standard_normal((200, 12)).astype(np.float32)
+    value = inception_estimate(logits, replicates=2).value
+    assert value == inception_estimate(logits, replicates=2, splits=10).value
+    assert value != inception_estimate(logits, replicates=2, splits=1).value
