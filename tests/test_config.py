@@ -220,7 +220,8 @@ def bound(config):
 
 def test_what_belongs_to_one_data_set_is_not_said_of_another(tmp_path, capsys):
     """In whatever way the other one is named; what is done to the images stays, and what is left is said aloud."""
-    every = {name: f"the {name}" for name in BOUND_TO_DATA} | {"path": "one", "fit": "pad", "resolution": 16}
+    of_one = {name: f"the {name}" for name in BOUND_TO_DATA} | {"first_label": 7}
+    every = of_one | {"path": "one", "fit": "pad", "resolution": 16}
     (tmp_path / "one.yaml").write_text(yaml.safe_dump({"data": every}))
     (tmp_path / "two.yaml").write_text(yaml.safe_dump({"data": {"path": "two", "license": "MIT"}}))
     one, two = str(tmp_path / "one.yaml"), str(tmp_path / "two.yaml")
@@ -236,7 +237,7 @@ def test_what_belongs_to_one_data_set_is_not_said_of_another(tmp_path, capsys):
         assert bound(config) == kept and (config.data.fit, config.data.resolution) == ("pad", 16)
         told = capsys.readouterr().err
         assert told.startswith(f"note: {one} says data.") and told.count("of its data.path one") == 1
-        assert all((f"data.{name} (the {name})" in told) == (name not in kept) for name in BOUND_TO_DATA)
+        assert all((f"data.{name} ({value})" in told) == (name not in kept) for name, value in of_one.items())
     assert bound(parse("--config", two, "--config", one)).keys() == set(BOUND_TO_DATA)
     assert not capsys.readouterr().err  # the licence of the earlier file is overridden by that of the later
 

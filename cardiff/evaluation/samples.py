@@ -71,7 +71,7 @@ class ModelFacts:
         self.folder = folder
         names = {} if pipeline.unet.config.num_class_embeds is None else pipeline.class_names(None)
         self.classes = len(names)
-        self.class_names = [names[label] for label in sorted(names)]  # a file can have them in another order
+        self.class_names = list(names.values())
         size = pipeline.unet.config.sample_size
         self.resolution = size if isinstance(size, int) else size[0]
         self.channels = pipeline.unet.config.in_channels

@@ -163,3 +163,13 @@ def test_each_solver_has_its_own_schedule_and_both_have_one_between():
         by_schedule = {made_for: np.dot(shares, found) for made_for, found in errors.items()}
         assert min(by_schedule, key=by_schedule.get) == wanted
     np.testing.assert_array_equal(spectral(), spectral(solver="both"))
+
+
+def test_the_largest_log_snr_is_that_of_eight_bits():
+    """Rounding to steps of 2/255 has the variance of a step's square over 12."""
+    assert pytest.approx(-np.log((2 / 255) ** 2 / 12), abs=0.05) == LOG_SNR_MAX
+
+
+def test_a_search_that_finds_no_such_structure_shows_nothing():
+    found, _ = Optimum(SPECTRUM, "ddim", 10).distance(Point(0.995, 0.1, 0.1), spectral())
+    assert found == -np.inf

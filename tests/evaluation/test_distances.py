@@ -452,3 +452,10 @@ def test_the_interval_of_one_sample_of_each_class_covers():
     assert np.mean([estimate.standard_error for estimate in found]) > values.std()  # on the wide side
     inside = [low <= values.mean() <= high for low, high in (estimate.interval() for estimate in found)]
     assert np.mean(inside) > 0.93
+
+
+def test_the_inception_score_is_over_ten_parts_unless_asked():
+    logits = np.random.default_rng(9).standard_normal((200, 12)).astype(np.float32)
+    value = inception_estimate(logits, replicates=2).value
+    assert value == inception_estimate(logits, replicates=2, splits=10).value
+    assert value != inception_estimate(logits, replicates=2, splits=1).value

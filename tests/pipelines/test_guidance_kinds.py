@@ -665,3 +665,21 @@ def test_the_class_is_reached_by_every_kind():
         images = final(pipeline, labels, num_inference_steps=50, generator=seeded(0), **arguments)
         read = classifier(images, 0).argmax(1)
         assert (read == torch.tensor(labels)).double().mean() > 0.97, kind
+
+
+def test_without_labels_a_conditional_guidance_unet_is_told_its_own_null_class():
+    """The pictures hang on its last class embedding and on no other."""
+    pipeline = ClassConditionalPipeline(tiny_unet(None), CosineScheduler(prediction_type="v_prediction").to_stock())
+    pipeline.set_progress_bar_config(disable=True)
+
+    def drawn(changed=None):
+        worse = tiny_unet(3, seed=1)
+        with torch.no_grad():
+            if changed is not None:
+                worse.class_embedding.weight[changed] += 5
+        generator = torch.Generator().manual_seed(0)
+        settings = {"num_inference_steps": 2, "generator": generator, "output_type": "pt"}
+        return pipeline(batch_size=2, guidance_scale=3.0, guidance_unet=worse, **settings).images
+
+    assert torch.equal(drawn(0), drawn()) and torch.equal(drawn(2), drawn())
+    assert not torch.equal(drawn(3), drawn())
