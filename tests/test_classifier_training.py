@@ -213,7 +213,7 @@ def folder_options(tmp_path, classifier_options):
 def test_an_image_more_would_be_trained_on_and_measured(tmp_path, folder_options, capsys):
     """One image more gives another permutation, so that the images set aside are no longer those of before."""
     train(tmp_path / "run", *folder_options, "--train.max_steps", 1)
-    Image.new("L", (8, 8)).save(tmp_path / "images/ant/new.png")
+    Image.new("L", (8, 8)).save(tmp_path / "images/bee/new.png")
     before = weights(tmp_path / "run")
     for folder, source in ((tmp_path / "run", []), (tmp_path / "new", ["--resume_from", tmp_path / "run"])):
         with pytest.raises(SystemExit):
@@ -222,7 +222,7 @@ def test_an_image_more_would_be_trained_on_and_measured(tmp_path, folder_options
         assert f"{tmp_path / 'run'} holds a run that set other images aside than {tmp_path / 'images'} gives" in error
         assert ("choose another --resume_from." in error) == bool(source)
     assert weights(tmp_path / "run") == before
-    (tmp_path / "images/ant/new.png").unlink()
+    (tmp_path / "images/bee/new.png").unlink()
     train(tmp_path / "run", *folder_options, "--train.max_steps", 2)
 
 
@@ -253,8 +253,11 @@ def test_a_diffusion_model_needs_a_folder_of_its_own(tmp_path, classifier_option
     [
         (["--data.label_column", "shape"], "label_column"),
         (["--train.held_out", 0.9999], "which leaves none of 1797 images to train on."),
-        (["--classifier.norm_num_groups", 3], "The section classifier does not describe a NoisyClassifier"),
-        (["--classifier.down_block_types", "[DownBlock2D,UpBlock2D]"], "one of DownBlock2D and AttnDownBlock2D"),
+        (["--classifier.norm_num_groups", 3], "classifier.norm_num_groups is 3, which does not divide the 8"),
+        (
+            ["--classifier.down_block_types", "[DownBlock2D,UpBlock2D]"],
+            "names 'UpBlock2D': choose from DownBlock2D and AttnDownBlock2D.",
+        ),
     ],
 )
 def test_refusals(options, sentence, tmp_path, classifier_options, capsys):

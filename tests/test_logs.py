@@ -58,7 +58,7 @@ def run_log(folder, start_step=0, config=None) -> RunLog:
 def test_images_per_second_leave_pauses_out(tmp_path, clock):
     log = run_log(tmp_path)
     clock[0] += 4
-    with log.pause():
+    with log.pause("saving"):
         clock[0] += 90
     clock[0] += 1
     log.write(2, {"loss": 0.5}, 20)

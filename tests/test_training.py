@@ -284,7 +284,7 @@ def test_what_is_not_training_is_named_on_the_bar(tmp_path, digits_options, caps
     train(tmp_path, *digits_options, *options, "--train.max_steps", 1)
     bars = capsys.readouterr().err
     assert all(f"{doing}: " in bars for doing in ("training", "saving", "showing", "evaluating"))
-    assert "sampling: 100%" in bars and "4/4" in bars and "24/24" in bars
+    assert bars.count("sampling: ") >= 2 and "0/4" in bars and "0/24" in bars
 
 
 def test_other_changes_are_allowed_and_noticed(tmp_path, digits_options, capsys):
@@ -306,7 +306,7 @@ def test_changed_images_are_noticed_and_the_same_ones_elsewhere_are_not(streamin
     train(tmp_path / "run", *options, "--data.cache_dir", tmp_path / "cache", "--train.max_steps", 2)
     told = capsys.readouterr().out
     assert "Resuming from" in told and "other images" not in told
-    Image.new("L", (8, 8), 7).save(tmp_path / "there/ant/000.png")
+    Image.new("L", (8, 8), 7).save(tmp_path / "there/bee/000.png")
     train(tmp_path / "run", *options, "--train.max_steps", 3)
     told = capsys.readouterr().out
     assert f"Resuming with other images: {tmp_path / 'there'} is not what the run was trained on so far." in told

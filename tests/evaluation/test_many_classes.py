@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cardiff.data.folders import natural_key
 from cardiff.evaluation import figures
 from cardiff.evaluation.networks import load_network
 from cardiff.evaluation.run import EvaluateOptions, run
@@ -21,7 +22,7 @@ from tests.tiny_models import tiny_pipeline
 
 NAMES = [f"Make {i // 7} Model {i % 7:02d} Coupé 20{i % 13:02d}" for i in range(193)]
 NAMES += ["<script>alert(1)<∕script>", "a|b `c` *d* ![x](http:∕∕e) Ba$$in", 'src="nothing.png"']
-NAMES = sorted(NAMES)
+NAMES = sorted(NAMES, key=natural_key)
 
 
 def write_classes(folder: Path, counts: dict[str, int], seed: int = 0) -> Path:
