@@ -132,8 +132,12 @@ class CommandLine(ArgumentParser):
             names = [action.dest for action in self._actions if action.dest not in ("help", "print_config")]
             options = [name for name in names if not any(other.startswith(f"{name}.") for other in names)]
             same_field = [option for option in options if option.rsplit(".")[-1] == key.rsplit(".")[-1]]
-            near = same_field or difflib.get_close_matches(key, options, n=1, cutoff=0.4)
+            last_word = [option for option in options if key.endswith(f"_{option}")]
+            near = same_field or last_word or difflib.get_close_matches(key, options, n=1, cutoff=0.4)
             return f"there is no option '{key}'; " + (f"did you mean '{near[0]}'?" if near else "see --help.")
+        empty = re.search(r"argument (--[\w.]+)\S*: expected one argument", message)
+        if empty:
+            return f"{empty[1]} has no value; one that begins with a dash needs an equals sign: {empty[1]}=-x."
         wrong = re.search(r'Parser key "([\w.]+)": (.*)', message)
         if wrong is None:
             return message

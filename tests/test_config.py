@@ -355,6 +355,8 @@ def test_the_schedule_of_the_command_line_beats_the_file():
         (["--unet.dropuot", "0"], "there is no option 'unet.dropuot'; did you mean 'unet.dropout'?"),
         (["--scheduler.tua", "1", "--scheduler.name", "sigmoid"], "did you mean 'scheduler.tau'?"),
         (["--batch_size", "3"], "there is no option 'batch_size'; did you mean 'train.batch_size'?"),
+        (["--which_of_the_kind", "x"], "there is no option 'which_of_the_kind'; did you mean 'kind'?"),
+        (["--data.split", "-x"], "data.split has no value; one that begins with a dash needs an equals sign"),
         (["--scheduler.trained_betas", "[0.1]"], "there is no option 'scheduler.trained_betas'"),
         (["--train.batch_size", "many"], "train.batch_size is 'many', but must be int."),
         (["--train.max_steps", "1.5"], "train.max_steps is '1.5', but must be int or null."),

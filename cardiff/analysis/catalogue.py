@@ -81,7 +81,7 @@ def section_of(name: str) -> dict:
     if name in SCHEDULES or ".py:" in name:
         return {"name": name}
     near = difflib.get_close_matches(name, [*known, *SCHEDULES], n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}?" if near else f"choose of {', '.join(known)}."
+    hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}."
     raise ValueError(f"{name!r} is neither a schedule nor a file with one; {hint}")
 
 

@@ -235,7 +235,10 @@ def draw_plane(
 
         axis.plot(*line(bounds[norm]), color="black", lw=1, ls=":", label="least possible error in this norm")
         axis.plot(*line(front), color="black", lw=1.6, label="computed front of both errors")
-        axis.plot(*line(family.values()), color="#D55E00", lw=2, marker="o", ms=3, label="our spectral family over κ")
+        if family:
+            axis.plot(
+                *line(family.values()), color="#D55E00", lw=2, marker="o", ms=3, label="our spectral family over κ"
+            )
         for (leaks, ours), label in {
             (False, False): "published or given",
             (True, False): "the same, but leaks signal at t = 1",
@@ -257,8 +260,8 @@ def draw_plane(
     figure.draw_without_rendering()
     for axis, norm in zip(axes, ("pixels", "octaves")):
         places = {name: (p.structure, getattr(p, norm)) for name, (p, *_) in points.items()}
-        last = max(family)
-        marks = {f"κ={last:g}": (family[last].structure, getattr(family[last], norm))}
+        # Where every member of the family is nearly idle on these images there is none to name.
+        marks = {f"κ={k:g}": (family[k].structure, getattr(family[k], norm)) for k in sorted(family)[-1:]}
         curves = [(p.structure, getattr(p, norm)) for found in (family.values(), front, bounds[norm]) for p in found]
         _name_points(axis, places | marks, curves)
     figure.savefig(path)
@@ -370,7 +373,7 @@ def _name_points(axis: Axes, places: dict[str, tuple[float, float]], curves: Seq
 
 
 def _covered(box: np.ndarray, points) -> int:
-    x, y = np.asarray(points).T
+    x, y = np.asarray(points).reshape(-1, 2).T
     return int(((x > box[0] - 4) & (x < box[2] + 4) & (y > box[1] - 4) & (y < box[3] + 4)).sum())
 
 

@@ -107,7 +107,7 @@ class ImageFolder:
         named = [name for name in self.class_names if name.lower() in SPLITS]
         if not self.splits and len({SPLITS[name.lower()] for name in named}) > 1:
             logger.warning(
-                "The subfolders %s of %s are classes and no splits, since other subfolders hold pictures too.",
+                "The subfolders %s of %s are classes, not splits, since other subfolders hold pictures too.",
                 *(", ".join(named), self.path),
             )
         for reason, names in self.left_out.items():

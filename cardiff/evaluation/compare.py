@@ -208,7 +208,7 @@ class Comparison:
         solvers, steps = options.solver.split(","), _listed("steps", options.steps, int)
         unknown = [solver for solver in solvers if solver not in SOLVERS]
         if unknown:
-            raise ValueError(f"There is no solver {unknown[0]!r}: choose of {', '.join(SOLVERS)}.")
+            raise ValueError(f"There is no solver {unknown[0]!r}: choose from {', '.join(SOLVERS)}.")
         for name, paths in folders.items():
             with self.state.main_process_first():
                 models = [ModelFacts(find_model(path, options.revision)) for path in paths]

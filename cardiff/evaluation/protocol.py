@@ -485,7 +485,7 @@ def chosen_metrics(text: str) -> list[str]:
     for name in chosen:
         if name not in METRICS:
             near = difflib.get_close_matches(name, METRICS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"choose of {', '.join(METRICS)}."
+            hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(METRICS)}."
             raise ValueError(f"--metrics names {name!r}, which is no metric; {hint}")
     return [name for name in METRICS if name in chosen]
 

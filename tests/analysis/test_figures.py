@@ -106,6 +106,14 @@ def test_the_density_depends_on_schedules_and_spectrum(data, schedules, tmp_path
     assert not np.array_equal(pixels(tmp_path / "a.png"), pixels(tmp_path / "b.png"))
 
 
+def test_the_plane_is_drawn_without_a_family(data, schedules, tmp_path):
+    """Of a few tiny images every member can be nearly idle, which must not end an analysis at its last figures."""
+    spectrum = merged(data.model.spectrum, 0.1)
+    points = {m.name: (point_of(spectrum, m.log_snr, "ddim", 50), m.leaks, False) for m in schedules}
+    figures.draw_plane(points, {}, [], {"pixels": [], "octaves": []}, "ddim", 50, tmp_path / "plane.png")
+    assert pixels(tmp_path / "plane.png").shape == (990, 1500, 3)
+
+
 def test_the_plane_names_its_points_without_covering_names(data, schedules, tmp_path, monkeypatch):
     spectrum = merged(data.model.spectrum, 0.1)
     points = {m.name: (point_of(spectrum, m.log_snr, "ddim", 50), m.leaks, False) for m in schedules}

@@ -229,7 +229,7 @@ def test_classes_that_look_like_splits_are_pointed_out(tmp_path, caplog):
     config = write(tmp_path / "set", "train/1.png", "test/2.png", "unlabelled/3.png")
     assert len(read(config)) == 3
     assert caplog.messages == [
-        f"The subfolders test, train of {config.path} are classes and no splits, since other subfolders hold pictures "
+        f"The subfolders test, train of {config.path} are classes, not splits, since other subfolders hold pictures "
         "too."
     ]
 
