@@ -213,7 +213,9 @@ def make_plan(options: SampleOptions, progress: Callable[[int], object] | None =
         folder = find_model(options.model, options.revision)
     pipeline = load_pipeline(folder).to(state.device)
     pipeline.scheduler = make_solver(pipeline.scheduler, options.solver)
-    timesteps = None
+    timesteps, total = None, pipeline.scheduler.config.num_train_timesteps
+    if options.steps > total:
+        raise ValueError(f"--steps is {options.steps}, but the model has {total} timesteps: give 1 to {total}.")
     if options.steps_of is not None:
         levels = log_snr_of(alphas_cumprod_of(section_of(options.steps_of)))
         timesteps = timesteps_at(pipeline.scheduler, steps_of(levels, options.steps))

@@ -8,6 +8,7 @@ import yaml
 
 import analyze_schedules
 import sample
+from cardiff.analysis.report import parse_analysis
 from cardiff.hub import save_pipeline
 from tests.conftest import ROOT
 from tests.tiny_models import tiny_pipeline
@@ -62,7 +63,19 @@ def test_a_model_gets_steps_of_its_own(tmp_path, capsys):
 
     with pytest.raises(SystemExit):
         run(analyze_schedules, *FEW, "--model", model, "--output", tmp_path / "other")
-    assert "--model draws images of 8 pixels and 1 channels" in capsys.readouterr().err
+    assert "model has no config.yaml that says what it was trained on: give --config" in capsys.readouterr().err
+    (model / "config.yaml").write_text((ROOT / "configs/digits_16_conditional.yaml").read_text())
+    with pytest.raises(SystemExit):
+        run(analyze_schedules, *FEW, "--model", model, "--output", tmp_path / "other")
+    assert "--model draws images of 8 pixels and 1 channels, but the data have 16" in capsys.readouterr().err
+
+
+def test_the_shipped_data_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, data, _ = parse_analysis([], description="")
+    assert (tmp_path / data.data_files).samefile(ROOT / "data/digits.parquet")
+    monkeypatch.chdir(ROOT)
+    assert parse_analysis([], description="")[1].data_files == "data/digits.parquet"
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,15 @@ def test_escaped_text_is_what_it_was(text):
     assert html.unescape(shown) == text
 
 
+def test_escaped_text_does_not_divide_a_table_or_strike_through():
+    table = f"| {escape('1 | 2')} | b |\n|---|---|\n| c | d |"
+    assert markdown.markdown(table, extensions=["tables"]).count("<th>") == 2
+    assert "~" not in escape("~~no~~")  # of Markdown's dialects only some strike through
+
+
 def test_code_cannot_be_ended_by_its_text():
     assert code("a` b\n") == "`a b`"
+    assert fenced("text", "````")[0] == "`````text"
     page = markdown.markdown("\n".join(fenced("text", "```\n<i>x</i>\n````")), extensions=["fenced_code"])
     assert page.count("<code") == 1 and "&lt;i&gt;x&lt;/i&gt;" in page
 

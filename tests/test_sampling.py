@@ -105,7 +105,7 @@ def test_a_label_of_two_readings_is_refused(tmp_path):
         ({"labels": "0.5*ant+0.5*dog"}, "Class label 'dog' is not a class of this model"),
         ({"guidance_scale": "nan"}, "--guidance_scale is 'nan'"),
         ({"solver": "dmp"}, "There is no solver 'dmp'"),
-        ({"steps": 1001}, "num_inference_steps=1001, but must lie between 1 and 1000"),
+        ({"steps": 1001}, "--steps is 1001, but the model has 1000 timesteps: give 1 to 1000"),
         ({"num_images": 0}, "--num_images is 0, but must be 1 or more"),
         ({"steps": -1}, "--steps is -1, but must be 1 or more"),
         ({"batch_size": 0}, "--batch_size is 0, but must be 1 or more"),

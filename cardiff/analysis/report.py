@@ -1,10 +1,11 @@
 """The comparison of noise schedules on a data set: measured, ranked, drawn, explained and written to a folder."""
 
 import csv
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -32,8 +33,9 @@ from cardiff.analysis.measures import (
 from cardiff.analysis.optimum import Optimum, knots_of, point_of
 from cardiff.analysis.price import LEVELS, measured_price, network_denoiser, price_work, schedule_of_price
 from cardiff.analysis.spectra import octave_arguments
+from cardiff.checkpoints import run_of
 from cardiff.cli import CommandLine
-from cardiff.config import DataConfig
+from cardiff.config import DataConfig, data_section
 from cardiff.data import ImageStream, open_store
 from cardiff.hub import find_model, load_pipeline
 from cardiff.limits import check_limits, limited
@@ -84,7 +86,8 @@ class AnalysisOptions:
     kappa: float = limited(0.0, least=0)
     """Weight of structure against the logarithm of the error, in spectral.yaml and optimal.yaml."""
     model: str | None = None
-    """Trained model of these images; where it wants its steps is written to price.yaml, for sample.py --steps_of."""
+    """Trained model: where it wants its steps is written to price.yaml, for sample.py --steps_of. Unless data are
+    named, those that it was trained on are measured."""
     seed: int = limited(0, least=0)
     """Seed of the choice of images and of the noise."""
 
@@ -112,10 +115,28 @@ def parse_analysis(argv: Sequence[str] | None, description: str) -> tuple[Analys
     parser.add_argument("--kind", type=str | None, default=None, help="Ignored.")
     parsed = parser.parse_args(sys.argv[1:] if argv is None else list(argv)).as_dict()
     data = DataConfig(**parsed["data"])
-    if data == DataConfig():  # nothing was said about the data
-        data = DataConfig(**yaml.safe_load(DIGITS.read_text())["data"])
     options = AnalysisOptions(**{name: parsed[name] for name in asdict(AnalysisOptions())})
+    if data == DataConfig():  # nothing was said about the data
+        data = _data_of_model(options.model) if options.model is not None else _digits()
     return options, data, parsed["scheduler"]
+
+
+def _digits() -> DataConfig:
+    """The data that the project comes with, wherever it is called from."""
+    data = data_section(DIGITS)
+    return replace(data, data_files=os.path.relpath(DIGITS.parents[1] / data.data_files))
+
+
+def _data_of_model(model: str) -> DataConfig:
+    """What a model was trained on.
+
+    Raises:
+        ValueError: Its folder does not say.
+    """
+    file = run_of(find_model(model)) / "config.yaml"
+    if not file.is_file():
+        raise ValueError(f"{model} has no config.yaml that says what it was trained on: give --config or --data.path.")
+    return data_section(file)
 
 
 def run(options: AnalysisOptions, config: DataConfig, section: dict | None = None) -> Path:

@@ -30,9 +30,10 @@ class UnreadableImage(ValueError):
     """A picture that cannot be decoded; `reason` says why, and `data.on_error` what follows."""
 
     def __init__(self, name: str, reason: str):
-        super().__init__(f"{name} cannot be read ({reason}): repair or remove it, or set data.on_error: skip.")
         self.name = name
         self.reason = reason
+        self.without_option = f"{name} cannot be read ({reason}): repair or remove it."
+        super().__init__(f"{self.without_option.removesuffix('.')}, or set data.on_error: skip.")
 
 
 def decode_image(

@@ -48,13 +48,13 @@ def natural_key(text: str) -> tuple[str, str]:
 @cache
 def picture_endings() -> frozenset[str]:
     """Endings, in lower case, of the formats that Pillow opens here."""
-    endings = Image.registered_extensions()  # loads all plugins
+    endings = Image.registered_extensions()  # loads all plugins; in lower case
     formats = {"MPO"}  # opened as the JPEG that it begins with
     for name, (factory, _) in Image.OPEN.items():
         # Stubs only identify a file, and so does the reader of MPEG videos.
         if not (isinstance(factory, type) and issubclass(factory, ImageFile.StubImageFile)) and name != "MPEG":
             formats.add(name)
-    return frozenset(ending.lower() for ending, name in endings.items() if name in formats)
+    return frozenset(ending for ending, name in endings.items() if name in formats)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,11 @@
 
 import difflib
 import hashlib
+import logging
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import datasets
@@ -18,6 +21,7 @@ from cardiff.config import DataConfig
 from cardiff.data.folders import load_image_folder, read_image_folder
 from cardiff.data.stanford_cars import load_stanford_cars
 
+logger = logging.getLogger(__name__)
 MOST_CLASSES = 100_000
 """Integers that span more are no numbers of classes."""
 _COMMIT = re.compile("[0-9a-f]{40}")
@@ -131,11 +135,13 @@ def _load(config: DataConfig, conditional: bool) -> datasets.Dataset | datasets.
             if folder.pictures and not folder.splits:
                 data_files = "**"  # or `datasets` would read "train" in the name of a picture as a split
     try:
-        builder = datasets.load_dataset_builder(
-            config.path, name=config.name, data_files=data_files, revision=config.revision
-        )
+        with _without_warnings():  # that a copy is used, before it is known whether it may be
+            builder = datasets.load_dataset_builder(
+                config.path, name=config.name, data_files=data_files, revision=config.revision
+            )
         if isinstance(builder, Cache):
             _check_cached(builder, config)
+            logger.warning("The Hub cannot be reached: %s is the copy in the cache of `datasets`.", config.path)
         if config.streaming:
             return builder.as_streaming_dataset(split=config.split)
         builder.download_and_prepare()
@@ -158,6 +164,16 @@ def _load(config: DataConfig, conditional: bool) -> datasets.Dataset | datasets.
             raise empty_error(config) from error
         files = f" with data.data_files {config.data_files}" if config.data_files else ""
         raise ValueError(f"data.path {config.path}{files} cannot be loaded: {reason}") from error
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    verbosity = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        datasets.logging.set_verbosity(verbosity)
 
 
 def _check_cached(builder: Cache, config: DataConfig) -> None:

@@ -121,7 +121,7 @@ def _read_images(files: list[Path]) -> np.ndarray:
         try:
             pictures = list(pool.map(_read_image, files))
         except UnreadableImage as error:
-            raise ValueError(f"{error.name} cannot be read ({error.reason}): repair or remove it.") from error
+            raise ValueError(error.without_option) from error
     for file, picture in zip(files, pictures):
         if picture.size != pictures[0].size:
             sizes = [f"{name.name} has {p.width}x{p.height}" for name, p in ((files[0], pictures[0]), (file, picture))]

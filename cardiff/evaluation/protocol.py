@@ -14,6 +14,7 @@ from accelerate import PartialState
 
 from cardiff.cli import check_folder
 from cardiff.config import DataConfig, data_section
+from cardiff.data import UnreadableImage
 from cardiff.evaluation.classes import mean_distance, relative_diversity
 from cardiff.evaluation.distances import (
     Extrapolation,
@@ -217,7 +218,12 @@ class Protocol:
             config = DataConfig(path=str(path), resolution=resolution, channels=channels, upscale=True)
         remedy = "give the data section that the model was trained with"
         self._check_size(what, config.resolution, config.channels, remedy)
-        return open_real(config, self.network, self.batch_size, self.options.max_images, progress), config
+        try:
+            return open_real(config, self.network, self.batch_size, self.options.max_images, progress), config
+        except UnreadableImage as error:
+            if not path.is_dir():
+                raise
+            raise ValueError(error.without_option) from error  # there is no section to set data.on_error in
 
     def _check_size(self, what: str, resolution: int | None, channels: int | None, remedy: str) -> None:
         """Refuse real images of another size or colours than the samples have."""

@@ -1,11 +1,12 @@
 """A random part of a stream: the whole of a short one, every image of a long one with the same chance."""
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
 
 from cardiff.config import DataConfig
-from cardiff.data import UnreadableImage, open_store, random_part
+from cardiff.data import UnreadableImage, open_store, part, random_part
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,33 @@ def test_of_a_long_stream_every_image_has_the_same_chance(folder, monkeypatch):
     error = np.sqrt(200 * 0.25 * 0.75)
     assert np.abs(counts - 50).max() < 4 * error
     assert abs(counts[:10].mean() - counts[30:].mean()) < 4 * error * np.sqrt(2 / 10)
+
+
+def test_the_last_image_has_no_better_chance_than_the_first(tmp_path, monkeypatch):
+    """One of two, with other random numbers every time: the first in half of the draws."""
+    for i in range(2):
+        Image.fromarray(np.full((8, 8), i, np.uint8)).save(tmp_path / f"{i}.png")
+    default_rng, firsts = np.random.default_rng, 0
+    for seed in range(200):
+        monkeypatch.setattr(np.random, "default_rng", lambda _, seed=seed: default_rng(seed))
+        firsts += random_part(section(tmp_path), 1)[0][0, 0, 0, 0] == 0
+    assert abs(firsts - 100) < 4 * np.sqrt(50)
+
+
+def test_images_are_counted_over_all_chunks(folder, monkeypatch):
+    whole = random_part(section(folder), 40)[0]
+    monkeypatch.setattr(part, "CHUNK", 7)
+    images, labels, _, total = random_part(section(folder), 40)
+    np.testing.assert_array_equal(images, whole)
+    assert total == 40 and labels.tolist() == [0] * 30 + [1] * 10
+
+
+def test_an_image_without_a_label_has_none(tmp_path):
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee"])})
+    rows = {"image": [Image.new("L", (8, 8), i) for i in range(3)], "label": [1, None, 0]}
+    datasets.Dataset.from_dict(rows, features).to_parquet(tmp_path / "set.parquet")
+    files = DataConfig("parquet", data_files=str(tmp_path / "set.parquet"), resolution=8, channels=1, streaming=True)
+    assert random_part(files, 3)[1].tolist() == [1, -1, 0]
 
 
 def test_the_choice_is_the_same_every_time(folder):

@@ -1,5 +1,6 @@
 import io
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -269,13 +270,14 @@ def test_a_folder_that_is_gone_is_not_found_in_the_cache(tmp_path, monkeypatch):
                 load_source(DataConfig(path=path, streaming=streaming))
 
 
-def test_a_copy_that_is_known_to_come_from_the_hub_is_used_without_it(tmp_path, monkeypatch):
+def test_a_copy_that_is_known_to_come_from_the_hub_is_used_without_it(tmp_path, monkeypatch, caplog):
     """`datasets` keeps owner/name in owner___name/CONFIGURATION/VERSION/COMMIT."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.chdir(tmp_path)
     commit = "0123456789abcdef0123456789abcdef01234567"
     place = tmp_path / "cache" / "owner___name" / "default" / "0.0.0"
     config = DataConfig(path="owner/name")
+    monkeypatch.setattr(logging.getLogger("datasets"), "propagate", True)  # what it says itself would be seen, too
     for folder in ("owner___name", "name"):  # the copy of the first lies where that of owner/name would
         (tmp_path / folder).mkdir()
         write_parquet(tmp_path / folder / "train.parquet", [0, 1])
@@ -288,7 +290,8 @@ def test_a_copy_that_is_known_to_come_from_the_hub_is_used_without_it(tmp_path, 
             if (folder, digest) != ("name", commit):
                 with pytest.raises(ValueError, match="owner/name is not a local folder and the Hub cannot be reached"):
                     load_source(config)
-    assert load_source(config)["label"][:] == [0, 1]
+    assert not caplog.messages and load_source(config)["label"][:] == [0, 1]
+    assert caplog.messages == ["The Hub cannot be reached: owner/name is the copy in the cache of `datasets`."]
     assert len(list(load_source(replace(config, streaming=True)))) == 2
     for revision in ("0123", commit):
         assert len(load_source(replace(config, revision=revision))) == 2

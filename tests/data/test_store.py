@@ -274,8 +274,8 @@ def test_damaged_store_is_built_again(config, caplog, damage):
 
 def test_full_disk(config, monkeypatch):
     monkeypatch.setattr(cardiff.data.store, "open", lambda path, mode: open("/dev/full", mode), raising=False)
-    with pytest.raises(ValueError, match=r"^The cache .*cache is full \(0.00 GiB are needed\): set data.cache_dir or"):
-        open_store(config, conditional=True)
+    with pytest.raises(ValueError, match=r"^The cache .*cache is full \(0.10 GiB are needed\): set data.cache_dir or"):
+        open_store(replace(config, resolution=1036, upscale=True), conditional=True)
     assert [path.suffix for path in Path(config.cache_dir).iterdir()] == [".lock"]
 
 

@@ -269,7 +269,7 @@ def test_the_cost_of_a_setting():
         ({"rank_by": "recall"}, "--rank_by is 'recall', but must be one of fid, kid"),
         ({"halvings": 3}, "32 images are too few for 3 halvings in batches of 8"),
         ({"halvings": -1}, "--halvings is -1"),
-        ({"steps": "2,1001"}, "num_inference_steps=1001, but must lie between 1 and 1000"),
+        ({"steps": "2,1001"}, "--steps is 1001, but the model has 1000 timesteps: give 1 to 1000"),
         ({"classifier_scale": "1,2"}, "--classifier_scale is '1,2', but images are measured at one"),
         ({"reference": None}, "No run says what it was trained on: give --reference."),
     ],

@@ -504,7 +504,7 @@ def test_options_are_refused_before_the_reference_is_looked_at(changes, world, o
     [
         ({"guidance_scale": "1,2"}, "--guidance_scale is '1,2', but images are measured at one"),
         ({"solver": "dmp"}, "There is no solver 'dmp'"),
-        ({"steps": 1001}, "num_inference_steps=1001, but must lie between 1 and 1000"),
+        ({"steps": 1001}, "--steps is 1001, but the model has 1000 timesteps: give 1 to 1000"),
         ({"guidance_interval": "1"}, "--guidance_interval is 1"),
     ],
 )

@@ -170,6 +170,11 @@ def several_sizes(folder):
     picture(2, (8, 8)).save(folder / "2.png")
 
 
+def several_heights(folder):
+    write(folder, "0.png")
+    picture(1, (6, 8)).save(folder / "1.png")
+
+
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
@@ -177,6 +182,7 @@ def several_sizes(folder):
         (lambda folder: None, "pictures holds no images."),
         (lambda folder: (folder / "a.txt").write_text(""), "pictures holds no images."),
         (broken, "1.png cannot be read ("),
+        (several_heights, "several sizes (0.png has 6x6, 1.png has 6x8): resize them."),
         (several_sizes, "several sizes (0.png has 6x6, 2.png has 8x8): resize them."),
         (lambda folder: write(folder, "0.png", size=(6, 4)), "0.png has 6x4 pixels: only square images are read."),
         (lambda folder: write(folder, "test/a/0.png", "train/a/1.png"), "holds the splits test, train: name one of"),

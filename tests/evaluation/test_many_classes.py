@@ -103,6 +103,10 @@ def test_the_report_of_many_classes_can_be_read(world, tmp_path):
     assert len(found["per_class"]) == 196 and np.shape(found["confusion"]) == (196, 196)
     table = report.split("| class | images |")[1].split("\n\n")[0]
     assert len(table.splitlines()) == 2 + 20
+    column = table.splitlines()[0].split(" | ").index("accuracy")
+    shown = [float(line.split(" | ")[column + 2]) for line in table.splitlines()[2:]]
+    best_first = sorted((row["accuracy"] for row in found["per_class"] if row["images"]), reverse=True)
+    assert best_first[0] > best_first[-1] and shown == pytest.approx([*best_first[:10], *best_first[-10:]], rel=0.01)
     wrong = np.array(found["confusion"]) * (1 - np.eye(196, dtype=int))
     first = re.search(r"read as \| samples \|\n.*\n\| (.*) \| (.*) \| (\d+) \|", report)
     assert int(first[3]) == wrong.max()

@@ -4,12 +4,18 @@ import numpy as np
 import pytest
 
 from cardiff.evaluation.distances import density_coverage, precision_recall
-from cardiff.evaluation.wording import contradictions, number
+from cardiff.evaluation.wording import contradictions, interval, number
 
 
 @pytest.mark.parametrize(("value", "text"), [(0, "0"), (0.123456, "0.123"), (12345.6, "12346"), (1e-7, "1.00e-07")])
 def test_numbers_have_three_digits(value, text):
     assert number(value) == text
+
+
+def test_an_interval_ends_where_the_figure_does():
+    assert interval({"low": -0.25, "high": 1.5}, "recall") == "0 to 1.00"
+    assert interval({"low": 0.25, "high": 0.5}, "recall") == "0.250 to 0.500"
+    assert interval({"low": -0.25, "high": 1.5}, "kid") == "-0.250 to 1.50"
 
 
 def figures_of(samples: np.ndarray, real: np.ndarray) -> dict[str, float]:
