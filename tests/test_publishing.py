@@ -3,6 +3,7 @@
 import json
 import os
 import time
+import warnings
 from pathlib import Path
 
 import huggingface_hub
@@ -290,6 +291,46 @@ def test_a_hostile_repository_achieves_nothing(hub, folder, tmp_path, monkeypatc
     ):
         remote.download_checkpoint("user/state")
     assert not [p for p in tmp_path.rglob("*") if p.name in ("outside.json", "up.json")] and not marker.exists()
+
+
+def checkpoint_of(folder, step):
+    """A checkpoint of one small file."""
+
+    def fill(aside):
+        (aside / "training").mkdir()
+        (aside / "training" / "state.json").write_text(str(step))
+
+    return checkpoints.write_checkpoint(folder, step, fill)
+
+
+def test_a_checkpoint_replaces_those_before_it_and_itself(hub, tmp_path):
+    hub.add("user/state", {"README.md": b"mine"})
+    for step in (1, 2, 2):
+        checkpoint = checkpoint_of(tmp_path, step)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of a commit that removes what it adds
+            remote.push_checkpoint(checkpoint, "user/state")
+    there = hub.repositories["user/state"].files()
+    assert set(there) == {"README.md", "step-00000002/checksums.json", "step-00000002/training/state.json"}
+
+
+def test_of_several_checkpoints_the_newest_is_taken(hub, tmp_path):
+    files = {}
+    for step in (9, 10, 2):
+        checkpoint = checkpoint_of(tmp_path, step)
+        files |= {p.relative_to(tmp_path).as_posix(): p.read_bytes() for p in checkpoint.rglob("*") if p.is_file()}
+    hub.add("user/state", files)
+    found = remote.download_checkpoint("user/state")
+    assert found.name == "step-00000010" and (found / "training/state.json").read_text() == "10"
+
+
+def test_a_revision_is_downloaded(hub, folder):
+    push(folder, hub_revision="small")
+    main = hub.repositories["user/model"].files()
+    assert "model_index.json" not in main  # all is on the branch
+    assert load_pipeline(find_model("user/model", "small")).id2label == NAMES
+    with pytest.raises(ValueError, match="it has no such revision"):
+        find_model("user/model", "large")
 
 
 # Round trips

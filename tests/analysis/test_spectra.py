@@ -56,6 +56,22 @@ def test_nothing_to_measure(images):
         fit_gaussian(images)
 
 
+def test_power_within_an_octave_has_the_slope_to_the_next():
+    """Beyond the centre of the last octave that to the one before; a straight line of log power over log radius."""
+    powers = [1.0, 0.9, 0.5, 0.2, 0.001]
+    spectrum = spectrum_from_octaves([[power] for power in powers], 16)
+    radius = frequencies(16).ravel()
+    octaves = octave_of(radius)
+    centre = [np.log(radius[octaves == k]).mean() for k in range(5)[1:]]
+    last = (np.log(powers[4]) - np.log(powers[3])) / (centre[3] - centre[2])
+    outer = (octaves == 4) & (np.round(radius) > np.exp(centre[3]))
+    rings = np.unique(np.round(radius[outer]))
+    ring_radius = [radius[outer & (np.round(radius) == ring)].mean() for ring in rings]
+    found = np.log(spectrum.variances[spectrum.octaves == 4][-len(rings) :])
+    assert len(rings) > 1 and found[0] > found[-1]
+    np.testing.assert_allclose(np.diff(found) / np.diff(np.log(ring_radius)), last, rtol=1e-9)
+
+
 def test_wiener_estimate_is_the_posterior_mean():
     """Of one pixel-independent normal: μ + aℓ/(a²ℓ + σ²)·(x_t − aμ)."""
     rng = np.random.default_rng(0)

@@ -180,8 +180,9 @@ def test_names_are_in_the_order_of_their_indices(count, as_text):
 
 
 def test_wrong_number_of_generators():
-    with pytest.raises(ValueError, match="2 generators for 3 images: give one, or one per image"):
-        tiny_pipeline()([0, 1, 2], generator=seeded(1, 2), guidance_scale=2)
+    for seeds in ((1, 2), (1, 2, 3, 4)):
+        with pytest.raises(ValueError, match=f"{len(seeds)} generators for 3 images: give one, or one per image"):
+            tiny_pipeline()([0, 1, 2], generator=seeded(*seeds), guidance_scale=2)
 
 
 @pytest.mark.parametrize("solver", ["ddpm", "ddim", "dpm"])
