@@ -6,9 +6,9 @@ python compare.py conditional=runs/c0 conditional=runs/c1 unconditional=runs/u0 
 """
 
 from cardiff.cli import one_sentence_errors, parse_options
-from cardiff.evaluation.compare import CompareOptions
-from cardiff.evaluation.compare_report import run
-from cardiff.processes import say_once
+from cardiff.distributed import say_once
+from cardiff.evaluation.compare.comparison import CompareOptions
+from cardiff.evaluation.reports.comparison import run
 
 
 @one_sentence_errors

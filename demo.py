@@ -12,14 +12,14 @@ from tqdm.auto import tqdm
 
 import train_classifier
 import train_conditional
-from cardiff.checkpoints import checkpoint_dir
 from cardiff.cli import one_sentence_errors
-from cardiff.config import parse_run
+from cardiff.config.run import parse_run
 from cardiff.data import open_store
-from cardiff.evaluation.judges import fit_image_classifier
-from cardiff.hub import load_classifier, load_pipeline
-from cardiff.plots import save_labelled_grid
-from cardiff.sampling import draw, make_solver
+from cardiff.evaluation.features.judges import fit_image_classifier
+from cardiff.hub.serialization import load_classifier, load_pipeline
+from cardiff.plotting import save_labelled_grid
+from cardiff.sampling.folder import draw, make_solver
+from cardiff.training.checkpoint import checkpoint_dir
 
 CONFIGS = Path(__file__).parent / "configs"
 # After a training this short, more of DDPM's samples are read correctly than DPM-Solver++'s: docs/results.md.

@@ -8,8 +8,8 @@ accelerate launch evaluate.py --model runs/cars --num_images 8144 --held_out tes
 """
 
 from cardiff.cli import one_sentence_errors, parse_options
-from cardiff.evaluation.run import EvaluateOptions, run
-from cardiff.processes import say_once
+from cardiff.distributed import say_once
+from cardiff.evaluation.evaluate import EvaluateOptions, run
 
 
 @one_sentence_errors

@@ -7,7 +7,7 @@ The second line uploads nothing and shows what would be. The token is that of `h
 """
 
 from cardiff.cli import one_sentence_errors, parse_options
-from cardiff.publishing import PublishOptions, publish
+from cardiff.hub.publish import PublishOptions, publish
 
 
 @one_sentence_errors

@@ -5,8 +5,8 @@ accelerate launch sample.py --model runs/digits --num_images 5000 --output sampl
 """
 
 from cardiff.cli import one_sentence_errors, parse_options
-from cardiff.processes import say_once
-from cardiff.sampling import SampleOptions, run
+from cardiff.distributed import say_once
+from cardiff.sampling.folder import SampleOptions, run
 
 
 @one_sentence_errors

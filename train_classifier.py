@@ -7,9 +7,9 @@ Run the same command again to go on with an interrupted run. Any option can foll
 With --push_to_hub --hub_model_id user/name the model is published while it trains.
 """
 
-from cardiff.classifier_training import ClassifierTrainer
 from cardiff.cli import one_sentence_errors
-from cardiff.config import parse_run
+from cardiff.config.run import parse_run
+from cardiff.training.classifier import ClassifierTrainer
 
 
 @one_sentence_errors

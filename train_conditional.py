@@ -8,8 +8,8 @@ With --push_to_hub --hub_model_id user/name the model is published while it trai
 """
 
 from cardiff.cli import one_sentence_errors
-from cardiff.config import parse_run
-from cardiff.diffusion_training import DiffusionTrainer
+from cardiff.config.run import parse_run
+from cardiff.training.diffusion import DiffusionTrainer
 
 
 @one_sentence_errors

@@ -25,10 +25,10 @@ from tqdm.auto import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cardiff.config import DataConfig
+from cardiff.config.run import DataConfig
 from cardiff.data import ImageStore, open_store
-from cardiff.evaluation.distances import frechet_distance
-from cardiff.evaluation.networks import FeatureNetwork, load_network
+from cardiff.evaluation.features.networks import FeatureNetwork, load_network
+from cardiff.evaluation.metrics.distances import frechet_distance
 
 SIZES = (1000, 2500, 5000, 10_000)
 PART = 50  # images in one pass and file

@@ -25,13 +25,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import train_classifier
 import train_conditional
 from benchmarks.schedule_pilot import classifier_features
-from cardiff.checkpoints import checkpoint_dir
-from cardiff.config import DataConfig
+from cardiff.config.run import DataConfig
 from cardiff.data import open_store
-from cardiff.evaluation.distances import diversity, frechet_distance
-from cardiff.evaluation.judges import fit_image_classifier
-from cardiff.hub import load_classifier, load_pipeline
-from cardiff.sampling import draw, make_solver
+from cardiff.evaluation.features.judges import fit_image_classifier
+from cardiff.evaluation.metrics.distances import diversity, frechet_distance
+from cardiff.hub.serialization import load_classifier, load_pipeline
+from cardiff.sampling.folder import draw, make_solver
+from cardiff.training.checkpoint import checkpoint_dir
 
 ROOT = Path(__file__).parent.parent
 WORSE = 200  # the checkpoint that autoguidance steers away from, of 600 steps

@@ -24,12 +24,12 @@ from cardiff.analysis.errors import log_snr_of, steps_of
 from cardiff.analysis.measures import merged
 from cardiff.analysis.optimum import point_of
 from cardiff.analysis.spectra import fit_gaussian, octave_arguments
-from cardiff.config import DataConfig, parse_run
+from cardiff.config.run import DataConfig, parse_run
 from cardiff.data import open_store
-from cardiff.diffusion_training import DiffusionTrainer
-from cardiff.evaluation.distances import frechet_distance
-from cardiff.hub import load_pipeline
-from cardiff.sampling import draw_images, make_solver, timesteps_at
+from cardiff.evaluation.metrics.distances import frechet_distance
+from cardiff.hub.serialization import load_pipeline
+from cardiff.sampling.folder import draw_images, make_solver, timesteps_at
+from cardiff.training.diffusion import DiffusionTrainer
 
 ROOT = Path(__file__).parent.parent
 SETS = {
@@ -150,7 +150,7 @@ def distances(pipeline, solver: str, steps: int, timesteps: list[int] | None, im
     """Fréchet distances of samples to the data, on pixels and on a classifier's features.
 
     Args:
-        solver: A name of `cardiff.sampling.SOLVERS`.
+        solver: A name of `cardiff.sampling.folder.SOLVERS`.
         steps: Evenly spaced sampling steps, unless timesteps are given.
     """
     trained = pipeline.scheduler

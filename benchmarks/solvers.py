@@ -11,11 +11,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cardiff.config import DataConfig
+from cardiff.config.run import DataConfig
 from cardiff.data import open_store
-from cardiff.evaluation.judges import fit_image_classifier
-from cardiff.hub import load_pipeline
-from cardiff.sampling import draw_images, make_solver
+from cardiff.evaluation.features.judges import fit_image_classifier
+from cardiff.hub.serialization import load_pipeline
+from cardiff.sampling.folder import draw_images, make_solver
 
 ROOT = Path(__file__).parent.parent
 

@@ -31,10 +31,10 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cardiff.config import DataConfig, parse_run
+from cardiff.config.run import DataConfig, parse_run
 from cardiff.data import decode_image, open_store
 from cardiff.data.batches import BatchPlan, batch_loader
-from cardiff.diffusion_training import DiffusionTrainer
+from cardiff.training.diffusion import DiffusionTrainer
 
 ROOT = Path(__file__).parent.parent
 

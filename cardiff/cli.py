@@ -14,7 +14,7 @@ from typing import NoReturn, TypeVar
 import docstring_parser
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
-from cardiff.limits import check_limits
+from cardiff.config.limits import check_limits
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cardiff.markup import escape
-from tests.without_project import run_without_project
+from tests.support.without_project import run_without_project
 
 pytestmark = pytest.mark.slow
 

@@ -9,9 +9,9 @@ import yaml
 import analyze_schedules
 import sample
 from cardiff.analysis.report import parse_analysis
-from cardiff.hub import save_pipeline
+from cardiff.hub.serialization import save_pipeline
 from tests.conftest import ROOT
-from tests.tiny_models import tiny_pipeline
+from tests.support.tiny_models import tiny_pipeline
 
 FEW = ["--schedules", "linear,cosine", "--max_images", 60, "--num_train_timesteps", 50, "--steps", 10]
 

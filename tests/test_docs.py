@@ -20,12 +20,12 @@ from cardiff.analysis.measures import DataMeasures, measure_data, measure_schedu
 from cardiff.analysis.optimum import point_of
 from cardiff.analysis.report import Row, load_images, table_columns
 from cardiff.analysis.spectra import octave_arguments
-from cardiff.config import DataConfig
-from cardiff.evaluation.compare import Setting
-from cardiff.evaluation.wording import interval, number
-from cardiff.objective import loss_weights, prediction_target
+from cardiff.config.run import DataConfig
+from cardiff.diffusion.loss import loss_weights, prediction_target
+from cardiff.evaluation.compare.comparison import Setting
+from cardiff.evaluation.reports.wording import interval, number
 from schedulers import SCHEDULES
-from tests.example_schedules import example
+from tests.support.example_schedules import example
 
 ROOT = Path(__file__).parent.parent
 REVERSE_PROCESS = ROOT / "docs/reverse_process.md"

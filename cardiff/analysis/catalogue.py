@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from cardiff.config import make_schedule
+from cardiff.config.run import make_schedule
 from schedulers import SCHEDULES
 
 PUBLISHED = {

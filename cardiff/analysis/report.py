@@ -33,14 +33,14 @@ from cardiff.analysis.measures import (
 from cardiff.analysis.optimum import Optimum, knots_of, point_of
 from cardiff.analysis.price import LEVELS, measured_price, network_denoiser, price_work, schedule_of_price
 from cardiff.analysis.spectra import octave_arguments
-from cardiff.checkpoints import run_of
 from cardiff.cli import CommandLine
-from cardiff.config import DataConfig, data_section
+from cardiff.config.limits import check_limits, limited
+from cardiff.config.run import DataConfig, data_section
 from cardiff.data import ImageStream, open_store
-from cardiff.hub import find_model, load_pipeline
-from cardiff.limits import check_limits, limited
+from cardiff.hub.serialization import find_model, load_pipeline
 from cardiff.markup import escape
 from cardiff.progress import shown
+from cardiff.training.checkpoint import run_of
 from pipelines import ClassConditionalPipeline
 from schedulers import SCHEDULES
 

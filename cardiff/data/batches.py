@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from cardiff.config import DataConfig
+from cardiff.config.run import DataConfig
 from cardiff.data.store import ImageStore, open_store
 from cardiff.data.stream import ImageStream
-from cardiff.randomness import DRAWS, HELD_OUT, ORDER, numpy_generator
+from cardiff.diffusion.randomness import DRAWS, HELD_OUT, ORDER, numpy_generator
 
 
 def open_data(config: DataConfig, *, conditional: bool, seed: int) -> ImageStore | ImageStream:

@@ -10,7 +10,7 @@ import fsspec
 import numpy as np
 from PIL import ExifTags, Image
 
-from cardiff.config import DataConfig
+from cardiff.config.run import DataConfig
 
 STRIP = 2**18
 """Pixels that are converted at a time, so that a large picture is never held several times in wider types."""

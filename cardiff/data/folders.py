@@ -21,7 +21,7 @@ from datasets.data_files import SPLIT_KEYWORDS
 from datasets.packaged_modules import _EXTENSION_TO_MODULE
 from PIL import Image, ImageFile
 
-from cardiff.processes import this_process
+from cardiff.distributed import this_process
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from itertools import islice
 
 import numpy as np
 
-from cardiff.config import DataConfig
+from cardiff.config.run import DataConfig
 from cardiff.data.decode import UnreadableImage, decode_image
 from cardiff.data.sources import empty_error
 from cardiff.data.stream import ImageStream

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from cardiff.config import DataConfig
+from cardiff.config.run import DataConfig
 from cardiff.data.decode import UnreadableImage, decode_image
 from cardiff.data.sources import load_source, source_fingerprint
 

@@ -15,7 +15,7 @@ from itertools import islice
 import datasets
 import numpy as np
 
-from cardiff.config import DataConfig
+from cardiff.config.run import DataConfig
 from cardiff.data.decode import UnreadableImage, decode_image
 from cardiff.data.sources import empty_error, load_source
 

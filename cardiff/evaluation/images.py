@@ -11,7 +11,7 @@ from PIL import Image
 
 from cardiff.data.decode import UnreadableImage, open_picture
 from cardiff.data.folders import first, read_image_folder
-from cardiff.processes import this_process
+from cardiff.distributed import this_process
 
 logger = logging.getLogger(__name__)
 

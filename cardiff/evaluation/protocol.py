@@ -13,10 +13,14 @@ import torch
 from accelerate import PartialState
 
 from cardiff.cli import check_folder
-from cardiff.config import DataConfig, data_section
+from cardiff.config.limits import check_limits, limited
+from cardiff.config.run import DataConfig, data_section
 from cardiff.data import UnreadableImage
-from cardiff.evaluation.classes import mean_distance, relative_diversity
-from cardiff.evaluation.distances import (
+from cardiff.distributed import this_process
+from cardiff.evaluation.features.extraction import RealImages, export_reference, extract, import_reference, open_real
+from cardiff.evaluation.features.networks import FeatureNetwork, class_columns, load_network
+from cardiff.evaluation.metrics.classes import mean_distance, relative_diversity
+from cardiff.evaluation.metrics.distances import (
     Extrapolation,
     Gaussian,
     density_coverage,
@@ -32,12 +36,8 @@ from cardiff.evaluation.distances import (
     precision_recall,
     squared_reach,
 )
-from cardiff.evaluation.features import RealImages, export_reference, extract, import_reference, open_real
-from cardiff.evaluation.intervals import Estimate, bootstrap_weights, from_bootstrap, share
-from cardiff.evaluation.memorisation import FEWEST, Memorisation, memorisation
-from cardiff.evaluation.networks import FeatureNetwork, class_columns, load_network
-from cardiff.limits import check_limits, limited
-from cardiff.processes import this_process
+from cardiff.evaluation.metrics.intervals import Estimate, bootstrap_weights, from_bootstrap, share
+from cardiff.evaluation.metrics.memorisation import FEWEST, Memorisation, memorisation
 from cardiff.progress import shown
 
 # Name of a metric on the command line -> what it yields, and what is better: more (True), less (False), or nearer to

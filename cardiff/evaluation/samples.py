@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cardiff.checkpoints import file_hash, run_of
-from cardiff.hub import load_pipeline, weights_file
-from cardiff.record import read_record
-from cardiff.sampling import DrawOptions, SampleOptions
-from cardiff.sampling import run as run_sampling
+from cardiff.hub.provenance import read_record
+from cardiff.hub.serialization import load_pipeline, weights_file
+from cardiff.sampling.folder import DrawOptions, SampleOptions
+from cardiff.sampling.folder import run as run_sampling
+from cardiff.training.checkpoint import file_hash, run_of
 
 
 def labels_as_in(shares: np.ndarray, count: int) -> list[int]:

@@ -15,7 +15,7 @@ from cardiff.analysis.price import (
 )
 from cardiff.analysis.spectra import to_float
 from schedulers import SCHEDULES
-from tests.tiny_models import gaussian_pipeline
+from tests.support.tiny_models import gaussian_pipeline
 
 
 def test_price_of_gaussian_data():

@@ -23,7 +23,7 @@ from cardiff.analysis.report import (
     parse_analysis,
     run,
 )
-from cardiff.config import DataConfig, make_schedule, parse_run
+from cardiff.config.run import DataConfig, make_schedule, parse_run
 from cardiff.markup import escape
 from tests.conftest import ROOT
 

@@ -5,9 +5,9 @@ import scipy.io
 from numpy.lib.recfunctions import repack_fields
 from PIL import Image
 
-from cardiff.config import DataConfig
+from cardiff.config.run import DataConfig
 from cardiff.data import load_source, load_stanford_cars, open_store, source_fingerprint
-from tests.stanford_cars_layout import write_stanford_cars
+from tests.support.stanford_cars_layout import write_stanford_cars
 
 
 @pytest.fixture

@@ -16,21 +16,21 @@ from safetensors.numpy import save_file
 import evaluate
 from cardiff import progress
 from cardiff.cli import parse_options
-from cardiff.config import DataConfig
-from cardiff.evaluation import features as features_module
-from cardiff.evaluation.features import import_reference
-from cardiff.evaluation.networks import load_network
+from cardiff.config.run import DataConfig
+from cardiff.evaluation.evaluate import EvaluateOptions, run
+from cardiff.evaluation.features import extraction as features_module
+from cardiff.evaluation.features.extraction import import_reference
+from cardiff.evaluation.features.networks import load_network
 from cardiff.evaluation.protocol import Protocol
-from cardiff.evaluation.report import rows_by_class, shown_classes
-from cardiff.evaluation.run import EvaluateOptions, run
+from cardiff.evaluation.reports.evaluation import rows_by_class, shown_classes
 from cardiff.evaluation.samples import keep_best, labels_as_in
-from cardiff.hub import save_classifier
-from cardiff.sampling import SampleOptions
-from cardiff.sampling import run as run_sampling
+from cardiff.hub.serialization import save_classifier
+from cardiff.sampling.folder import SampleOptions
+from cardiff.sampling.folder import run as run_sampling
 from schedulers import CosineScheduler
 from tests.conftest import ROOT
-from tests.tiny_classifier import tiny_classifier
-from tests.tiny_set import COUNTS, NAMES, tiny_images, write_set, write_world
+from tests.support.tiny_classifier import tiny_classifier
+from tests.support.tiny_set import COUNTS, NAMES, tiny_images, write_set, write_world
 
 METRICS = "fid,kid,prdc,diversity"
 

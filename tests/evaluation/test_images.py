@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cardiff.config import DataConfig
+from cardiff.config.run import DataConfig
 from cardiff.data import load_source
 from cardiff.evaluation.images import read_folder
-from cardiff.hub import save_pipeline
-from cardiff.sampling import SampleOptions, run
-from tests.tiny_models import NAMES, tiny_pipeline
+from cardiff.hub.serialization import save_pipeline
+from cardiff.sampling.folder import SampleOptions, run
+from tests.support.tiny_models import NAMES, tiny_pipeline
 
 CLASSES = list(NAMES.values())
 

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 from cardiff.data.folders import natural_key
-from cardiff.evaluation import figures
-from cardiff.evaluation.networks import load_network
-from cardiff.evaluation.run import EvaluateOptions, run
-from cardiff.hub import save_classifier, save_pipeline
+from cardiff.evaluation.evaluate import EvaluateOptions, run
+from cardiff.evaluation.features.networks import load_network
+from cardiff.evaluation.reports import figures
+from cardiff.hub.serialization import save_classifier, save_pipeline
 from schedulers import CosineScheduler
-from tests.tiny_classifier import tiny_classifier
-from tests.tiny_models import tiny_pipeline
+from tests.support.tiny_classifier import tiny_classifier
+from tests.support.tiny_models import tiny_pipeline
 
 NAMES = [f"Make {i // 7} Model {i % 7:02d} Coupé 20{i % 13:02d}" for i in range(193)]
 NAMES += ["<script>alert(1)<∕script>", "a|b `c` *d* ![x](http:∕∕e) Ba$$in", 'src="nothing.png"']

@@ -9,8 +9,8 @@ from diffusers import DDPMScheduler
 
 from schedulers import SCHEDULES
 from schedulers.scheduling_base import stock_arguments
-from tests.example_schedules import example
-from tests.without_project import run_without_project
+from tests.support.example_schedules import example
+from tests.support.without_project import run_without_project
 
 SOLVERS = [
     diffusers.DDPMScheduler,

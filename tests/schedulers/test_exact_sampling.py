@@ -12,7 +12,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from schedulers import SCHEDULES
-from tests.example_schedules import example
+from tests.support.example_schedules import example
 
 SAMPLERS = ["small", "large", "ddim"]
 every_sampler = pytest.mark.parametrize("kind", SAMPLERS)

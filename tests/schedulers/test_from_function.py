@@ -10,8 +10,8 @@ from diffusers import DDPMScheduler
 
 import schedulers
 from schedulers import SCHEDULES, NoiseSchedule, find_schedule, schedule_from_function
-from tests.example_schedules import example
-from tests.without_project import run_without_project
+from tests.support.example_schedules import example
+from tests.support.without_project import run_without_project
 
 FILE = '''
 from __future__ import annotations

@@ -15,7 +15,7 @@ from schedulers import SCHEDULES, CosineScheduler, LinearScheduler, SigmoidSched
 from schedulers.scheduling_base import from_log_snr, rescale_zero_snr, scale_input
 from schedulers.scheduling_knots import monotone_cubic
 from schedulers.spectrum import spectrum_from_octaves
-from tests.example_schedules import example
+from tests.support.example_schedules import example
 
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
 

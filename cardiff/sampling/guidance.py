@@ -1,0 +1,197 @@
+"""The guidance of a sampling command: from its options to the pipeline's arguments and to what a manifest says."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from cardiff.config.limits import limited
+from cardiff.hub.serialization import classifier_weights_file, find_model, load_classifier, load_pipeline, weights_file
+from cardiff.training.checkpoint import file_hash
+from pipelines import ClassConditionalPipeline
+from schedulers import load_function
+
+
+@dataclass(kw_only=True)
+class GuidanceOptions:
+    """Which way the samples are pushed to their class."""
+
+    guidance_scale: str = "1"
+    """Weight w of uncond + w·(cond − uncond); several (0,1,2,4) are the blocks of a grid, or a folder's in turn."""
+    guidance_schedule: str | list[list[float]] | None = None
+    """w as a function of log-SNR instead: points '[[-6,1],[0,4],[6,1]]' joined by lines, or FILE.py:FUNCTION."""
+    guidance_interval: list[float] | str | None = limited(None, infinite=True)
+    """Guide only between two log-SNRs, '[low,high]'; elsewhere a step costs one evaluation."""
+    guidance_interval_sigma: list[float] | str | None = limited(None, infinite=True)
+    """The same between two noise levels σ/a, '[low,high]'."""
+    guidance_rescale: float = 0.0
+    """Share φ of the rescaling of the guided prediction to the spread of the conditional one, 0 to 1."""
+    dynamic_thresholding: float | None = None
+    """Quantile of the pixels, such as 0.995, to which an image estimate outside [-1, 1] is cut and rescaled."""
+    cfg_plus_plus: bool = False
+    """CFG++: renoise with the prediction without a label; guidance_scale then lies between 0 and 1."""
+    guidance_model: str | None = None
+    """Autoguidance: a worse model (folder or Hub repository) in the place of the prediction without a label."""
+    classifier: str | None = None
+    """Classifier guidance: output folder of train_classifier.py, or a Hub repository."""
+    classifier_scale: str = "1"
+    """Weight s of the classifier's gradient; several as for guidance_scale."""
+
+
+@dataclass
+class Guidance:
+    """Guidance as the pipeline takes it."""
+
+    arguments: dict
+    """The pipeline's arguments that all images share."""
+    variants: list[dict]
+    """The scales that images are drawn with, one block of a grid or one turn of a folder each."""
+    record: dict
+    """What identifies it, beyond the scales, in a folder's options and in the manifest."""
+
+    @property
+    def numbers(self) -> dict[str, list[float]]:
+        """The scales by name, one for each variant; without functions of log-SNR, which `record` has."""
+        names = [name for name, scale in self.variants[0].items() if not callable(scale)]
+        return {name: [variant[name] for variant in self.variants] for name in names}
+
+    @property
+    def titles(self) -> list[str]:
+        """What guides each variant and how strongly, for the blocks of a grid."""
+        kinds = {"cfg_plus_plus": "CFG++", "guidance_unet": "autoguidance"}
+        kind = next((name for argument, name in kinds.items() if argument in self.arguments), "")
+        if not kind and any(variant["guidance_scale"] != 1 for variant in self.variants):
+            kind = "classifier-free guidance"
+        return [_title(kind, variant, self.arguments) for variant in self.variants]
+
+
+def make_guidance(options: GuidanceOptions, pipeline: ClassConditionalPipeline) -> Guidance:
+    """Load the networks that the options name and check that they fit the model.
+
+    Args:
+        options: The guidance options of a command.
+        pipeline: The model, with its solver and its timesteps set.
+
+    Raises:
+        ValueError: An option that cannot be read, or a network of other images, classes or noise levels.
+    """
+    arguments, record = {}, {}
+    for name in ("guidance_interval", "guidance_interval_sigma"):
+        if getattr(options, name) is not None:
+            arguments[name] = _interval(name, getattr(options, name))
+    for name, nothing in (("guidance_rescale", 0.0), ("dynamic_thresholding", None), ("cfg_plus_plus", False)):
+        if getattr(options, name) != nothing:
+            arguments[name] = getattr(options, name)
+    record |= arguments
+
+    if options.guidance_model is not None:
+        folder = find_model(options.guidance_model)
+        worse = load_pipeline(folder)
+        _same_noise(pipeline, worse.scheduler, f"--guidance_model {options.guidance_model}")
+        mine, its = (p.scheduler.config.prediction_type for p in (pipeline, worse))
+        if mine != its:
+            raise ValueError(f"--guidance_model predicts {its} and the model {mine}: both must predict the same.")
+        arguments["guidance_unet"] = worse.unet.to(pipeline.device)
+        record["guidance_weights_sha256"] = file_hash(weights_file(folder))
+    if options.classifier is not None:
+        folder = find_model(options.classifier)
+        classifier, scheduler = load_classifier(folder)
+        _same_noise(pipeline, scheduler, f"--classifier {options.classifier}")
+        arguments["classifier"] = classifier.to(pipeline.device)
+        record["classifier_sha256"] = file_hash(classifier_weights_file(folder))
+    elif options.classifier_scale != "1":
+        raise ValueError("--classifier_scale needs a --classifier.")
+
+    scales = weights = _numbers("guidance_scale", options.guidance_scale)
+    if options.guidance_schedule is not None:
+        if options.guidance_scale != "1":
+            raise ValueError("Give --guidance_scale or --guidance_schedule, not both.")
+        scales = [_schedule(options.guidance_schedule)]
+        record["guidance_schedule"] = weights = [scales[0](level) for level in pipeline.log_snr_of_steps()]
+    if options.cfg_plus_plus and not all(0 <= w <= 1 for w in weights):
+        raise ValueError("--cfg_plus_plus interpolates: --guidance_scale must lie between 0 and 1.")
+    variants = [{"guidance_scale": scale} for scale in scales]
+    unconditional = pipeline.unet.config.num_class_embeds is None
+    if unconditional and options.guidance_model is None and (scales != [1.0] or callable(scales[0])):
+        raise ValueError(
+            "This model is unconditional: --guidance_scale and --guidance_schedule need a --guidance_model; a "
+            "--classifier has its --classifier_scale."
+        )
+    if options.classifier is not None:
+        pushes = _numbers("classifier_scale", options.classifier_scale)
+        variants = [{**variant, "classifier_scale": push} for variant in variants for push in pushes]
+    return Guidance(arguments, variants, record)
+
+
+def _interval(name: str, given: list[float] | str) -> tuple[float, float]:
+    """The two ends of an interval."""
+    try:
+        low, high = (float(part) for part in (given.split(",") if isinstance(given, str) else given))
+    except ValueError:
+        raise ValueError(f"--{name} is {given}, but must be two numbers: [low,high].") from None
+    return low, high
+
+
+def _schedule(text: str | list) -> Callable[[float], float]:
+    """w as a function of log-SNR."""
+    if isinstance(text, str):
+        path, colon, name = text.rpartition(":")
+        if not (colon and path.endswith(".py")):
+            raise ValueError(
+                f"--guidance_schedule is {text!r}, but must be points [[log-SNR,w],…] or FILE.py:FUNCTION."
+            )
+        function = load_function(path, name)
+
+        def weight(log_snr: float) -> float:
+            try:
+                return float(function(log_snr))
+            except Exception as error:
+                raise ValueError(
+                    f"{text} fails at log-SNR {log_snr:g} with {type(error).__name__}: {error}"
+                ) from error
+
+        return weight
+    if not text or any(len(point) != 2 for point in text):
+        raise ValueError(f"--guidance_schedule is {text}, but each point must be two numbers: [log-SNR,w].")
+    levels, weights = zip(*text)
+    if any(low >= high for low, high in zip(levels, levels[1:])):
+        raise ValueError(f"--guidance_schedule is {text}, but its log-SNRs must rise.")
+    return lambda log_snr: float(np.interp(log_snr, levels, weights))
+
+
+def _same_noise(pipeline: ClassConditionalPipeline, scheduler, what: str) -> None:
+    """Refuse a network that was trained on other noise levels, since both are told the timestep alone."""
+    mine, its = pipeline.scheduler.alphas_cumprod, scheduler.alphas_cumprod
+    if len(mine) != len(its) or not torch.allclose(mine.double(), its.double(), rtol=1e-5, atol=1e-7):
+        raise ValueError(f"{what} was trained on other noise levels than the model: train it on the same schedule.")
+
+
+def _numbers(name: str, text: str) -> list[float]:
+    problem = ValueError(f"--{name} is {text!r}, but must be a number, or several with commas.")
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise problem from None
+    if not all(map(math.isfinite, numbers)):
+        raise problem
+    return numbers
+
+
+def _title(kind: str, variant: dict, arguments: dict) -> str:
+    """The kinds of guidance and their weights in words; arguments as of the pipeline."""
+    weight, parts = variant["guidance_scale"], []
+    if kind:
+        parts.append(kind + (" by schedule" if callable(weight) else f" {weight:g}"))
+    if "classifier" in arguments:
+        parts.append(f"classifier guidance {variant['classifier_scale']:g}")
+    title = " and ".join(parts) or "no guidance"
+    if "guidance_interval" in arguments:
+        title += " for log-SNR in [{:g}, {:g})".format(*arguments["guidance_interval"])
+    if "guidance_interval_sigma" in arguments:
+        title += " for σ/a in ({:g}, {:g}]".format(*arguments["guidance_interval_sigma"])
+    for name in ("guidance_rescale", "dynamic_thresholding"):
+        if name in arguments:
+            title += f", {name.removeprefix('guidance_').replace('_', ' ')} {arguments[name]:g}"
+    return title

@@ -1,0 +1,132 @@
+"""Targets and weights by the identities that tie the errors of ε̂, v̂ and x̂₀ together."""
+
+import math
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+
+from cardiff.diffusion.loss import loss_weights, prediction_target, squared_error
+from schedulers import SCHEDULES, CosineScheduler, LinearScheduler
+from tests.support.example_schedules import example
+
+TYPES = ["epsilon", "v_prediction", "sample"]
+
+
+def snr_of(scheduler):
+    return scheduler.alphas_cumprod.double() / (1 - scheduler.alphas_cumprod.double())
+
+
+def normal(*shape, seed):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("prediction_type", TYPES)
+def test_targets_by_hand(prediction_type):
+    scheduler = LinearScheduler(prediction_type=prediction_type)
+    images, noise, timesteps = normal(3, 2, 4, 4, seed=0), normal(3, 2, 4, 4, seed=1), torch.tensor([0, 400, 999])
+    target = prediction_target(scheduler, images, noise, timesteps)
+    for k, t in enumerate(timesteps):
+        signal = scheduler.alphas_cumprod[t].item()
+        expected = {
+            "epsilon": noise[k],
+            "v_prediction": math.sqrt(signal) * noise[k] - math.sqrt(1 - signal) * images[k],
+            "sample": images[k],
+        }[prediction_type]
+        torch.testing.assert_close(target[k], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("prediction_type", TYPES)
+@pytest.mark.parametrize("t", [5, 400, 990])
+def test_the_target_leads_back_to_the_image(prediction_type, t):
+    """A scheduler's step that is given the target as the prediction finds x₀: target and sampler agree."""
+    scheduler = LinearScheduler(prediction_type=prediction_type, clip_sample=False)
+    images, noise, timesteps = normal(2, 1, 4, 4, seed=0), normal(2, 1, 4, 4, seed=1), torch.tensor([t, t])
+    noisy = scheduler.add_noise(images, noise, timesteps)
+    target = prediction_target(scheduler, images, noise, timesteps)
+    clean = scheduler.step(target, t, noisy).pred_original_sample
+    torch.testing.assert_close(clean, images, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("t", [5, 250, 500, 990])
+def test_errors_of_the_three_predictions(t):
+    """‖δv‖² = (1 + SNR)·‖δx₀‖² = (1 + 1/SNR)·‖δε‖² for one and the same error of the clean image, at fixed x_t."""
+    errors = {}
+    images, wrong, noise = (normal(2, 1, 4, 4, seed=seed) for seed in range(3))
+    for prediction_type in TYPES:
+        scheduler = LinearScheduler(prediction_type=prediction_type)
+        signal = scheduler.alphas_cumprod[t].double()
+        noisy = signal.sqrt() * images + (1 - signal).sqrt() * noise
+        wrong_noise = (noisy - signal.sqrt() * wrong) / (1 - signal).sqrt()
+        timesteps = torch.tensor([t, t])
+        target = prediction_target(scheduler, images, noise, timesteps)
+        output = prediction_target(scheduler, wrong, wrong_noise, timesteps)
+        errors[prediction_type] = squared_error(output, target)
+    snr = snr_of(scheduler)[t].float()
+    torch.testing.assert_close(errors["v_prediction"], (1 + snr) * errors["sample"], rtol=1e-4, atol=0)
+    torch.testing.assert_close(errors["v_prediction"], (1 + 1 / snr) * errors["epsilon"], rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 5.0])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_min_snr_is_one_weight_on_the_clean_image(name, gamma):
+    """min(SNR, γ) on the error of x̂₀, whatever is predicted."""
+    snr = snr_of(example(name))
+    per_clean_error = {"epsilon": snr, "v_prediction": 1 + snr, "sample": torch.ones_like(snr)}
+    expected = torch.minimum(snr, torch.tensor(gamma, dtype=torch.float64))
+    for prediction_type, factor in per_clean_error.items():
+        weights = loss_weights(example(name, prediction_type=prediction_type), "min_snr", gamma)
+        assert weights.dtype == torch.float32 and weights.shape == (1000,)
+        torch.testing.assert_close(weights.double() * factor, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("prediction_type", TYPES)
+def test_uniform_weights_are_one(prediction_type):
+    weights = loss_weights(CosineScheduler(prediction_type=prediction_type), "uniform")
+    torch.testing.assert_close(weights, torch.ones(1000), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("prediction_type", "limit"), [("epsilon", 1.0), ("v_prediction", 0.0), ("sample", 0.0)])
+def test_min_snr_at_no_signal_at_all(prediction_type, limit):
+    """Zero terminal SNR, where the quotients are 0/0."""
+    scheduler = DDPMScheduler(rescale_betas_zero_snr=True, prediction_type=prediction_type)
+    scheduler.alphas_cumprod[-1] = 0.0
+    weights = loss_weights(scheduler, "min_snr")
+    assert weights.isfinite().all() and weights[-1] == limit
+
+
+def test_squared_error_is_per_image_in_float32():
+    output, target = torch.zeros(2, 3, 4, 4, dtype=torch.bfloat16), torch.ones(2, 3, 4, 4) * 0.1
+    target[1] = 2.0
+    errors = squared_error(output, target)
+    assert errors.dtype == torch.float32
+    torch.testing.assert_close(errors, torch.tensor([0.01, 4.0]))
+
+
+@pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon", "sample"])
+@pytest.mark.parametrize("name", ["linear", "sigmoid", "linear_log_snr", "cosine"])
+def test_schedule_free_weights_divide_the_schedule_out(name, prediction_type):
+    """The expected loss of an error that is a function of log-SNR is one integral, whatever the schedule."""
+    scheduler = SCHEDULES[name](prediction_type=prediction_type)
+    alphas_cumprod = scheduler.alphas_cumprod.double()
+    log_snr = torch.logit(alphas_cumprod)
+    v_error = torch.exp(-((log_snr - 1) ** 2) / 8)  # of the velocity, in the range that every schedule covers
+    snr = torch.exp(log_snr)
+    own_error = {"v_prediction": v_error, "epsilon": v_error * snr / (1 + snr), "sample": v_error / (1 + snr)}
+    loss = (loss_weights(scheduler, "schedule_free").double() * own_error[prediction_type]).mean().item()
+    levels = torch.linspace(-20, 20, 20_001, dtype=torch.float64)
+    density = 1 / (2 * math.pi * torch.cosh(levels / 2))
+    expected = torch.trapezoid(density * torch.exp(-((levels - 1) ** 2) / 8), levels).item()
+    assert loss == pytest.approx(expected, rel=0.01)
+
+
+def test_schedule_free_is_the_plain_v_loss_of_the_cosine_schedule():
+    weights = loss_weights(SCHEDULES["cosine"](prediction_type="v_prediction", s=1e-5), "schedule_free")
+    torch.testing.assert_close(weights[20:-20], torch.ones(960), rtol=0.01, atol=0)
+
+
+def test_min_snr_is_five_unless_asked():
+    """The paper's γ, section 3.4."""
+    scheduler = LinearScheduler(prediction_type="sample")
+    torch.testing.assert_close(loss_weights(scheduler, "min_snr"), loss_weights(scheduler, "min_snr", 5.0))
+    assert loss_weights(scheduler, "min_snr").max() == 5
