@@ -2,11 +2,12 @@
 
 python compare.py runs/conditional runs/unconditional --network pixels --output runs/comparison
 python compare.py conditional=runs/c0 conditional=runs/c1 unconditional=runs/u0 unconditional=runs/u1 \\
-  --guidance_scale 0,1,2,4 --solver dpm,ddpm --steps 10,50 --num_images 4000 --halvings 2 --output runs/comparison
+  --guidance_scale 0,1,2,4 --solver dpm,ddpm --steps 10,50 --num_images 4000 --halving_rounds 2 \\
+  --output runs/comparison
 """
 
 from cardiff.cli import one_sentence_errors, parse_options
-from cardiff.distributed import say_once
+from cardiff.distributed import print_once
 from cardiff.evaluation.compare.comparison import CompareOptions
 from cardiff.evaluation.reports.comparison import run
 
@@ -14,7 +15,7 @@ from cardiff.evaluation.reports.comparison import run
 @one_sentence_errors
 def main(argv=None):
     options = parse_options(CompareOptions, argv, description=__doc__, positional="runs")
-    say_once(f"Look at {run(options) / 'report.html'}")
+    print_once(f"Look at {run(options) / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -5,14 +5,14 @@ accelerate launch sample.py --model runs/digits --num_images 5000 --output sampl
 """
 
 from cardiff.cli import one_sentence_errors, parse_options
-from cardiff.distributed import say_once
+from cardiff.distributed import print_once
 from cardiff.sampling.folder import SampleOptions, run
 
 
 @one_sentence_errors
 def main(argv=None):
     options = parse_options(SampleOptions, argv, description=__doc__)
-    say_once(f"Wrote {run(options)}")
+    print_once(f"Wrote {run(options)}")
 
 
 if __name__ == "__main__":

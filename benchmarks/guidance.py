@@ -127,7 +127,7 @@ def train(folder: Path, seed: int) -> None:
     model = ["--config", str(ROOT / "configs/digits_16_conditional.yaml"), "--output_dir", f"{folder}/digits_{seed}"]
     model += ["--train.keep_checkpoints_every", str(WORSE)]
     train_conditional.main([*model, *common])
-    classifier = ["--config", str(ROOT / "configs/digits_16_classifier.yaml"), "--train.held_out", "0"]
+    classifier = ["--config", str(ROOT / "configs/digits_16_classifier.yaml"), "--train.validation_fraction", "0"]
     train_classifier.main([*classifier, "--output_dir", f"{folder}/classifier_{seed}", *common])
 
 

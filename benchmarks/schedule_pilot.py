@@ -20,7 +20,7 @@ from scipy.stats import spearmanr
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from cardiff.analysis.catalogue import alphas_cumprod_of
-from cardiff.analysis.errors import log_snr_of, steps_of
+from cardiff.analysis.errors import log_snr_of, visited_levels
 from cardiff.analysis.measures import merged
 from cardiff.analysis.optimum import point_of
 from cardiff.analysis.spectra import fit_gaussian, octave_arguments
@@ -69,7 +69,7 @@ def main():
     parser.add_argument("--output", type=Path, default=Path("runs/pilot"))
     parser.add_argument("--set", choices=SETS, default="digits", help="what is learned (default: digits)")
     parser.add_argument("--schedules", default=",".join(SCHEDULES))
-    parser.add_argument("--weightings", default="uniform,schedule_free")
+    parser.add_argument("--weightings", default="uniform,schedule_invariant")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--steps", type=int, default=1000, help="optimizer steps of batch 64 (default: 1000)")
     options = parser.parse_args()
@@ -141,7 +141,7 @@ def measure(folder: Path, images: np.ndarray, features, spectrum: dict) -> dict:
     for other in ("cosine", "spectral κ=0"):
         levels = log_snr_of(alphas_cumprod_of(section(other, spectrum)))
         for solver, steps in CROSS:
-            timesteps = timesteps_at(trained, steps_of(levels, steps))
+            timesteps = timesteps_at(trained, visited_levels(levels, steps))
             found[f"{solver} {steps} at {other}"] = distances(pipeline, solver, steps, timesteps, *data)
     return {"distances": found, "error_over_log_snr": denoising_error(pipeline.unet, trained, images)}
 

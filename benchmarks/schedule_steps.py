@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.schedule_pilot import SETS, classifier_features, distances
 from cardiff.analysis.catalogue import alphas_cumprod_of, with_spectrum
-from cardiff.analysis.errors import log_snr_of, sampling_error, steps_of
+from cardiff.analysis.errors import log_snr_of, sampling_error, visited_levels
 from cardiff.analysis.measures import merged
 from cardiff.analysis.optimum import Optimum, knots_of
 from cardiff.analysis.price import (
@@ -112,7 +112,7 @@ def main():
             best = knots_of(Optimum(merged(spectrum, 0.1), solver, steps).best(0.0, 1.0, start))
             for name, section in {**sections, "optimum in pixels": best}.items():
                 levels = log_snr_of(alphas_cumprod_of(section))
-                error = sampling_error(spectrum, steps_of(levels, steps), solver)
+                error = sampling_error(spectrum, visited_levels(levels, steps), solver)
                 row = {"schedule": name, "solver": solver, "steps": steps, "section": section}
                 row |= {"pixels": error.pixels, "octaves": error.octaves}
                 exact = finite_set_pipeline(section, images)
@@ -120,7 +120,7 @@ def main():
                 bar.update()
                 row["network"] = []
                 for pipeline in networks.values():
-                    timesteps = timesteps_at(pipeline.scheduler, steps_of(levels, steps))
+                    timesteps = timesteps_at(pipeline.scheduler, visited_levels(levels, steps))
                     row["network"].append(distances(pipeline, SOLVERS[solver], steps, timesteps, images, features))
                     bar.update()
                 results["rows"].append(row)

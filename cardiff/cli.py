@@ -15,6 +15,7 @@ import docstring_parser
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 from cardiff.config.limits import check_limits
+from cardiff.errors import REPORT, UserError
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -48,20 +49,23 @@ def parse_options(
 
 
 def one_sentence_errors(main: Callable) -> Callable:
-    """Turn a ValueError, which is the user's to mend, into one sentence and exit status 1.
+    """Turn a UserError into one sentence and exit status 1; anything else is a bug and keeps its traceback.
 
-    CARDIFF_DEBUG=1 in the environment shows the traceback instead.
+    CARDIFF_DEBUG=1 in the environment shows the traceback of a UserError, too.
     """
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None):
         try:
             return main(argv)
-        except ValueError as error:
+        except UserError as error:
             if os.environ.get("CARDIFF_DEBUG"):
                 raise
             say_error(str(error))
             sys.exit(1)
+        except Exception as error:
+            error.add_note(REPORT)
+            raise
 
     return wrapped
 
@@ -70,11 +74,11 @@ def check_folder(option: str, folder: Path) -> None:
     """Refuse a folder that could not be written, without making it.
 
     Raises:
-        ValueError: Something else is in its place, or it is not to be written.
+        UserError: Something else is in its place, or it is not to be written.
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
-        raise ValueError(f"--{option} {folder} cannot be written: name another folder.")
+        raise UserError(f"--{option} {folder} cannot be written: name another folder.")
 
 
 def say_error(message: str) -> None:

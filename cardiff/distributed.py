@@ -5,6 +5,8 @@ import os
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
+from cardiff.errors import UserError
+
 
 def this_process() -> PartialState:
     """This process among those that were launched together, with its device.
@@ -13,28 +15,28 @@ def this_process() -> PartialState:
     each other.
 
     Raises:
-        ValueError: It would work alone, as each of the others.
+        UserError: It would work alone, as each of the others.
     """
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
-    refuse_strangers(state.num_processes)
+    check_world_size(state.num_processes)
     return state
 
 
-def refuse_strangers(num_processes: int) -> None:
+def check_world_size(num_processes: int) -> None:
     """Refuse to do in each process of a launch what all of them were to share, into the same folder.
 
     Raises:
-        ValueError: The launcher started more processes than know of each other.
+        UserError: The launcher started more processes than know of each other.
     """
     launched = int(os.environ.get("WORLD_SIZE", 1))
     if launched != num_processes:
-        raise ValueError(
+        raise UserError(
             f"{launched} processes were launched (WORLD_SIZE), but they do not find each other to share the work, as "
             "without GPUs: launch one, or set ACCELERATE_USE_CPU=1 to use several on the CPU."
         )
 
 
-def say_once(text: str) -> None:
+def print_once(text: str) -> None:
     """Print a line from one of the processes."""
     if this_process().is_main_process:
         print(text)

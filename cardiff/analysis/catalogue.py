@@ -8,6 +8,7 @@ import numpy as np
 import yaml
 
 from cardiff.config.run import make_schedule
+from cardiff.errors import UserError
 from schedulers import SCHEDULES
 
 PUBLISHED = {
@@ -50,7 +51,7 @@ def choose_schedules(text: str, spectrum: dict) -> dict[str, dict]:
         spectrum: Arguments that fit a schedule to the data set, for the schedules that take them and bring none.
 
     Raises:
-        ValueError: A name that is no schedule.
+        UserError: A name that is no schedule.
     """
     names = [*PUBLISHED, *OURS] if text == "all" else _names_in(text)
     called = {Path(name).stem if name.endswith((".yaml", ".yml")) else name: name for name in names}
@@ -71,7 +72,7 @@ def section_of(name: str) -> dict:
     """The `scheduler` section of a name in the tables above, a registered schedule, a YAML file or FILE.py:FUNCTION.
 
     Raises:
-        ValueError: It is none of these.
+        UserError: It is none of these.
     """
     known = PUBLISHED | OURS
     if name in known:
@@ -82,7 +83,7 @@ def section_of(name: str) -> dict:
         return {"name": name}
     near = difflib.get_close_matches(name, [*known, *SCHEDULES], n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}."
-    raise ValueError(f"{name!r} is neither a schedule nor a file with one; {hint}")
+    raise UserError(f"{name!r} is neither a schedule nor a file with one; {hint}")
 
 
 def with_spectrum(section: dict, spectrum: dict) -> dict:
@@ -105,8 +106,8 @@ def _section_in(path: Path) -> dict:
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"The schedule {path} cannot be read: {' '.join(str(error).split())}") from error
+        raise UserError(f"The schedule {path} cannot be read: {' '.join(str(error).split())}") from error
     section = content.get("scheduler") if isinstance(content, dict) else None
     if not isinstance(section, dict) or "name" not in section:
-        raise ValueError(f"{path} has no section scheduler with a name.")
+        raise UserError(f"{path} has no section scheduler with a name.")
     return section

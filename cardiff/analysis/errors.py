@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from cardiff.errors import UserError
 from schedulers.spectrum import Spectrum
 
 SOLVERS = ("ddpm", "ddim")
@@ -36,15 +37,15 @@ def log_snr_of(alphas_cumprod: np.ndarray) -> np.ndarray:
     return np.log(alphas_cumprod) - np.log1p(-alphas_cumprod)
 
 
-def steps_of(table: np.ndarray, steps: int) -> np.ndarray:
+def visited_levels(table: np.ndarray, steps: int) -> np.ndarray:
     """The values of a table over timesteps that `steps` trailing steps visit, cleanest first; (steps,).
 
     Raises:
-        ValueError: More steps than timesteps.
+        UserError: More steps than timesteps.
     """
     total = len(table)
     if not 1 <= steps <= total:
-        raise ValueError(f"{steps} sampling steps were asked for, but the schedule has {total} timesteps.")
+        raise UserError(f"{steps} sampling steps were asked for, but the schedule has {total} timesteps.")
     # The positions of DDPMScheduler.set_timesteps with timestep_spacing="trailing" (arXiv 2305.08891, table 2).
     positions = np.round(np.arange(total, 0, -total / steps)[:steps]).astype(int) - 1
     return table[positions[::-1]]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from cardiff.analysis.errors import error_terms, steps_of
+from cardiff.analysis.errors import error_terms, visited_levels
 from cardiff.analysis.measures import GONE, MAX_LEAK, WHOLE, DataMeasures, ScheduleMeasures, first_below, merged
 from cardiff.analysis.optimum import Point, point_of
 from cardiff.markup import escape
@@ -142,8 +142,8 @@ def _what_leaks(measures: ScheduleMeasures, spectrum: Spectrum) -> str:
 
 
 def _what_it_costs(measures: ScheduleMeasures, spectrum: Spectrum, solver: str, steps: int) -> str:
-    visited = steps_of(measures.log_snr, steps)
-    zone = np.append(steps_of(zones(measures.octaves), steps), NOISE)  # the start counts to the noisy end
+    visited = visited_levels(measures.log_snr, steps)
+    zone = np.append(visited_levels(zones(measures.octaves), steps), NOISE)  # the start counts to the noisy end
     split = error_by_step(spectrum, visited, solver)
     found = []
     for norm, weights in (("in pixels", spectrum.pixel_weights), ("by octave", spectrum.octave_weights)):

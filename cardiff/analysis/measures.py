@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from cardiff.analysis.errors import SOLVERS, SamplingError, log_snr_of, sampling_error, steps_of
+from cardiff.analysis.errors import SOLVERS, SamplingError, log_snr_of, sampling_error, visited_levels
 from cardiff.analysis.posterior import Posterior, exact_posterior
 from cardiff.analysis.spectra import GaussianModel, fit_gaussian, to_float
 from cardiff.progress import shown
@@ -165,7 +165,7 @@ def measure_schedule(name: str, alphas_cumprod: np.ndarray, data: DataMeasures) 
         ssim=read(data.ssim),
         path_price=(rho - np.log1p(rho)) @ spectrum.counts / 2,
         leak=data.model.spectrum.leak(log_snr[-1]),
-        errors={(s, n): sampling_error(spectrum, steps_of(log_snr, n), s) for s in SOLVERS for n in finite},
+        errors={(s, n): sampling_error(spectrum, visited_levels(log_snr, n), s) for s in SOLVERS for n in finite},
     )
 
 

@@ -37,6 +37,7 @@ from cardiff.cli import CommandLine
 from cardiff.config.limits import check_limits, limited
 from cardiff.config.run import DataConfig, data_section
 from cardiff.data import ImageStream, open_store
+from cardiff.errors import UserError
 from cardiff.hub.serialization import find_model, load_pipeline
 from cardiff.markup import escape
 from cardiff.progress import shown
@@ -86,8 +87,8 @@ class AnalysisOptions:
     kappa: float = limited(0.0, least=0)
     """Weight of structure against the logarithm of the error, in spectral.yaml and optimal.yaml."""
     model: str | None = None
-    """Trained model: where it wants its steps is written to price.yaml, for sample.py --steps_of. Unless data are
-    named, those that it was trained on are measured."""
+    """Trained model: where it wants its steps is written to price.yaml, for sample.py --timesteps_from. Unless data
+    are named, those that it was trained on are measured."""
     seed: int = limited(0, least=0)
     """Seed of the choice of images and of the noise."""
 
@@ -131,11 +132,11 @@ def _data_of_model(model: str) -> DataConfig:
     """What a model was trained on.
 
     Raises:
-        ValueError: Its folder does not say.
+        UserError: Its folder does not say.
     """
     file = run_of(find_model(model)) / "config.yaml"
     if not file.is_file():
-        raise ValueError(f"{model} has no config.yaml that says what it was trained on: give --config or --data.path.")
+        raise UserError(f"{model} has no config.yaml that says what it was trained on: give --config or --data.path.")
     return data_section(file)
 
 
@@ -148,7 +149,7 @@ def run(options: AnalysisOptions, config: DataConfig, section: dict | None = Non
         section: A `scheduler` section to compare as OWN_CONFIG, or None.
 
     Raises:
-        ValueError: For options, data or a folder that cannot be used.
+        UserError: For options, data or a folder that cannot be used.
     """
     folder = _prepare(options, config)
     pipeline = None if options.model is None else load_pipeline(find_model(options.model))
@@ -196,7 +197,7 @@ def run(options: AnalysisOptions, config: DataConfig, section: dict | None = Non
 def _check_model(pipeline: ClassConditionalPipeline, images: np.ndarray) -> None:
     expected = (pipeline.unet.config.in_channels, pipeline.unet.config.sample_size)
     if images.shape[1:3] != expected:
-        raise ValueError(
+        raise UserError(
             f"--model draws images of {expected[1]} pixels and {expected[0]} channels, but the data have "
             f"{images.shape[2]} and {images.shape[1]}: set data.resolution and data.channels."
         )
@@ -411,12 +412,12 @@ def _prepare(options: AnalysisOptions, config: DataConfig) -> Path:
     check_limits(options, "--")
     check_limits(config, "data.")
     if options.steps > options.num_train_timesteps:
-        raise ValueError(
+        raise UserError(
             f"--steps {options.steps} is more than the {options.num_train_timesteps} timesteps of the schedules: "
             "lower it or raise --num_train_timesteps."
         )
     if config.resolution < 4:
-        raise ValueError(f"data.resolution is {config.resolution}, but must be 4 or more to have octaves.")
+        raise UserError(f"data.resolution is {config.resolution}, but must be 4 or more to have octaves.")
     choose_schedules(options.schedules, {})
     folder = Path(options.output)
     try:
@@ -424,7 +425,7 @@ def _prepare(options: AnalysisOptions, config: DataConfig) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ValueError(f"--output {folder} cannot be written ({error.strerror}): name another folder.") from error
+        raise UserError(f"--output {folder} cannot be written ({error.strerror}): name another folder.") from error
     return folder
 
 
@@ -500,7 +501,7 @@ def _report(rows: Sequence[Row], data: DataMeasures, options: AnalysisOptions, t
     return text + (
         "\n## Files\n\n"
         "- `spectral.yaml`, `optimal.yaml`: scheduler sections for training, given as a second `--config`.\n"
-        "- `price.yaml`, if a model was given: where it wants its steps, for `sample.py --steps_of`.\n"
+        "- `price.yaml`, if a model was given: where it wants its steps, for `sample.py --timesteps_from`.\n"
         "- `table.csv`: the tables in full precision, a row a schedule.\n"
         "- `measures.npz`: the curves; `names` (S,) and, a row a schedule, `log_snr`, `alphas_cumprod`, `betas`, "
         "`structure`, `information_bound`, `information`, `class_information`, `recovery`, `ssim` (S, T), `octaves` "

@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
+from cardiff.errors import UserError
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -50,7 +52,7 @@ def check_limits(options, prefix: str) -> None:
         prefix: What stands before a field's name where the user gives it, such as `train.` or `--`.
 
     Raises:
-        ValueError: In one sentence, for the first such number.
+        UserError: In one sentence, for the first such number.
     """
     for field in fields(options):
         limits, value = field.metadata.get("limits", Limits()), getattr(options, field.name)
@@ -64,7 +66,7 @@ def check_limits(options, prefix: str) -> None:
             if isinstance(wrong, float) and math.isinf(wrong) and wrong in dataclasses.replace(limits, infinite=True)
             else limits
         )
-        raise ValueError(f"{prefix}{field.name} is {value}, but {must} {what}.")
+        raise UserError(f"{prefix}{field.name} is {value}, but {must} {what}.")
 
 
 def _numbers(value) -> Iterator[float]:

@@ -21,6 +21,7 @@ import yaml
 
 from cardiff.cli import CommandLine, say_note
 from cardiff.config.limits import check_limits, limited
+from cardiff.errors import UserError, user_errors
 from schedulers import SCHEDULES, NoiseSchedule, find_schedule
 
 
@@ -170,7 +171,7 @@ class TrainConfig:
 class DiffusionTrainConfig(TrainConfig):
     """Length, optimizer, precision, objective, sample grids and bookkeeping of the training run."""
 
-    loss_weighting: Literal["uniform", "min_snr", "schedule_free"] = "uniform"
+    loss_weighting: Literal["uniform", "min_snr", "schedule_invariant"] = "uniform"
     """Weights of the loss over timesteps: none, min-SNR (arXiv 2303.09556), or those that divide the schedule out."""
     min_snr_gamma: float = limited(5.0, above=0)
     """Where min-SNR caps the signal-to-noise ratio."""
@@ -205,7 +206,7 @@ class ClassifierTrainConfig(TrainConfig):
 
     weight_decay: float = limited(0.05, least=0)
     """Decoupled weight decay of AdamW; the value of Dhariwal and Nichol (arXiv 2105.05233)."""
-    held_out: float = limited(0.1, least=0, below=1)
+    validation_fraction: float = limited(0.1, least=0, below=1)
     """Share of the images that are kept from training and measured. 0 measures nothing."""
     report_every: int = limited(5000, least=0)
     """Steps between reports on the held-out images, besides the one at the end. 0 for never."""
@@ -230,17 +231,17 @@ class HubTarget:
         """Refuse what cannot be the name of a repository.
 
         Raises:
-            ValueError: In one sentence.
+            UserError: In one sentence.
         """
         for name in ("hub_model_id", "hub_resume_id"):
             value = getattr(self, name)
             if value is not None and not _REPOSITORY.fullmatch(value):
-                raise ValueError(
+                raise UserError(
                     f"--{name} {value} cannot be a repository of the Hub: give NAME or OWNER/NAME of letters, digits, "
                     "'-', '_' and '.'."
                 )
         if self.hub_resume_id is not None and self.hub_resume_id == self.hub_model_id:
-            raise ValueError("--hub_resume_id must be another repository than --hub_model_id, which others may read.")
+            raise UserError("--hub_resume_id must be another repository than --hub_model_id, which others may read.")
 
 
 @dataclass(kw_only=True)
@@ -305,7 +306,8 @@ class RunConfig:
 def make_schedule(scheduler: dict) -> NoiseSchedule:
     """The schedule of a `scheduler` section: what its name stands for, built from the other keys."""
     arguments = dict(scheduler)
-    return find_schedule(arguments.pop("name"))(**arguments)
+    with user_errors():
+        return find_schedule(arguments.pop("name"))(**arguments)
 
 
 def parse_run(argv: Sequence[str] | None, *, kind: Kind, description: str) -> RunConfig:
@@ -373,23 +375,23 @@ class _FileReader(CommandLine):
     """A parser of files, whose errors are for the caller to place."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise ValueError(self._one_sentence(str(message))) from ex
+        raise UserError(self._one_sentence(str(message))) from ex
 
 
 def data_section(file: Path) -> DataConfig:
     """The data section of a YAML file, read as a training script does; what else a run's file has is passed over.
 
     Raises:
-        ValueError: No such file, without a data section, or with one that cannot be used.
+        UserError: No such file, without a data section, or with one that cannot be used.
     """
     try:
         content = yaml.safe_load(file.read_text())
     except OSError as error:
-        raise ValueError(f"{file} cannot be read: {error.strerror}.") from error
+        raise UserError(f"{file} cannot be read: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is no YAML file ({' '.join(str(error).split())}): see configs/.") from error
+        raise UserError(f"{file} is no YAML file ({' '.join(str(error).split())}): see configs/.") from error
     if not isinstance(content, dict) or not isinstance(content.get("data"), dict):
-        raise ValueError(f"{file} has no data section: see configs/ for examples.")
+        raise UserError(f"{file} has no data section: see configs/ for examples.")
     parser = _FileReader("")
     parser.add_argument("--config", action="config")
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
@@ -400,7 +402,7 @@ def data_section(file: Path) -> DataConfig:
         data = DataConfig(**parser.parse_args(["--config", str(file)]).data.as_dict())
         check_limits(data, "data.")
     except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
+        raise UserError(f"{file}: {error}") from error
     return data
 
 
@@ -430,7 +432,7 @@ def _check_hub(config: RunConfig) -> None:
         return
     for name in ("hub_model_id", "hub_private", "hub_revision", "hub_license", "hub_resume_id"):
         if getattr(hub, name):
-            raise ValueError(f"--{name} is given without --push_to_hub: add it, or leave both out.")
+            raise UserError(f"--{name} is given without --push_to_hub: add it, or leave both out.")
 
 
 def _check_blocks(config: RunConfig) -> None:
@@ -438,26 +440,26 @@ def _check_blocks(config: RunConfig) -> None:
     name, network = config.network_name, config.network
     levels = len(network.block_out_channels)
     if levels == 0:
-        raise ValueError(f"{name}.block_out_channels is empty: give the channels of each resolution.")
+        raise UserError(f"{name}.block_out_channels is empty: give the channels of each resolution.")
     for field_name, known in BLOCKS.items():
         blocks = getattr(network, field_name, None)  # a classifier has no way up
         if blocks is None:
             continue
         if len(blocks) != levels:
-            raise ValueError(
+            raise UserError(
                 f"{name}.{field_name} lists {len(blocks)} blocks and {name}.block_out_channels {levels}: "
                 "give one for each resolution."
             )
         unknown = [block for block in blocks if block not in known]
         if unknown:
-            raise ValueError(f"{name}.{field_name} names {unknown[0]!r}: choose from {' and '.join(known)}.")
+            raise UserError(f"{name}.{field_name} names {unknown[0]!r}: choose from {' and '.join(known)}.")
 
 
 def _check_resolution(config: RunConfig) -> None:
     """The image can be halved as often as the network does."""
     resolution, levels = config.data.resolution, len(config.network.block_out_channels)
     if resolution % 2 ** (levels - 1):
-        raise ValueError(
+        raise UserError(
             f"data.resolution is {resolution}, but the network's {levels} resolutions halve it {levels - 1} times: "
             f"make it a multiple of {2 ** (levels - 1)} or shorten {config.network_name}.block_out_channels."
         )
@@ -468,7 +470,7 @@ def _check_groups(config: RunConfig) -> None:
     name, network = config.network_name, config.network
     odd = [channels for channels in network.block_out_channels if channels % network.norm_num_groups]
     if odd:
-        raise ValueError(
+        raise UserError(
             f"{name}.norm_num_groups is {network.norm_num_groups}, which does not divide the {odd[0]} of "
             f"{name}.block_out_channels: give a number that divides each of them."
         )
@@ -486,12 +488,12 @@ def _check_heads(config: RunConfig) -> None:
     attending += [channels[-1]] if getattr(network, "add_attention", True) else []
     remedy = f"give {name}.attention_head_dim a smaller number, or null for one head."
     if attending and width > min(attending):
-        raise ValueError(
+        raise UserError(
             f"{name}.attention_head_dim is {width}, but a block with attention has only {min(attending)} channels: "
             f"{remedy}"
         )
     if config.kind == "classifier" and channels[-1] % width:
-        raise ValueError(
+        raise UserError(
             f"{name}.attention_head_dim is {width}, which does not divide the last of {name}.block_out_channels, "
             f"{channels[-1]}: give a number that does, or null for one head."
         )
@@ -499,18 +501,18 @@ def _check_heads(config: RunConfig) -> None:
 
 def _check_held_out(config: RunConfig) -> None:
     """Refuse a share of images that cannot be set aside."""
-    held_out = getattr(config.train, "held_out", 0.0)
+    held_out = getattr(config.train, "validation_fraction", 0.0)
     if held_out and config.data.streaming:
-        raise ValueError(
-            f"train.held_out is {held_out}, but images can be set aside only from a store: give --train.held_out 0 "
-            "or leave data.streaming off."
+        raise UserError(
+            f"train.validation_fraction is {held_out}, but images can be set aside only from a store: give "
+            "--train.validation_fraction 0 or leave data.streaming off."
         )
 
 
 def _check_evaluation(config: RunConfig) -> None:
     """Refuse an evaluation that could not be made, before the training that leads to it."""
     if getattr(config.train, "evaluate_every", 0) and config.data.streaming:
-        raise ValueError(
+        raise UserError(
             "train.evaluate_every compares with the images of a store: give --train.evaluate_every 0 or leave "
             "data.streaming off."
         )
@@ -526,7 +528,7 @@ def _check_sample_steps(config: RunConfig) -> None:
     train, total = config.train, config.scheduler["num_train_timesteps"]
     wanted = [name for name in ("sample_every", "evaluate_every") if getattr(train, name, 0)]
     if wanted and train.sample_steps > total:
-        raise ValueError(
+        raise UserError(
             f"train.sample_steps is {train.sample_steps}, but the schedule has {total} timesteps "
             f"(scheduler.num_train_timesteps): lower it, or draw nothing on the way with train.{wanted[0]} 0."
         )
@@ -538,11 +540,11 @@ def _check_sections(files: dict[str, dict], names: Sequence[str]) -> None:
         for name in names:
             section = content.get(name, {})
             if section is None:
-                raise ValueError(f"The section {name} of {path} is empty: give its options, or leave it out.")
+                raise UserError(f"The section {name} of {path} is empty: give its options, or leave it out.")
             if not isinstance(section, dict):
-                raise ValueError(f"{name} of {path} is {section!r}, but must be a section of options.")
+                raise UserError(f"{name} of {path} is {section!r}, but must be a section of options.")
         if _section(content, "scheduler").get("name", "") is None:
-            raise ValueError(f"scheduler.name of {path} is empty: choose one of {', '.join(SCHEDULES)}.")
+            raise UserError(f"scheduler.name of {path} is empty: choose one of {', '.join(SCHEDULES)}.")
 
 
 @dataclass

@@ -21,6 +21,7 @@ from cardiff.config.run import DataConfig
 from cardiff.data.store import ImageStore, open_store
 from cardiff.data.stream import ImageStream
 from cardiff.diffusion.randomness import DRAWS, HELD_OUT, ORDER, numpy_generator
+from cardiff.errors import UserError
 
 
 def open_data(config: DataConfig, *, conditional: bool, seed: int) -> ImageStore | ImageStream:
@@ -32,14 +33,16 @@ def split_rows(data: ImageStore | ImageStream, held_out: float, seed: int) -> tu
     """Rows to train on and a share of rows to measure, in rising order; a stream has neither, so None and no rows.
 
     Raises:
-        ValueError: There are too few images to set some aside.
+        UserError: There are too few images to set some aside.
     """
     if isinstance(data, ImageStream):
         assert held_out == 0, "a stream has no rows to set aside"
         return None, np.arange(0)
     count = max(1, round(held_out * len(data))) if held_out else 0
     if count >= len(data):
-        raise ValueError(f"train.held_out is {held_out}, which leaves none of {len(data)} images to train on.")
+        raise UserError(
+            f"train.validation_fraction is {held_out}, which leaves none of {len(data)} images to train on."
+        )
     order = numpy_generator(seed, HELD_OUT).permutation(len(data))
     return np.sort(order[count:]), np.sort(order[:count])
 

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from cardiff.config.run import DataConfig
+from cardiff.errors import UserError
 
 STRIP = 2**18
 """Pixels that are converted at a time, so that a large picture is never held several times in wider types."""
@@ -26,7 +27,7 @@ UPRIGHT = {
 """What undoes an orientation of EXIF."""
 
 
-class UnreadableImage(ValueError):
+class UnreadableImage(UserError):
     """A picture that cannot be decoded; `reason` says why, and `data.on_error` what follows."""
 
     def __init__(self, name: str, reason: str):
@@ -60,7 +61,7 @@ def decode_image(
     Raises:
         UnreadableImage: if the picture is missing, damaged, of an unknown kind, has values of an unknown scale, or its
             box is empty.
-        ValueError: if it is smaller than the resolution and may be neither enlarged nor padded.
+        UserError: if it is smaller than the resolution and may be neither enlarged nor padded.
     """
     picture = _in_mode(open_picture(raw, name), "L" if config.channels == 1 else "RGB")
     if box is not None:
@@ -147,7 +148,7 @@ def _scale(picture: Image.Image) -> float:
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
         return 1 / 257
     if picture.mode == "F" and not all(np.isfinite(np.asarray(strip)).all() for _, strip in _strips(picture)):
-        raise ValueError("it has infinite or undefined pixels")
+        raise UserError("it has infinite or undefined pixels")
     _, largest = picture.getextrema()
     if picture.mode == "F" and largest <= 1:
         return 255.0
@@ -156,7 +157,7 @@ def _scale(picture: Image.Image) -> float:
         return 1.0
     if picture.mode == "I" and largest <= 65535:
         return 1 / 257
-    raise ValueError(f"its values reach {largest:g}, of which none is known to be white: convert it to 8 or 16 bits")
+    raise UserError(f"its values reach {largest:g}, of which none is known to be white: convert it to 8 or 16 bits")
 
 
 def _strips(picture: Image.Image) -> Iterator[tuple[int, Image.Image]]:
@@ -197,7 +198,7 @@ def _make_square(picture: Image.Image, config: DataConfig, name: str) -> Image.I
         return square
 
     if min(width, height) < side and not config.upscale:
-        raise ValueError(
+        raise UserError(
             f"{name} is {width}x{height} pixels where it is used, smaller than data.resolution {side}: "
             "set data.upscale: true or a smaller data.resolution."
         )

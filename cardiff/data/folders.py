@@ -22,6 +22,7 @@ from datasets.packaged_modules import _EXTENSION_TO_MODULE
 from PIL import Image, ImageFile
 
 from cardiff.distributed import this_process
+from cardiff.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -122,13 +123,13 @@ def read_image_folder(path: Path) -> ImageFolder:
     over; every other file is a picture, by its ending, or left out.
 
     Raises:
-        ValueError: A folder that cannot be listed, or the name of a picture that is not UTF-8.
+        UserError: A folder that cannot be listed, or the name of a picture that is not UTF-8.
     """
     found = list(_walk(str(path), "", ()))
     pictures = [name for name, kind in found if kind == "file" and _ending(name) in picture_endings()]
     for name in pictures:
         if not _is_utf8(os.path.join(path, name)):
-            raise ValueError(f"The name of {_shown(os.path.join(path, name))} is not UTF-8: rename it.")
+            raise UserError(f"The name of {_shown(os.path.join(path, name))} is not UTF-8: rename it.")
     pictures.sort(key=lambda name: tuple(natural_key(part) for part in name.split("/")))
 
     firsts = sorted({name.split("/")[0] for name in pictures if "/" in name}, key=natural_key)
@@ -165,18 +166,18 @@ def load_image_folder(folder: ImageFolder, split: str, conditional: bool) -> dat
         pictures beside them).
 
     Raises:
-        ValueError: in one sentence, for a folder, a split or classes that cannot be used.
+        UserError: in one sentence, for a folder, a split or classes that cannot be used.
     """
     tables = [name for name in folder.others if _ending(name) in TABLES]
     if folder.pictures and tables:
-        raise ValueError(
+        raise UserError(
             f"data.path {folder.path} holds both pictures, first {first(folder.pictures)}, and data files, first "
             f"{first(tables)}: move one kind away, or set data.path to {_ending(tables[0])[1:]} and data.data_files "
             "to the data files."
         )
     if not folder.pictures:
         listed = "".join(f"; {len(n)} {reason}, first {first(n)}" for reason, n in folder.left_out.items())
-        raise ValueError(f"data.path {folder.path} has no images or data files{listed}: put some in or correct it.")
+        raise UserError(f"data.path {folder.path} has no images or data files{listed}: put some in or correct it.")
     folder.warn()
 
     pictures = _choose(folder, split)
@@ -205,7 +206,7 @@ def _walk(root: str, below: str, above: tuple) -> Iterator[tuple[str, str]]:
         status = os.stat(folder)
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"{_shown(folder)} cannot be read ({error.strerror}): correct its permissions or move it away."
         ) from error
     above = (*above, (status.st_dev, status.st_ino))
@@ -245,7 +246,7 @@ def _choose(folder: ImageFolder, split: str) -> list[str]:
         spans = datasets.ReadInstruction.from_spec(split).to_absolute(counts)
     except ValueError as error:
         choices = ", ".join(parts) if folder.splits else "train, since its subfolders are no splits"
-        raise ValueError(f"data.split {split!r} is not a split of {folder.path}: it has {choices}.") from error
+        raise UserError(f"data.split {split!r} is not a split of {folder.path}: it has {choices}.") from error
     return [picture for span in spans for picture in parts[span.splitname][span.from_ : span.to]]
 
 
@@ -253,18 +254,18 @@ def _check_classes(folder: ImageFolder, pictures: list[str]) -> None:
     """Refuse pictures without a class, and classes among which there is nothing to choose."""
     names = folder.class_names
     if not names:
-        raise ValueError(
+        raise UserError(
             f"The pictures of data.path {folder.path} lie in no subfolders, whose names would be their classes: sort "
             f"them into one subfolder a class, or {UNLABELLED}."
         )
     stray = [picture for picture in pictures if folder.class_of(picture) is None]
     if stray:
-        raise ValueError(
+        raise UserError(
             f"{len(stray)} pictures of data.path {folder.path} lie beside the subfolders that are its classes, first "
             f"{first(stray)}: move them into one or away, or {UNLABELLED}."
         )
     if len(names) == 1:
-        raise ValueError(
+        raise UserError(
             f"All pictures of data.path {folder.path} lie in one subfolder, {names[0]!r}, and are of one class: give "
             f"the folder whose subfolders are the classes, or {UNLABELLED}."
         )

@@ -9,6 +9,7 @@ from cardiff.config.run import DataConfig
 from cardiff.data.decode import UnreadableImage, decode_image
 from cardiff.data.sources import empty_error
 from cardiff.data.stream import ImageStream
+from cardiff.errors import UserError
 from cardiff.progress import shown
 
 CHUNK = 256  # rows that are decoded together
@@ -30,7 +31,7 @@ def random_part(config: DataConfig, most: int) -> tuple[np.ndarray, np.ndarray |
 
     Raises:
         UnreadableImage: For the first bad image among those chosen, if `data.on_error` is "raise".
-        ValueError: As `load_source` does, or for an empty stream.
+        UserError: As `load_source` does, or for an empty stream.
     """
     stream = ImageStream(config, seed=0, conditional=False)
     rng = np.random.default_rng(0)
@@ -70,5 +71,5 @@ def random_part(config: DataConfig, most: int) -> tuple[np.ndarray, np.ndarray |
     if not readable[rows].all():
         rows = np.flatnonzero(readable)
     if not len(images[rows]):
-        raise ValueError(f"No image of {config.path} can be read: check the files.")
+        raise UserError(f"No image of {config.path} can be read: check the files.")
     return images[rows], labels[rows] if stream.class_names else None, stream.class_names, total

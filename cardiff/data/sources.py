@@ -20,6 +20,7 @@ from datasets.packaged_modules.cache.cache import Cache
 from cardiff.config.run import DataConfig
 from cardiff.data.folders import load_image_folder, read_image_folder
 from cardiff.data.stanford_cars import load_stanford_cars
+from cardiff.errors import UserError
 
 logger = logging.getLogger(__name__)
 MOST_CLASSES = 100_000
@@ -40,7 +41,7 @@ def load_source(config: DataConfig, conditional: bool = False) -> datasets.Datas
         which are then counted from 0); the box column if `config.crop_to_box`. No other column is kept.
 
     Raises:
-        ValueError: in one sentence, if the data or a needed column cannot be found or used.
+        UserError: in one sentence, if the data or a needed column cannot be found or used.
     """
     dataset = _load(config, conditional)
     if isinstance(dataset, datasets.Dataset) and len(dataset) == 0:
@@ -51,7 +52,7 @@ def load_source(config: DataConfig, conditional: bool = False) -> datasets.Datas
     columns = [config.image_column]
     _require_column(config, "image_column", features)
     if not _can_hold_images(features[config.image_column]):
-        raise ValueError(
+        raise UserError(
             f"data.image_column {config.image_column!r} of {config.path} holds {features[config.image_column]}: "
             "name a column of images, image bytes or paths."
         )
@@ -69,7 +70,7 @@ def load_source(config: DataConfig, conditional: bool = False) -> datasets.Datas
             dataset = labelled
             columns.append(config.label_column)
         if conditional and problem is not None:
-            raise ValueError(f"data.label_column {config.label_column!r} of {config.path} {problem}.")
+            raise UserError(f"data.label_column {config.label_column!r} of {config.path} {problem}.")
 
     dataset = dataset.select_columns(columns).cast_column(config.image_column, datasets.Image(decode=False))
     if config.streaming and isinstance(dataset, datasets.Dataset):
@@ -101,29 +102,29 @@ def source_fingerprint(config: DataConfig, dataset: datasets.Dataset) -> str:
     return digest.hexdigest()
 
 
-def empty_error(config: DataConfig) -> ValueError:
-    return ValueError(f"data.split {config.split!r} of {config.path} is empty: name a split that has images.")
+def empty_error(config: DataConfig) -> UserError:
+    return UserError(f"data.split {config.split!r} of {config.path} is empty: name a split that has images.")
 
 
 def _load(config: DataConfig, conditional: bool) -> datasets.Dataset | datasets.IterableDataset:
     path, data_files = Path(config.path), config.data_files
     is_format = config.path in _PACKAGED_DATASETS_MODULES
     if not config.path:
-        raise ValueError("data.path is empty: name a folder, a data set on the Hub or a format.")
+        raise UserError("data.path is empty: name a folder, a data set on the Hub or a format.")
     if is_format and not config.data_files:
         hint = f"; the folder of that name is ./{config.path}" if path.is_dir() else ""
-        raise ValueError(
+        raise UserError(
             f"data.data_files must name the files to read when data.path is a format ({config.path}){hint}."
         )
     if not is_format:
         if path.is_file():
-            raise ValueError(
+            raise UserError(
                 f"data.path {config.path} is a file: set data.path to its format, such as parquet, "
                 "and data.data_files to the file."
             )
         # "owner/name" and "name" are names on the Hub; anything else can only be a path.
         if not path.exists() and (path.is_absolute() or config.path[0] in ".~" or len(path.parts) > 2):
-            raise ValueError(f"data.path {config.path} does not exist: correct the folder's name.")
+            raise UserError(f"data.path {config.path} does not exist: correct the folder's name.")
         if (path / "devkit").is_dir() and any(path.glob("cars_*")):
             return load_stanford_cars(path, config.split)
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
@@ -147,9 +148,9 @@ def _load(config: DataConfig, conditional: bool) -> datasets.Dataset | datasets.
         builder.download_and_prepare()
         return builder.as_dataset(split=config.split)
     except datasets.data_files.EmptyDatasetError as error:
-        raise ValueError(f"data.path {config.path} has no images or data files: put some in or correct it.") from error
+        raise UserError(f"data.path {config.path} has no images or data files: put some in or correct it.") from error
     except ConnectionError as error:
-        raise ValueError(
+        raise UserError(
             f"data.path {config.path} is not a local folder and the Hub cannot be reached: correct the path, or "
             "connect to download the data set (a copy in the cache of `datasets` is used only if it is known to come "
             "from there)."
@@ -159,11 +160,11 @@ def _load(config: DataConfig, conditional: bool) -> datasets.Dataset | datasets.
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         if reason.startswith(("Unknown split", "Bad split")):
             choices = reason.partition(". ")[2].rstrip(".")
-            raise ValueError(f"data.split {config.split!r} is not a split of {config.path}: {choices}.") from error
+            raise UserError(f"data.split {config.split!r} is not a split of {config.path}: {choices}.") from error
         if "corresponds to no data" in reason:
             raise empty_error(config) from error
         files = f" with data.data_files {config.data_files}" if config.data_files else ""
-        raise ValueError(f"data.path {config.path}{files} cannot be loaded: {reason}") from error
+        raise UserError(f"data.path {config.path}{files} cannot be loaded: {reason}") from error
 
 
 @contextmanager
@@ -200,14 +201,14 @@ def _load_saved(config: DataConfig) -> datasets.Dataset:
         raise empty_error(config) from error
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"data.path {config.path} cannot be loaded ({reason}): save it to disk again.") from error
+        raise UserError(f"data.path {config.path} cannot be loaded ({reason}): save it to disk again.") from error
     if isinstance(saved, datasets.DatasetDict):
         splits = saved
     else:
         # A data set made by hand has no split name and is taken for whatever split is asked.
         splits = {str(saved.split or config.split): saved}
     if config.split not in splits:
-        raise ValueError(f"data.split {config.split!r} is not a split of {config.path}: it has {sorted(splits)}.")
+        raise UserError(f"data.split {config.split!r} is not a split of {config.path}: it has {sorted(splits)}.")
     return splits[config.split]
 
 
@@ -258,7 +259,7 @@ def _require_column(config: DataConfig, field: str, features: datasets.Features)
     if wanted not in features:
         near = difflib.get_close_matches(wanted, features, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"set data.{field} to one of them."
-        raise ValueError(
+        raise UserError(
             f"data.{field} {wanted!r} is not a column of {config.path}, which has {list(features)}: {hint}"
         )
 

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from cardiff.config.run import DataConfig
 from cardiff.data.decode import UnreadableImage, decode_image
 from cardiff.data.sources import load_source, source_fingerprint
+from cardiff.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def open_store(config: DataConfig, conditional: bool) -> ImageStore:
         The store: N images (N, C, H, W), their labels and the class names.
 
     Raises:
-        ValueError: in one sentence, for data that cannot be used or a cache that cannot be written.
+        UserError: in one sentence, for data that cannot be used or a cache that cannot be written.
         UnreadableImage: for the first bad image, if `config.on_error` is "raise".
     """
     assert not config.streaming, "a stream has no store"
@@ -100,7 +101,7 @@ def open_store(config: DataConfig, conditional: bool) -> ImageStore:
                 problem = "cannot be written"
             else:
                 raise
-            raise ValueError(f"The cache {cache} {problem}: set data.cache_dir or CARDIFF_CACHE elsewhere.") from error
+            raise UserError(f"The cache {cache} {problem}: set data.cache_dir or CARDIFF_CACHE elsewhere.") from error
 
     # The same store serves both values of on_error, so a lenient build is checked again by a strict run.
     if store.skipped and config.on_error == "raise":
@@ -131,7 +132,7 @@ def _read(folder: Path) -> ImageStore:
     images = np.load(folder / "images.npy", mmap_mode="r")
     labels = None if meta["class_names"] is None else np.load(folder / "labels.npy")
     if list(images.shape) != meta["shape"] or (labels is not None and len(labels) != len(images)):
-        raise ValueError(f"{folder} holds other images than its meta.json says")
+        raise UserError(f"{folder} holds other images than its meta.json says")
     return ImageStore(folder, images, labels, meta["class_names"] or [], meta["skipped"])
 
 
@@ -164,7 +165,7 @@ def _build(dataset: datasets.Dataset, config: DataConfig, settings: dict, folder
         kept, skipped = _write_images(dataset, config, unfinished / "images.npy")
         if not kept:
             reason = skipped[0]["reason"]
-            raise ValueError(
+            raise UserError(
                 f"No image of {config.path} can be read, the first because of {reason!r}: check the files."
             )
         labels = _labels(dataset, config)
@@ -264,14 +265,14 @@ def _check_labels(labels: np.ndarray, class_names: list[str], skipped_rows: list
     if len(wrong):
         row = np.delete(np.arange(len(labels) + len(skipped_rows)), skipped_rows)[wrong[0]]
         first = config.first_label
-        raise ValueError(
+        raise UserError(
             f"{len(wrong)} rows of split {config.split!r} of {config.path} have no valid label, first row {row} with "
             f"{first + labels[wrong[0]]} outside {first} to {first + len(class_names) - 1}: correct or remove them."
         )
     empty = [class_names[i] for i in np.flatnonzero(np.bincount(labels, minlength=len(class_names)) == 0)]
     if empty:
         names = ", ".join(repr(name) for name in empty[:3]) + (", …" if len(empty) > 3 else "")
-        raise ValueError(
+        raise UserError(
             f"{len(empty)} of the {len(class_names)} classes of {config.path} have no image in split "
             f"{config.split!r} ({names}): name a split with all classes or remove them from the labels."
         )

@@ -18,6 +18,7 @@ import numpy as np
 from cardiff.config.run import DataConfig
 from cardiff.data.decode import UnreadableImage, decode_image
 from cardiff.data.sources import empty_error, load_source
+from cardiff.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class ImageStream:
         conditional: Whether labels are needed.
 
     Raises:
-        ValueError: as `load_source` does.
+        UserError: as `load_source` does.
     """
 
     def __init__(self, config: DataConfig, seed: int, conditional: bool):
@@ -76,7 +77,7 @@ class ImageStream:
 
         Raises:
             UnreadableImage: for a bad image, if `data.on_error` is "raise".
-            ValueError: for an empty stream, a label that is missing, or an image that `decode_image` refuses.
+            UserError: for an empty stream, a label that is missing, or an image that `decode_image` refuses.
         """
         assert len(positions) > 0 and min(positions) >= 0 and max(positions) < batch_size
         blocks = self._blocks(state)
@@ -130,7 +131,7 @@ class ImageStream:
             label = -1 if label is None else label
             if self.conditional and not 0 <= label < len(self.class_names):
                 first = config.first_label
-                raise ValueError(
+                raise UserError(
                     f"{name} of {config.path} has the label {first + label}, outside {first} to "
                     f"{first + len(self.class_names) - 1}: correct or remove it."
                 )
@@ -145,4 +146,4 @@ class ImageStream:
                         "%s cannot be read (%s) and is replaced by its predecessor; %d so far.",
                         *(name, error.reason, len(self.skipped)),
                     )
-        raise ValueError(f"Block {block.number} of {config.path} has no readable image: check the files.")
+        raise UserError(f"Block {block.number} of {config.path} has no readable image: check the files.")

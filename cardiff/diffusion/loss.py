@@ -30,15 +30,15 @@ def loss_weights(scheduler: DDPMScheduler, weighting: str, gamma: float = 5.0) -
     times that and the error of v̂ (SNR + 1) times, hence the divisors; each quotient is written so that it stays
     finite as SNR goes to 0.
 
-    schedule_free weighs log-SNR λ alike whatever the schedule. A schedule draws λ with density p(λ) = −dt/dλ, so the
-    plain loss weighs it by p (Kingma and Gao, arXiv 2303.00848, section 3). Here that is divided out and replaced by
-    sech(λ/2)/2π, the density of ᾱ = cos²(πt/2): the loss is the plain v-loss under that schedule.
+    schedule_invariant weighs log-SNR λ alike whatever the schedule. A schedule draws λ with density p(λ) = −dt/dλ, so
+    the plain loss weighs it by p (Kingma and Gao, arXiv 2303.00848, section 3). Here that is divided out and replaced
+    by sech(λ/2)/2π, the density of ᾱ = cos²(πt/2): the loss is the plain v-loss under that schedule.
     """
     alphas_cumprod = scheduler.alphas_cumprod.double().cpu()
     if weighting == "uniform":
         return torch.ones(len(alphas_cumprod))
-    if weighting == "schedule_free":
-        return _schedule_free_weights(alphas_cumprod, scheduler.config.prediction_type).float()
+    if weighting == "schedule_invariant":
+        return _schedule_invariant_weights(alphas_cumprod, scheduler.config.prediction_type).float()
     assert weighting == "min_snr"
     snr = alphas_cumprod / (1 - alphas_cumprod)
     capped = snr.clamp(max=gamma)
@@ -50,7 +50,7 @@ def loss_weights(scheduler: DDPMScheduler, weighting: str, gamma: float = 5.0) -
     return per_prediction_type[scheduler.config.prediction_type].float()
 
 
-def _schedule_free_weights(alphas_cumprod: torch.Tensor, prediction_type: str) -> torch.Tensor:
+def _schedule_invariant_weights(alphas_cumprod: torch.Tensor, prediction_type: str) -> torch.Tensor:
     alphas_cumprod = alphas_cumprod.clamp(min=1e-12)  # a last step of pure noise has weight 0 either way
     log_snr, snr = torch.logit(alphas_cumprod), alphas_cumprod / (1 - alphas_cumprod)
     (slope,) = torch.gradient(log_snr)  # dλ/dt = −1/p(λ), over T

@@ -10,6 +10,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from cardiff.config.run import RunConfig
 from cardiff.diffusion.randomness import WEIGHTS, derive_seed
+from cardiff.errors import UserError
 from pipelines import ClassConditionalPipeline, NoisyClassifier
 
 Network = TypeVar("Network", bound=ModelMixin)
@@ -22,7 +23,7 @@ def build_unet(config: RunConfig, num_classes: int | None) -> UNet2DModel:
     `num_classes=None` builds the unconditional one.
 
     Raises:
-        ValueError: The `unet` section does not describe a UNet2DModel.
+        UserError: The `unet` section does not describe a UNet2DModel.
     """
     return _build(
         UNet2DModel,
@@ -36,7 +37,7 @@ def build_classifier(config: RunConfig, scheduler: DDPMScheduler, class_names: S
     """The classifier of a run, for the noise levels of `scheduler`, with weights drawn from the run's seed.
 
     Raises:
-        ValueError: The `classifier` section does not describe a NoisyClassifier.
+        UserError: The `classifier` section does not describe a NoisyClassifier.
     """
     return _build(
         NoisyClassifier,
@@ -55,7 +56,7 @@ def _build(network: type[Network], config: RunConfig, **arguments) -> Network:
         return network(**images, **arguments, **asdict(config.network))
     except (ValueError, AttributeError) as error:
         section = config.network_name
-        raise ValueError(f"The section {section} does not describe a {network.__name__}: {error}") from error
+        raise UserError(f"The section {section} does not describe a {network.__name__}: {error}") from error
 
 
 def null_class(unet: UNet2DModel) -> int | None:

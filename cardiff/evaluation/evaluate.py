@@ -9,6 +9,7 @@ from tqdm.auto import tqdm
 
 from cardiff.config.limits import limited
 from cardiff.distributed import this_process
+from cardiff.errors import UserError
 from cardiff.evaluation.images import ImageSet, read_folder
 from cardiff.evaluation.protocol import Protocol, ProtocolOptions
 from cardiff.evaluation.reports.evaluation import write_report
@@ -40,11 +41,11 @@ def run(options: EvaluateOptions) -> Path:
     """Carry the options out and return the folder with the report.
 
     Raises:
-        ValueError: Options, images, data or networks that cannot be used.
+        UserError: Options, images, data or networks that cannot be used.
     """
     state = this_process()
     if (options.images is None) == (options.model is None):
-        raise ValueError("Give either --images DIR or --model DIR_OR_REPO.")
+        raise UserError("Give either --images DIR or --model DIR_OR_REPO.")
     options.check()
     output = Path(options.output)
     seeds = read_seeds(options.seeds)
@@ -89,7 +90,7 @@ def run(options: EvaluateOptions) -> Path:
 def _own_config(facts: ModelFacts, model: str) -> str:
     """The data that a model says it was trained on."""
     if facts.config_file is None:
-        raise ValueError(f"{model} has no config.yaml that says what it was trained on: give --reference.")
+        raise UserError(f"{model} has no config.yaml that says what it was trained on: give --reference.")
     return str(facts.config_file)
 
 
@@ -98,7 +99,7 @@ def _cut(given: ImageSet, count: int | None) -> ImageSet:
     if count is None:
         return given
     if count > len(given.images):
-        raise ValueError(f"--num_images is {count}, but the folder holds {len(given.images)} images.")
+        raise UserError(f"--num_images is {count}, but the folder holds {len(given.images)} images.")
     labels = None if given.labels is None else given.labels[:count]
     return replace(given, images=given.images[:count], labels=labels, names=given.names[:count])
 
@@ -108,9 +109,9 @@ def read_seeds(text: str) -> list[int]:
     try:
         seeds = [int(part) for part in str(text).split(",")]
     except ValueError:
-        raise ValueError(f"--seeds is {text!r}, but must be whole numbers with commas: 0,1,2.") from None
+        raise UserError(f"--seeds is {text!r}, but must be whole numbers with commas: 0,1,2.") from None
     if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise ValueError(f"--seeds is {text!r}, but must be different numbers of 0 or more.")
+        raise UserError(f"--seeds is {text!r}, but must be different numbers of 0 or more.")
     return seeds
 
 
@@ -119,7 +120,7 @@ def draw_sets(
 ) -> dict[int, ImageSet]:
     """The model's images for each seed, drawn or found in the folder."""
     if facts.classes and facts.class_names != protocol.reference.class_names:
-        raise ValueError(
+        raise UserError(
             f"The model has the classes {facts.class_names[:3]}… and the reference "
             f"{protocol.reference.class_names[:3]}…: give the data that the model was trained on."
         )
@@ -135,5 +136,5 @@ def class_shares(protocol: Protocol) -> np.ndarray:
     """Images of each class in the reference, (K,)."""
     labels = protocol.reference.labels
     if labels is None:
-        raise ValueError("The reference has no labels, by whose shares the model's classes are drawn.")
+        raise UserError("The reference has no labels, by whose shares the model's classes are drawn.")
     return np.bincount(labels[labels >= 0], minlength=len(protocol.reference.class_names)).astype(float)

@@ -17,6 +17,7 @@ from cardiff.config.limits import check_limits, limited
 from cardiff.config.run import DataConfig, data_section
 from cardiff.data import UnreadableImage
 from cardiff.distributed import this_process
+from cardiff.errors import UserError
 from cardiff.evaluation.features.extraction import RealImages, export_reference, extract, import_reference, open_real
 from cardiff.evaluation.features.networks import FeatureNetwork, class_columns, load_network
 from cardiff.evaluation.metrics.classes import mean_distance, relative_diversity
@@ -71,7 +72,7 @@ class ProtocolOptions:
     reference: str | None = None
     """What the samples should look like: a YAML file with a data section (the config.yaml of a run, the default for
     a run's folder), a folder of images, or a file of --export_reference."""
-    held_out: str | None = None
+    validation_data: str | None = None
     """Real images that no model saw, for comparison: a split of the reference's data set such as test or
     'train[90%:]', a YAML file with a data section, or a folder of images."""
     metrics: str = "fid,kid,prdc,diversity"
@@ -99,13 +100,13 @@ class ProtocolOptions:
         """Refuse what can be seen to be wrong before anything is opened.
 
         Raises:
-            ValueError: In one sentence.
+            UserError: In one sentence.
         """
         check_limits(self, "--")
         check_folder("output", Path(self.output))
         if self.export_reference is not None:
             if Path(self.export_reference).suffix != STATISTICS:
-                raise ValueError(
+                raise UserError(
                     f"--export_reference {self.export_reference} must end in {STATISTICS}, by which --reference "
                     "knows such a file."
                 )
@@ -148,7 +149,7 @@ class Protocol:
         progress: Called with the number of real images after each pass.
 
     Raises:
-        ValueError: A network, reference or metric that cannot be had.
+        UserError: A network, reference or metric that cannot be had.
     """
 
     def __init__(
@@ -165,7 +166,7 @@ class Protocol:
         self.options, self.batch_size, self.size = options, batch_size, (resolution, channels)
         self.metrics = chosen_metrics(options.metrics)
         if options.reference is None:
-            raise ValueError("Give --reference: a YAML file with a data section, a folder, or exported statistics.")
+            raise UserError("Give --reference: a YAML file with a data section, a folder, or exported statistics.")
         self.network = load_network(options.network, weights=options.network_weights, device=state.device)
         self.judge = self._judge(state)
         self._check_options()
@@ -173,13 +174,13 @@ class Protocol:
             self.check_count(count)
         self.reference, config = self._open(options.reference, progress)
         if options.pin is not None and options.pin != self.reference.key:
-            raise ValueError(
+            raise UserError(
                 f"The reference has the key {self.reference.key} and not {options.pin}, as --pin demands: the data, "
                 "the preprocessing or the network is another."
             )
         self.held_out = None
-        if options.held_out is not None:
-            self.held_out = self._open_held_out(options.held_out, config, progress)
+        if options.validation_data is not None:
+            self.held_out = self._open_held_out(options.validation_data, config, progress)
         self._check_data()
         self.columns = None
         if self.judge is not None and self.reference.class_names:
@@ -191,12 +192,12 @@ class Protocol:
         options = self.options
         if options.judge is None:
             if "accuracy" in self.metrics:
-                raise ValueError("--metrics names accuracy, which needs a classifier: give a --judge.")
+                raise UserError("--metrics names accuracy, which needs a classifier: give a --judge.")
             return None
         same = options.judge == options.network
         judge = self.network if same else load_network(options.judge, device=state.device)
         if judge.id2label is None:
-            raise ValueError(f"--judge {options.judge} has no classes: give a classifier.")
+            raise UserError(f"--judge {options.judge} has no classes: give a classifier.")
         return judge
 
     def _open(self, what: str, progress) -> tuple[RealImages, DataConfig | None]:
@@ -210,7 +211,7 @@ class Protocol:
         config = data_section(path) if path.suffix in (".yaml", ".yml") else None
         if config is None:
             if not path.is_dir():
-                raise ValueError(
+                raise UserError(
                     f"{what} is neither a YAML file with a data section, nor a folder of images, nor a .safetensors "
                     "file of --export_reference."
                 )
@@ -223,12 +224,12 @@ class Protocol:
         except UnreadableImage as error:
             if not path.is_dir():
                 raise
-            raise ValueError(error.without_option) from error  # there is no section to set data.on_error in
+            raise UserError(error.without_option) from error  # there is no section to set data.on_error in
 
     def _check_size(self, what: str, resolution: int | None, channels: int | None, remedy: str) -> None:
         """Refuse real images of another size or colours than the samples have."""
         if (resolution, channels) != self.size:
-            raise ValueError(
+            raise UserError(
                 f"{what} has images of {resolution} pixels and {channels} channels, but the samples have "
                 f"{self.size[0]} and {self.size[1]}: {remedy}."
             )
@@ -251,17 +252,17 @@ class Protocol:
         """Refuse metrics for which an option is missing, before any image is looked at."""
         options, network = self.options, self.network
         statistics = Path(options.reference).suffix == STATISTICS
-        if "memorisation" in self.metrics and options.held_out is None:
-            raise ValueError(
+        if "memorisation" in self.metrics and options.validation_data is None:
+            raise UserError(
                 "--metrics names memorisation, which compares with real images that the model never saw: give "
-                "--held_out."
+                "--validation_data."
             )
         if "memorisation" in self.metrics and statistics:
-            raise ValueError("--metrics names memorisation, which needs the training images: give the data itself.")
-        if options.held_out is not None and Path(options.held_out).suffix == STATISTICS:
-            raise ValueError("--held_out must be images and not statistics: give the data itself.")
+            raise UserError("--metrics names memorisation, which needs the training images: give the data itself.")
+        if options.validation_data is not None and Path(options.validation_data).suffix == STATISTICS:
+            raise UserError("--validation_data must be images and not statistics: give the data itself.")
         if "is" in self.metrics and not network.has_head:
-            raise ValueError(
+            raise UserError(
                 f"--metrics names is, the Inception score, but {network.name} as it is given has no classes: give "
                 "--network mobilenet, a transformers classifier, or the weights of torch-fidelity."
             )
@@ -271,24 +272,24 @@ class Protocol:
         reference, held_out = self.reference, self.held_out
         for name in self.metrics:
             if reference.count < LEAST_REAL.get(name, 1):
-                raise ValueError(
+                raise UserError(
                     f"The reference has {reference.count} images, too few for {name}, which needs at least "
                     f"{LEAST_REAL[name]}: give more data or leave it out of --metrics."
                 )
         for name in ("kid", "prdc", "diversity"):
             if name in self.metrics and reference.features is None:
-                raise ValueError(
+                raise UserError(
                     f"--metrics names {name}, which needs the reference's features, but {self.options.reference} was "
                     "exported without: give the data, or export it again."
                 )
         if "accuracy" in self.metrics and reference.labels is None:
-            raise ValueError("--metrics names accuracy, but the reference has no labels that name its classes.")
+            raise UserError("--metrics names accuracy, but the reference has no labels that name its classes.")
         if held_out is not None and held_out.key == reference.key:
-            raise ValueError("--held_out names the reference itself: name images that the model did not see.")
+            raise UserError("--validation_data names the reference itself: name images that the model did not see.")
         if "memorisation" in self.metrics and held_out.count < FEWEST:
-            raise ValueError(
-                f"--held_out has {held_out.count} images, too few to tell copies from chance: hold out at least "
-                f"{FEWEST}."
+            raise UserError(
+                f"--validation_data has {held_out.count} images, too few to tell copies from chance: give at "
+                f"least {FEWEST}."
             )
 
     def least(self, metric: str) -> int:
@@ -303,7 +304,7 @@ class Protocol:
         for name in self.metrics:
             known = name != "fid_infinity" or "features" in self.network.record or hasattr(self, "reference")
             if known and count < self.least(name):
-                raise ValueError(f"{count} images are too few for {name}, which needs at least {self.least(name)}.")
+                raise UserError(f"{count} images are too few for {name}, which needs at least {self.least(name)}.")
 
     @property
     def names(self) -> dict[str, bool | float]:
@@ -483,7 +484,7 @@ def chosen_metrics(text: str) -> list[str]:
     """Metrics of an option such as fid,kid.
 
     Raises:
-        ValueError: There is no such metric.
+        UserError: There is no such metric.
     """
     if text == "all":
         return list(METRICS)
@@ -492,7 +493,7 @@ def chosen_metrics(text: str) -> list[str]:
         if name not in METRICS:
             near = difflib.get_close_matches(name, METRICS, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(METRICS)}."
-            raise ValueError(f"--metrics names {name!r}, which is no metric; {hint}")
+            raise UserError(f"--metrics names {name!r}, which is no metric; {hint}")
     return [name for name in METRICS if name in chosen]
 
 

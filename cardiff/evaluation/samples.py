@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cardiff.errors import UserError
 from cardiff.hub.provenance import read_record
 from cardiff.hub.serialization import load_pipeline, weights_file
 from cardiff.sampling.folder import DrawOptions, SampleOptions
@@ -48,11 +49,11 @@ def sample_options(model: Path | str, output: Path, options: DrawOptions, **more
     """The options of sample.py that draw with these.
 
     Raises:
-        ValueError: Several guidance scales, which sample.py would take in turn.
+        UserError: Several guidance scales, which sample.py would take in turn.
     """
     for name in ("guidance_scale", "classifier_scale"):
         if "," in getattr(options, name):
-            raise ValueError(
+            raise UserError(
                 f"--{name} is {getattr(options, name)!r}, but images are measured at one: compare.py sweeps."
             )
     shared = {field.name: getattr(options, field.name) for field in fields(DrawOptions)}

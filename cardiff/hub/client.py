@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cardiff.errors import UserError
 from cardiff.training.checkpoint import CHECKSUMS, listed_files, step_of
 
 TIMEOUT = 120.0
@@ -21,7 +22,7 @@ OURS += ["samples.png", "schedule.png"]
 """What a push replaces: a file that the new model does not have would belong to other weights."""
 
 
-class HubError(ValueError):
+class HubError(UserError):
     """The Hub, or the way to it, did not do as asked."""
 
 
@@ -29,14 +30,14 @@ def download(model: str, names: list[str], revision: str | None = None) -> Path:
     """The snapshot of a Hub repository with the files of these names, which should never be code or pickles.
 
     Raises:
-        ValueError: It cannot be a repository.
+        UserError: It cannot be a repository.
         HubError: It cannot be read.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     if model.startswith((".", "/")) or model.count("/") > 1:
-        raise ValueError(f"There is no folder {model}.")
+        raise UserError(f"There is no folder {model}.")
     try:
         with _patience():
             return Path(snapshot_download(model, revision=revision, allow_patterns=names))
@@ -51,7 +52,7 @@ def download_checkpoint(repository: str) -> Path:
 
     Raises:
         HubError: The repository cannot be read.
-        ValueError: It holds no checkpoint, or a damaged one.
+        UserError: It holds no checkpoint, or a damaged one.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError
@@ -63,14 +64,14 @@ def download_checkpoint(repository: str) -> Path:
         raise HubError(f"--resume_from {repository} cannot be read: {explain(error)}") from error
     steps = sorted(m[1] for m in (re.fullmatch(rf"(step-\d{{8,}})/{CHECKSUMS}", name) for name in names) if m)
     if not steps:
-        raise ValueError(
+        raise UserError(
             f"--resume_from {repository} holds no checkpoint: name the repository that --hub_resume_id pushed to."
         )
     checkpoint = download(repository, [f"{steps[-1]}/{CHECKSUMS}"]) / steps[-1]
     try:
         files = [f"{steps[-1]}/{name}" for name in listed_files(checkpoint)]
     except ValueError as error:
-        raise ValueError(f"--resume_from {repository}: {steps[-1]} is damaged ({error}).") from error
+        raise UserError(f"--resume_from {repository}: {steps[-1]} is damaged ({error}).") from error
     return download(repository, [f"{steps[-1]}/{CHECKSUMS}", *files]) / steps[-1]
 
 
@@ -78,14 +79,14 @@ def check_access() -> None:
     """Refuse to promise an upload that cannot be, as far as this machine can tell.
 
     Raises:
-        ValueError: There is no token, or the Hub is not to be asked.
+        UserError: There is no token, or the Hub is not to be asked.
     """
     from huggingface_hub import constants, get_token
 
     if constants.is_offline_mode():
-        raise ValueError("HF_HUB_OFFLINE is set, so nothing can be pushed: unset it, or publish.py later.")
+        raise UserError("HF_HUB_OFFLINE is set, so nothing can be pushed: unset it, or publish.py later.")
     if get_token() is None:
-        raise ValueError("There is no token for the Hub: run `hf auth login`, or set HF_TOKEN, and try again.")
+        raise UserError("There is no token for the Hub: run `hf auth login`, or set HF_TOKEN, and try again.")
 
 
 def open_repository(repository: str, private: bool, revision: str | None = None, patient: bool = True) -> str:
@@ -95,7 +96,7 @@ def open_repository(repository: str, private: bool, revision: str | None = None,
         patient: Try several times, and give the Hub time to answer.
 
     Raises:
-        ValueError: It is public and was asked to be private.
+        UserError: It is public and was asked to be private.
         HubError: It could not be made.
     """
     from huggingface_hub import HfApi
@@ -106,7 +107,7 @@ def open_repository(repository: str, private: bool, revision: str | None = None,
         # Created private, not made private afterwards; None leaves it to the owner's own default.
         name = api.create_repo(repository, private=private or None, exist_ok=True).repo_id
         if private and not api.repo_info(name).private:
-            raise ValueError(f"{name} exists and is public: make it private in its settings, or name another.")
+            raise UserError(f"{name} exists and is public: make it private in its settings, or name another.")
         if revision is not None:
             api.create_branch(name, branch=revision, exist_ok=True)
         return name

@@ -16,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from cardiff.errors import UserError
 from cardiff.evaluation.reports.wording import EXPLAINED, interval, name_with, number
 from cardiff.hub.provenance import public_name, read_record
 from cardiff.hub.serialization import VARIANTS, load_classifier, load_pipeline, variant_name
@@ -99,7 +100,7 @@ def write_card(
         text = "\n\n".join("\n".join(section(card)) for section in sections)
         metadata = _metadata(card).to_yaml()
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"run.json or a report given with it is damaged or of another project; there can be no card ({error!r})."
         ) from error
     ModelCard(f"---\n{metadata}\n---\n\n{text}\n").save(folder / "README.md")

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import torch
 
 from cardiff.config.run import Kind
+from cardiff.errors import UserError
 
 RUN_RECORD = "run.json"
 """Name of the file, beside the model."""
@@ -23,7 +24,7 @@ def read_record(folder: Path) -> dict | None:
     """The run.json of a model's folder, or None if it has none.
 
     Raises:
-        ValueError: It is damaged, or not of this project's making.
+        UserError: It is damaged, or not of this project's making.
     """
     file = Path(folder, RUN_RECORD)
     if not file.is_file():
@@ -34,11 +35,11 @@ def read_record(folder: Path) -> dict | None:
         whole_numbers = [record["step"], record["images_seen"], sections["train"]["batch_size"]]
         texts = [sections["scheduler"]["name"], sections["data"]["path"], sections["data"]["split"]]
         if record["kind"] not in get_args(Kind):
-            raise ValueError(f"there are no runs of kind {record['kind']!r}")
+            raise UserError(f"there are no runs of kind {record['kind']!r}")
         if not all(type(n) is int for n in whole_numbers) or not all(type(text) is str for text in texts):
             raise TypeError("a field is of the wrong type")
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is damaged or of another project ({error!r}): copy it again.") from error
+        raise UserError(f"{file} is damaged or of another project ({error!r}): copy it again.") from error
     return {**record, "config": without_paths(record["config"])}
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from cardiff.cli import one_sentence_errors
 from cardiff.config.run import HubOptions, HubTarget
+from cardiff.errors import UserError
 from cardiff.hub.client import HubError, check_access, open_repository, push_checkpoint, push_model
 from cardiff.hub.model_card import write_card
 from cardiff.hub.provenance import read_record, write_record
@@ -49,7 +50,7 @@ def publish(options: PublishOptions) -> str:
     """Carry the options out and return a sentence that says where the model is.
 
     Raises:
-        ValueError: Nothing to publish, or nowhere to.
+        UserError: Nothing to publish, or nowhere to.
     """
     options.check()
     folder = find_model(options.model)
@@ -57,7 +58,7 @@ def publish(options: PublishOptions) -> str:
     if options.output is not None:
         output = Path(options.output)
         if output.exists() and any(output.iterdir()):
-            raise ValueError(f"--output {output} is not empty: name another folder.")
+            raise UserError(f"--output {output} is not empty: name another folder.")
     else:
         check_access()
     checkpoint = newest_in(folder) if options.hub_resume_id is not None else None
@@ -83,11 +84,11 @@ def open_resume_repository(name: str, model: str, patient: bool = True) -> str:
     """Make the repository of checkpoints, which is always private, and return its full name; see `open_repository`.
 
     Raises:
-        ValueError: It is that of the model.
+        UserError: It is that of the model.
     """
     store = open_repository(name, private=True, patient=patient)
     if store == model:
-        raise ValueError(f"--hub_resume_id {name} is the repository of the model: name another.")
+        raise UserError(f"--hub_resume_id {name} is the repository of the model: name another.")
     return store
 
 
@@ -95,7 +96,7 @@ def default_repository(model: str) -> str:
     """The name of a repository after the folder of a run.
 
     Raises:
-        ValueError: The folder's name cannot be that of a repository.
+        UserError: The folder's name cannot be that of a repository.
     """
     name = run_of(Path(model)).name
     HubTarget(hub_model_id=name).check()
@@ -111,7 +112,7 @@ def prepare(folder: Path, output: Path, options: PublishOptions) -> dict:
     variants = [variant.strip() for variant in options.variants.split(",") if variant.strip()]
     unknown = [variant for variant in variants if variant not in VARIANTS]
     if unknown:
-        raise ValueError(f"--variants has no {unknown[0]!r}: give {' or '.join(VARIANTS)}.")
+        raise UserError(f"--variants has no {unknown[0]!r}: give {' or '.join(VARIANTS)}.")
     metrics = None if options.metrics is None else _metrics_of(folder, Path(options.metrics))
     export_model(folder, output, variants)
     record, run = read_record(output), run_of(folder)
@@ -134,15 +135,15 @@ def _metrics_of(folder: Path, file: Path) -> dict:
     """The content of a metrics.json, which must be of the model in the folder."""
     file = file / "metrics.json" if file.is_dir() else file
     if not file.is_file():
-        raise ValueError(f"--metrics {file} does not exist: give the --output of evaluate.py.")
+        raise UserError(f"--metrics {file} does not exist: give the --output of evaluate.py.")
     try:
         metrics = json.loads(file.read_text())
         measured = metrics["model"]["weights_sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"--metrics {file} is not a metrics.json of evaluate.py ({error!r}).") from error
+        raise UserError(f"--metrics {file} is not a metrics.json of evaluate.py ({error!r}).") from error
     weights = next((f for f in (weights_file(folder), classifier_weights_file(folder)) if f.is_file()), None)
     if weights is None or measured != file_hash(weights):
-        raise ValueError(f"--metrics {file} is of other weights than {folder}: run evaluate.py on the model again.")
+        raise UserError(f"--metrics {file} is of other weights than {folder}: run evaluate.py on the model again.")
     return metrics
 
 
@@ -150,7 +151,7 @@ def _picture(run: Path, record: dict | None, given: str | None) -> Path | None:
     """The picture of the card: the one given, or the newest of the run that is not newer than the model."""
     if given is not None:
         if not Path(given).is_file():
-            raise ValueError(f"--samples {given} is no file: name a picture.")
+            raise UserError(f"--samples {given} is no file: name a picture.")
         return Path(given)
     kind = "reports" if record is not None and record["kind"] == "classifier" else "samples"
     last = f"step-{record['step']:08d}.png" if record is not None else "step-~"
@@ -166,7 +167,7 @@ def _copy_picture(source: Path, target: Path) -> None:
             if picture.mode == "P":
                 clean.putpalette(picture.getpalette())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{source} is no picture that can be read ({error}).") from error
+        raise UserError(f"{source} is no picture that can be read ({error}).") from error
     clean.save(target)
 
 
@@ -178,7 +179,7 @@ class BackgroundPublisher:
     uploaded when the next checkpoint comes is passed over for it.
 
     Raises:
-        ValueError: No upload will ever succeed: no token, or a name that no repository can have.
+        UserError: No upload will ever succeed: no token, or a name that no repository can have.
     """
 
     def __init__(self, output_dir: Path, target: HubOptions):
@@ -197,7 +198,7 @@ class BackgroundPublisher:
         """Make the repositories now, so that the user sees at the start whether that works.
 
         Raises:
-            ValueError: A repository is public that was to be private.
+            UserError: A repository is public that was to be private.
         """
         self.say = say
         try:

@@ -13,9 +13,10 @@ import torch
 from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, ModelMixin, UNet2DModel
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
+from cardiff.errors import UserError
 from cardiff.hub.client import download
 from cardiff.hub.provenance import RUN_RECORD, read_record, write_record
-from cardiff.training.checkpoint import let_others_read
+from cardiff.training.checkpoint import apply_folder_permissions
 from pipelines import ClassConditionalPipeline, NoisyClassifier
 
 Network = TypeVar("Network", bound=ModelMixin)
@@ -34,7 +35,7 @@ def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:
     `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)` runs.
     """
     pipeline.save_pretrained(folder, safe_serialization=True)
-    let_others_read(weights_file(folder))
+    apply_folder_permissions(weights_file(folder))
     for name in ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json"):
         _forget_origin(Path(folder, name))
 
@@ -55,7 +56,7 @@ def export_model(folder: Path, target: Path, variants: Sequence[str] = ()) -> No
         variants: Weights in half the size beside the float32 ones: "fp16", "bf16".
 
     Raises:
-        ValueError: Nothing there, damaged, or not a model of this project.
+        UserError: Nothing there, damaged, or not a model of this project.
     """
     if _classifier_config(folder).is_file() and not Path(folder, "model_index.json").is_file():
         network, scheduler = load_classifier(folder)
@@ -71,7 +72,7 @@ def export_model(folder: Path, target: Path, variants: Sequence[str] = ()) -> No
         config = Path(target, part, "config.json").read_text()
         smaller = torch.nn.Module.to(copy.deepcopy(network), VARIANTS[variant])
         smaller.save_pretrained(target / part, variant=variant)
-        let_others_read(target / part / variant_name(variant))
+        apply_folder_permissions(target / part / variant_name(variant))
         Path(target, part, "config.json").write_text(config)
     record = read_record(folder)
     if record is not None:
@@ -82,7 +83,7 @@ def find_model(model: str, revision: str | None = None) -> Path:
     """Folder of a model given as a folder or as a Hub repository, of which only configuration and weights are taken.
 
     Raises:
-        ValueError: Neither a folder nor a readable repository.
+        UserError: Neither a folder nor a readable repository.
     """
     return Path(model) if Path(model).is_dir() else download(model, MODEL_FILES, revision)
 
@@ -98,14 +99,14 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> ClassCond
         A ClassConditionalPipeline; around an unconditional UNet it samples without labels.
 
     Raises:
-        ValueError: Nothing there, damaged, or not a pipeline of this project.
+        UserError: Nothing there, damaged, or not a pipeline of this project.
     """
     folder = Path(folder)
     index_file = folder / "model_index.json"
     if not index_file.is_file():
         if _classifier_config(folder).is_file():
-            raise ValueError(f"{folder} holds a classifier and no pipeline: name the folder of a diffusion model.")
-        raise ValueError(
+            raise UserError(f"{folder} holds a classifier and no pipeline: name the folder of a diffusion model.")
+        raise UserError(
             f"{folder} holds no model_index.json: name the output folder of a training run, one of its checkpoints, "
             "or a Hub repository."
         )
@@ -115,7 +116,7 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> ClassCond
         scheduler_library, scheduler_name = index["scheduler"]
         unet_library, unet_name = index["unet"]
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{index_file} does not describe a pipeline of this project ({error!r}).") from error
+        raise UserError(f"{index_file} does not describe a pipeline of this project ({error!r}).") from error
     name = name[-1] if isinstance(name, list) else name
     scheduler_class = getattr(diffusers, str(scheduler_name), None)
     known_scheduler = inspect.isclass(scheduler_class) and issubclass(scheduler_class, SchedulerMixin)
@@ -125,7 +126,7 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> ClassCond
         or scheduler_library != "diffusers"
         or not known_scheduler
     ):
-        raise ValueError(
+        raise UserError(
             f"{index_file} names a {name} of {unet_name} and {scheduler_name}; this project loads "
             "ClassConditionalPipeline and DDPMPipeline with a UNet2DModel and a scheduler of diffusers."
         )
@@ -142,7 +143,7 @@ def save_classifier(classifier: NoisyClassifier, scheduler: DDPMScheduler, folde
     trust_remote_code=True)` runs that file and loads the rest.
     """
     classifier.save_pretrained(Path(folder, "classifier"), safe_serialization=True)
-    let_others_read(classifier_weights_file(folder))
+    apply_folder_permissions(classifier_weights_file(folder))
     scheduler.save_pretrained(Path(folder, "scheduler"))
     _forget_origin(Path(folder, "scheduler", "scheduler_config.json"))
     _forget_origin(_classifier_config(folder))
@@ -159,25 +160,25 @@ def load_classifier(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[N
         The classifier, in evaluation mode, and a scheduler with the noise levels that it was trained on.
 
     Raises:
-        ValueError: Nothing there, damaged, or not a classifier of this project.
+        UserError: Nothing there, damaged, or not a classifier of this project.
     """
     folder = Path(folder)
     config_file = _classifier_config(folder)
     if not config_file.is_file():
         if Path(folder, "model_index.json").is_file():
-            raise ValueError(f"{folder} holds a diffusion pipeline and no classifier: train one, train_classifier.py.")
-        raise ValueError(
+            raise UserError(f"{folder} holds a diffusion pipeline and no classifier: train one, train_classifier.py.")
+        raise UserError(
             f"{folder} holds no classifier/config.json: name the output folder of train_classifier.py, one of its "
             "checkpoints, or a Hub repository."
         )
     with _damage_in_one_sentence(folder):
         name = json.loads(config_file.read_text())["_class_name"]
         if name != NoisyClassifier.__name__:
-            raise ValueError(f"{config_file} names a {name} and not a {NoisyClassifier.__name__}.")
+            raise UserError(f"{config_file} names a {name} and not a {NoisyClassifier.__name__}.")
         classifier = load_network(NoisyClassifier, folder / "classifier", dtype)
         scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
         if scheduler.alphas_cumprod.tolist() != list(classifier.config.alphas_cumprod):
-            raise ValueError("classifier and scheduler have different noise levels.")
+            raise UserError("classifier and scheduler have different noise levels.")
         return classifier, scheduler
 
 
@@ -187,12 +188,12 @@ def _classifier_config(folder: Path) -> Path:
 
 @contextmanager
 def _damage_in_one_sentence(folder: Path) -> Iterator[None]:
-    """Whatever a damaged file raises, by way of safetensors, json or diffusers, as a ValueError."""
+    """Whatever a damaged file raises, by way of safetensors, json or diffusers, as a UserError."""
     try:
         yield
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{folder} is damaged or incomplete: {reason} Copy or train it again.") from error
+        raise UserError(f"{folder} is damaged or incomplete: {reason} Copy or train it again.") from error
 
 
 def load_network(network: type[Network], folder: Path, dtype: torch.dtype = torch.float32) -> Network:
@@ -201,14 +202,14 @@ def load_network(network: type[Network], folder: Path, dtype: torch.dtype = torc
     An index of several files is not followed: it could name pickles, and files outside the folder.
     """
     if not (folder / _WEIGHTS).is_file():
-        raise ValueError(f"{folder.name}/{_WEIGHTS} is missing.")
+        raise UserError(f"{folder.name}/{_WEIGHTS} is missing.")
     for index in folder.glob("*.index.json"):
-        raise ValueError(f"{folder.name}/{index.name} spreads the weights over files; this project reads one file.")
+        raise UserError(f"{folder.name}/{index.name} spreads the weights over files; this project reads one file.")
     model, loaded = network.from_pretrained(folder, use_safetensors=True, torch_dtype=dtype, output_loading_info=True)
     # diffusers fills a gap with random numbers and leaves a surplus out.
     for problem in ("missing_keys", "unexpected_keys"):
         if loaded[problem]:
-            raise ValueError(f"the weights have {problem.replace('_', ' ')}: {sorted(loaded[problem])[:3]}.")
+            raise UserError(f"the weights have {problem.replace('_', ' ')}: {sorted(loaded[problem])[:3]}.")
     return model
 
 

@@ -18,16 +18,17 @@ from PIL.PngImagePlugin import PngInfo
 from tqdm.auto import tqdm
 
 from cardiff.analysis.catalogue import alphas_cumprod_of, section_of
-from cardiff.analysis.errors import log_snr_of, steps_of
+from cardiff.analysis.errors import log_snr_of, visited_levels
 from cardiff.config.limits import check_limits, limited
 from cardiff.diffusion.randomness import image_generator, image_seed
-from cardiff.distributed import say_once, this_process
+from cardiff.distributed import print_once, this_process
+from cardiff.errors import UserError, user_errors
 from cardiff.hub.serialization import find_model, load_pipeline, weights_file
 from cardiff.plotting import save_labelled_grid
 from cardiff.sampling.guidance import Guidance, GuidanceOptions, make_guidance
 from cardiff.sampling.labels import read_labels
 from cardiff.training.checkpoint import file_hash
-from pipelines import ClassConditionalPipeline, NonFiniteImages
+from pipelines import ArgumentError, ClassConditionalPipeline, NonFiniteImages
 
 _PNG_KEY = "cardiff"
 # Clipping x̂₀ to [-1, 1]: the multistep solvers ignore clip_sample, but thresholding at most at 1 is the same.
@@ -46,12 +47,12 @@ def make_solver(scheduler, name: str):
     """The named diffusers scheduler with the noise levels of a trained one.
 
     Raises:
-        ValueError: Unknown name, or a solver that diffusers does not offer for the model's prediction type.
+        UserError: Unknown name, or a solver that diffusers does not offer for the model's prediction type.
     """
     if name not in SOLVERS:
-        raise ValueError(f"There is no solver {name!r}: choose one of {', '.join(SOLVERS)}.")
+        raise UserError(f"There is no solver {name!r}: choose one of {', '.join(SOLVERS)}.")
     if name == "euler" and scheduler.config.prediction_type == "sample":
-        raise ValueError(
+        raise UserError(
             f"The solver {name} cannot use a model that predicts the clean sample: choose dpm, ddim, ddpm or unipc."
         )
     solver, options = SOLVERS[name]
@@ -112,7 +113,7 @@ def draw(
         uint8 (B, H, W, C), and for each image how often each network was evaluated.
 
     Raises:
-        NonFiniteImages: Images came out as NaN or infinity; it has their numbers in the series.
+        UserError: Images came out as NaN or infinity; it names their numbers in the series.
     """
     pipeline.set_progress_bar_config(disable=True)
     drawn, cost = [], []
@@ -120,18 +121,19 @@ def draw(
         batch = slice(first, first + batch_size)
         numbers = [int(index) for index in indices[batch]]
         try:
-            result = pipeline(
-                class_labels=None if labels is None else list(labels[batch]),
-                batch_size=len(numbers),
-                guidance_scale=guidance_scale,
-                num_inference_steps=steps,
-                timesteps=timesteps,
-                generator=[image_generator(seed, number) for number in numbers],
-                output_type="pt",
-                **guidance,
-            )
+            with user_errors(ArgumentError):
+                result = pipeline(
+                    class_labels=None if labels is None else list(labels[batch]),
+                    batch_size=len(numbers),
+                    guidance_scale=guidance_scale,
+                    num_inference_steps=steps,
+                    timesteps=timesteps,
+                    generator=[image_generator(seed, number) for number in numbers],
+                    output_type="pt",
+                    **guidance,
+                )
         except NonFiniteImages as error:
-            raise NonFiniteImages([numbers[place] for place in error.numbers]) from None
+            raise UserError(str(NonFiniteImages([numbers[place] for place in error.numbers]))) from error
         drawn.append(to_uint8(result.images))
         cost += [dict(zip(result.evaluations, counts)) for counts in zip(*result.evaluations.values())]
         progress(len(result.images))
@@ -151,7 +153,7 @@ class DrawOptions(GuidanceOptions):
     """ddpm, ddim, dpm (DPM-Solver++), unipc or euler."""
     steps: int = limited(25, least=1)
     """Solver steps."""
-    steps_of: str | None = None
+    timesteps_from: str | None = None
     """Visit the noise levels of another schedule: a name, a YAML file with a scheduler section or FILE.py:FUNCTION."""
     batch_size: int = limited(64, least=1)
     """Images per batch of each process."""
@@ -187,13 +189,13 @@ def run(options: SampleOptions, progress: Callable[[int], object] | None = None)
         progress: Called with the number of this process's images after each pass, in the place of a progress bar.
 
     Raises:
-        ValueError: An option that does not fit the model, or an output folder of other options.
+        UserError: An option that does not fit the model, or an output folder of other options.
     """
     plan = make_plan(options, progress)
     state = this_process()
     if plan.timesteps is not None and len(plan.timesteps) < options.steps:
-        say_once(
-            f"{options.steps} steps of {options.steps_of} fall on {len(plan.timesteps)} timesteps of the model: "
+        print_once(
+            f"{options.steps} steps of {options.timesteps_from} fall on {len(plan.timesteps)} timesteps of the model: "
             "so many steps are taken."
         )
     return _draw_grid(plan, state) if options.grid is not None else _fill_folder(plan, state)
@@ -203,11 +205,11 @@ def make_plan(options: SampleOptions, progress: Callable[[int], object] | None =
     """Load the model and all that the options name, and check that they fit; arguments as of `run`.
 
     Raises:
-        ValueError: An option that does not fit the model.
+        UserError: An option that does not fit the model.
     """
     state = this_process()
     if (options.output is None) == (options.grid is None):
-        raise ValueError("Give either --output DIR for single images or --grid FILE for a labelled grid.")
+        raise UserError("Give either --output DIR for single images or --grid FILE for a labelled grid.")
     check_limits(options, "--")
     with state.main_process_first():
         folder = find_model(options.model, options.revision)
@@ -215,15 +217,17 @@ def make_plan(options: SampleOptions, progress: Callable[[int], object] | None =
     pipeline.scheduler = make_solver(pipeline.scheduler, options.solver)
     timesteps, total = None, pipeline.scheduler.config.num_train_timesteps
     if options.steps > total:
-        raise ValueError(f"--steps is {options.steps}, but the model has {total} timesteps: give 1 to {total}.")
-    if options.steps_of is not None:
-        levels = log_snr_of(alphas_cumprod_of(section_of(options.steps_of)))
-        timesteps = timesteps_at(pipeline.scheduler, steps_of(levels, options.steps))
-    pipeline.set_timesteps(options.steps, timesteps=timesteps)  # refuses before anything is written
+        raise UserError(f"--steps is {options.steps}, but the model has {total} timesteps: give 1 to {total}.")
+    if options.timesteps_from is not None:
+        levels = log_snr_of(alphas_cumprod_of(section_of(options.timesteps_from)))
+        timesteps = timesteps_at(pipeline.scheduler, visited_levels(levels, options.steps))
+    with user_errors(ArgumentError):  # before anything is written
+        pipeline.set_timesteps(options.steps, timesteps=timesteps)
     with state.main_process_first():
         guidance = make_guidance(options, pipeline)
     labels = _labels(pipeline, guidance.arguments.get("classifier"), options.labels)
-    pipeline.check(labels, **guidance.arguments)
+    with user_errors(ArgumentError):
+        pipeline.check(labels, **guidance.arguments)
     return Plan(folder, pipeline, options, labels, guidance, timesteps, progress)
 
 
@@ -370,12 +374,12 @@ def _claim_folder(output: Path, identity: dict) -> None:
         before = json.loads(record.read_text())
         changed = [key for key in sorted(before.keys() | identity.keys()) if before.get(key) != identity.get(key)]
         if changed:
-            raise ValueError(
+            raise UserError(
                 f"{output} holds images drawn with other options ({', '.join(changed)} differ): "
                 "choose another --output or remove it."
             )
     elif output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise ValueError(f"{output} is not empty and was not made by this command: choose another --output.")
+        raise UserError(f"{output} is not empty and was not made by this command: choose another --output.")
     output.mkdir(parents=True, exist_ok=True)
     for half_written in output.glob("*.tmp"):
         half_written.unlink()
@@ -386,7 +390,7 @@ def _labels(pipeline, classifier, text: str | list[int] | None) -> list[int | di
     """Labels from the command line's text or a list; None for a model without classes."""
     if pipeline.unet.config.num_class_embeds is None and classifier is None:
         if text is not None:
-            raise ValueError("This model is unconditional: leave --labels out, or give a --classifier.")
+            raise UserError("This model is unconditional: leave --labels out, or give a --classifier.")
         return None
     if text is None:
         return list(pipeline.class_names(classifier))
@@ -415,14 +419,14 @@ def read_entry(path: Path) -> dict:
     """How an image of a sampled folder was made: its line of the manifest.
 
     Raises:
-        ValueError: It is damaged, or was not written by `sample.py`.
+        UserError: It is damaged, or was not written by `sample.py`.
     """
     try:
         with Image.open(path) as image:
             image.load()
             return json.loads(image.text[_PNG_KEY])
     except Exception as error:  # Pillow's readers raise nearly every type on bad bytes
-        raise ValueError(
+        raise UserError(
             f"{path} is damaged or was not written by this command: remove it, and run the command again."
         ) from error
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from cardiff.config.limits import limited
+from cardiff.errors import UserError
 from cardiff.hub.serialization import classifier_weights_file, find_model, load_classifier, load_pipeline, weights_file
 from cardiff.training.checkpoint import file_hash
 from pipelines import ClassConditionalPipeline
@@ -75,7 +76,7 @@ def make_guidance(options: GuidanceOptions, pipeline: ClassConditionalPipeline) 
         pipeline: The model, with its solver and its timesteps set.
 
     Raises:
-        ValueError: An option that cannot be read, or a network of other images, classes or noise levels.
+        UserError: An option that cannot be read, or a network of other images, classes or noise levels.
     """
     arguments, record = {}, {}
     for name in ("guidance_interval", "guidance_interval_sigma"):
@@ -92,7 +93,7 @@ def make_guidance(options: GuidanceOptions, pipeline: ClassConditionalPipeline) 
         _same_noise(pipeline, worse.scheduler, f"--guidance_model {options.guidance_model}")
         mine, its = (p.scheduler.config.prediction_type for p in (pipeline, worse))
         if mine != its:
-            raise ValueError(f"--guidance_model predicts {its} and the model {mine}: both must predict the same.")
+            raise UserError(f"--guidance_model predicts {its} and the model {mine}: both must predict the same.")
         arguments["guidance_unet"] = worse.unet.to(pipeline.device)
         record["guidance_weights_sha256"] = file_hash(weights_file(folder))
     if options.classifier is not None:
@@ -102,20 +103,20 @@ def make_guidance(options: GuidanceOptions, pipeline: ClassConditionalPipeline) 
         arguments["classifier"] = classifier.to(pipeline.device)
         record["classifier_sha256"] = file_hash(classifier_weights_file(folder))
     elif options.classifier_scale != "1":
-        raise ValueError("--classifier_scale needs a --classifier.")
+        raise UserError("--classifier_scale needs a --classifier.")
 
     scales = weights = _numbers("guidance_scale", options.guidance_scale)
     if options.guidance_schedule is not None:
         if options.guidance_scale != "1":
-            raise ValueError("Give --guidance_scale or --guidance_schedule, not both.")
+            raise UserError("Give --guidance_scale or --guidance_schedule, not both.")
         scales = [_schedule(options.guidance_schedule)]
         record["guidance_schedule"] = weights = [scales[0](level) for level in pipeline.log_snr_of_steps()]
     if options.cfg_plus_plus and not all(0 <= w <= 1 for w in weights):
-        raise ValueError("--cfg_plus_plus interpolates: --guidance_scale must lie between 0 and 1.")
+        raise UserError("--cfg_plus_plus interpolates: --guidance_scale must lie between 0 and 1.")
     variants = [{"guidance_scale": scale} for scale in scales]
     unconditional = pipeline.unet.config.num_class_embeds is None
     if unconditional and options.guidance_model is None and (scales != [1.0] or callable(scales[0])):
-        raise ValueError(
+        raise UserError(
             "This model is unconditional: --guidance_scale and --guidance_schedule need a --guidance_model; a "
             "--classifier has its --classifier_scale."
         )
@@ -130,7 +131,7 @@ def _interval(name: str, given: list[float] | str) -> tuple[float, float]:
     try:
         low, high = (float(part) for part in (given.split(",") if isinstance(given, str) else given))
     except ValueError:
-        raise ValueError(f"--{name} is {given}, but must be two numbers: [low,high].") from None
+        raise UserError(f"--{name} is {given}, but must be two numbers: [low,high].") from None
     return low, high
 
 
@@ -139,7 +140,7 @@ def _schedule(text: str | list) -> Callable[[float], float]:
     if isinstance(text, str):
         path, colon, name = text.rpartition(":")
         if not (colon and path.endswith(".py")):
-            raise ValueError(
+            raise UserError(
                 f"--guidance_schedule is {text!r}, but must be points [[log-SNR,w],…] or FILE.py:FUNCTION."
             )
         function = load_function(path, name)
@@ -148,16 +149,14 @@ def _schedule(text: str | list) -> Callable[[float], float]:
             try:
                 return float(function(log_snr))
             except Exception as error:
-                raise ValueError(
-                    f"{text} fails at log-SNR {log_snr:g} with {type(error).__name__}: {error}"
-                ) from error
+                raise UserError(f"{text} fails at log-SNR {log_snr:g} with {type(error).__name__}: {error}") from error
 
         return weight
     if not text or any(len(point) != 2 for point in text):
-        raise ValueError(f"--guidance_schedule is {text}, but each point must be two numbers: [log-SNR,w].")
+        raise UserError(f"--guidance_schedule is {text}, but each point must be two numbers: [log-SNR,w].")
     levels, weights = zip(*text)
     if any(low >= high for low, high in zip(levels, levels[1:])):
-        raise ValueError(f"--guidance_schedule is {text}, but its log-SNRs must rise.")
+        raise UserError(f"--guidance_schedule is {text}, but its log-SNRs must rise.")
     return lambda log_snr: float(np.interp(log_snr, levels, weights))
 
 
@@ -165,11 +164,11 @@ def _same_noise(pipeline: ClassConditionalPipeline, scheduler, what: str) -> Non
     """Refuse a network that was trained on other noise levels, since both are told the timestep alone."""
     mine, its = pipeline.scheduler.alphas_cumprod, scheduler.alphas_cumprod
     if len(mine) != len(its) or not torch.allclose(mine.double(), its.double(), rtol=1e-5, atol=1e-7):
-        raise ValueError(f"{what} was trained on other noise levels than the model: train it on the same schedule.")
+        raise UserError(f"{what} was trained on other noise levels than the model: train it on the same schedule.")
 
 
 def _numbers(name: str, text: str) -> list[float]:
-    problem = ValueError(f"--{name} is {text!r}, but must be a number, or several with commas.")
+    problem = UserError(f"--{name} is {text!r}, but must be a number, or several with commas.")
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:

@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from cardiff.errors import UserError
 from pipelines import ClassConditionalPipeline
 
 _INDEX = re.compile(r"0|[1-9][0-9]*")
@@ -30,7 +31,7 @@ def read_labels(text: str, pipeline: ClassConditionalPipeline, classifier=None) 
         classifier: Names the classes if the pipeline has none.
 
     Raises:
-        ValueError: A label that cannot be read, is no class, or can be read in two ways.
+        UserError: A label that cannot be read, is no class, or can be read in two ways.
     """
     reader = _Reader(pipeline, classifier)
     if reader.is_name(text):
@@ -44,15 +45,15 @@ def _read_file(path: Path, reader: "_Reader") -> list[int | dict[int, float]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--labels @{path} cannot be read ({error}): name a text file, or quote a name.") from error
+        raise UserError(f"--labels @{path} cannot be read ({error}): name a text file, or quote a name.") from error
     labels = []
     for number, line in enumerate(lines, 1):
         try:
             labels += [reader.label(line)] if line.strip() else []
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from error
+            raise UserError(f"{path}, line {number}: {error}") from error
     if not labels:
-        raise ValueError(f"{path} has no labels: write one on each line.")
+        raise UserError(f"{path} has no labels: write one on each line.")
     return labels
 
 
@@ -80,7 +81,7 @@ class _Reader:
             except ValueError:
                 name = []
             if not name:
-                raise ValueError(
+                raise UserError(
                     f"The label {text!r} is not a mixture such as 0.5*three+0.5*eight; a name with * or + in it "
                     "is given in double quotes."
                 )
@@ -94,11 +95,11 @@ class _Reader:
         quoted = _QUOTED.fullmatch(text)
         if text.startswith("index:"):
             if not _INDEX.fullmatch(text.removeprefix("index:")):
-                raise ValueError(f"The label {text!r} is not an index such as index:3.")
+                raise UserError(f"The label {text!r} is not an index such as index:3.")
             found = int(text.removeprefix("index:"))
         elif self.is_name(text):
             if _INDEX.fullmatch(text) and self.names.get(int(text), text) != text:
-                raise ValueError(
+                raise UserError(
                     f"The label {text!r} is the name of one class and the index of another, "
                     f'{self.names[int(text)]!r}: give "{text}" with its quotes for the name, or index:{text}.'
                 )
@@ -114,8 +115,8 @@ def _split(text: str, mark: str, most: int = 0) -> list[str]:
     """The parts between marks that are not in double quotes, at `most` so many splits.
 
     Raises:
-        ValueError: A quote is not closed.
+        UserError: A quote is not closed.
     """
     if text.count('"') % 2:
-        raise ValueError(f"The label {text!r} has a double quote that is not closed; one in a name is doubled.")
+        raise UserError(f"The label {text!r} has a double quote that is not closed; one in a name is doubled.")
     return re.split(rf'{re.escape(mark)}(?=(?:[^"]*"[^"]*")*[^"]*$)', text, maxsplit=most)

@@ -17,6 +17,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from cardiff.errors import UserError
+
 CHECKSUMS = "checksums.json"
 _FILE = re.compile(r"(\w+/)?\w+\.(json|safetensors|py)", re.ASCII)
 """What a checkpoint's files are called: at most one folder deep, and never a pickle."""
@@ -122,14 +124,14 @@ def listed_files(checkpoint: Path) -> dict[str, str]:
     """Checksums by name of the files that make a checkpoint.
 
     Raises:
-        ValueError: The list is damaged, or names a file that lies elsewhere or could not be of a checkpoint.
+        UserError: The list is damaged, or names a file that lies elsewhere or could not be of a checkpoint.
     """
     checksums = json.loads(Path(checkpoint, CHECKSUMS).read_text())
     if not isinstance(checksums, dict):
-        raise ValueError(f"{CHECKSUMS} is no list of files")
+        raise UserError(f"{CHECKSUMS} is no list of files")
     for name in checksums:
         if not _FILE.fullmatch(name):
-            raise ValueError(f"{CHECKSUMS} names {name!r}, which no checkpoint has")
+            raise UserError(f"{CHECKSUMS} names {name!r}, which no checkpoint has")
     return checksums
 
 
@@ -137,13 +139,13 @@ def newest_in(folder: Path) -> Path:
     """The newest checkpoint of a run's folder, of its checkpoints/, or the folder itself if it is one.
 
     Raises:
-        ValueError: There is none.
+        UserError: There is none.
     """
     if (folder / CHECKSUMS).is_file() and re.fullmatch(r"step-\d{8,}", folder.resolve().name):
         return folder.resolve()
     found = list_checkpoints(folder / "checkpoints") or list_checkpoints(folder)
     if not found:
-        raise ValueError(f"{folder} holds no checkpoint: name the output folder of a training run.")
+        raise UserError(f"{folder} holds no checkpoint: name the output folder of a training run.")
     return found[-1]
 
 
@@ -173,10 +175,10 @@ def save_tensors(tensors: dict, path: Path) -> None:
         save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:  # it wraps the operating system's error, a full disk for one
         raise OSError(f"{path.name}: {error}") from error
-    let_others_read(path)
+    apply_folder_permissions(path)
 
 
-def let_others_read(file: Path) -> None:
+def apply_folder_permissions(file: Path) -> None:
     """Let those read a file who may read its folder: safetensors writes for the owner alone, whatever the umask."""
     mode = file.stat().st_mode & 0o777
     wanted = mode | file.parent.stat().st_mode & 0o444

@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cardiff.config.run import SECTIONS, DataConfig, Kind, RunConfig
+from cardiff.errors import UserError
 from cardiff.hub.provenance import without_paths
 
 # Without these a run is another one; elsewhere a change is the user's right and is only reported.
-FIXED = ("unet.", "classifier.", "scheduler.", "data.resolution", "data.channels", "train.held_out")
+FIXED = ("unet.", "classifier.", "scheduler.", "data.resolution", "data.channels", "train.validation_fraction")
 # These change nothing that is trained.
 SILENT = ("data.num_workers", "data.license", "train.max_steps", "train.epochs", "train.log_every", "train.trackers")
 SILENT += ("train.checkpoint_every", "train.keep_checkpoints", "train.sample_", "train.report_every")
@@ -41,14 +42,14 @@ class TrainingState:
         """Read state.json.
 
         Raises:
-            ValueError: It is missing, damaged, or of another project.
+            UserError: It is missing, damaged, or of another project.
         """
         file = Path(folder, "state.json")
         try:
             state = cls(**json.loads(file.read_text()))
             _flat(state.config), int(state.step), list(state.class_names), dict(state.data or {})
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{file} is not the state of a training run of this project ({error!r}).") from error
+            raise UserError(f"{file} is not the state of a training run of this project ({error!r}).") from error
         return state
 
 
@@ -65,15 +66,15 @@ def refuse_changes(
         source: Where the checkpoint comes from, if it is not from the run's own folder.
 
     Raises:
-        ValueError: The model, the schedule, the classes or the held-out images are not those of the checkpoint.
+        UserError: The model, the schedule, the classes or the held-out images are not those of the checkpoint.
     """
     where = source or config.output_dir
     remedy = f"choose another --{'resume_from' if source else 'output_dir'}."
     if config.network_name not in state.config:
         trained = next((name for name, *_ in SECTIONS.values() if name in state.config), "model of another project")
-        raise ValueError(f"{where} holds the run of a {trained} and not of a {config.network_name}: {remedy}")
+        raise UserError(f"{where} holds the run of a {trained} and not of a {config.network_name}: {remedy}")
     fixed = FIXED
-    if getattr(config.train, "held_out", 0):
+    if getattr(config.train, "validation_fraction", 0):
         fixed += ("train.seed",)  # by which the images were chosen that it must never see
     before, now = _flat(_complete(state.config, config.kind)), _flat(without_paths(config.to_dict()))
     before["conditional"], now["conditional"] = state.conditional, config.labelled
@@ -82,14 +83,14 @@ def refuse_changes(
     refused = [key for key in changed if key in ("conditional", "class names") or key.startswith(fixed)]
     if refused:
         shown = "; ".join(f"{key} was {_short(before.get(key))} and is {_short(now.get(key))}" for key in refused)
-        raise ValueError(f"{where} holds a run of another model ({shown}): give back the old values, or {remedy}")
+        raise UserError(f"{where} holds a run of another model ({shown}): give back the old values, or {remedy}")
     noticed = [key for key in changed if not key.startswith(SILENT)]
     notices = [
         f"Resuming with {key} changed from {_short(before.get(key))} to {_short(now.get(key))}." for key in noticed
     ]
     other = [name for name, digest in (data or {}).items() if (state.data or {}).get(name, digest) != digest]
     if "held_out" in other:
-        raise ValueError(
+        raise UserError(
             f"{where} holds a run that set other images aside than {config.data.path} gives now, so that it could be "
             "measured on images that it was trained on: give back the images and their options as they were, or "
             f"{remedy}"

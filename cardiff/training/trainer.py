@@ -25,7 +25,8 @@ from cardiff.config.run import RunConfig, make_schedule
 from cardiff.data import ImageStore
 from cardiff.data.batches import BatchPlan, batch_loader, identify, open_data, split_rows
 from cardiff.diffusion.randomness import DROPOUT, batch_noise, derive_seed
-from cardiff.distributed import refuse_strangers
+from cardiff.distributed import check_world_size
+from cardiff.errors import UserError
 from cardiff.hub.client import HubError, download_checkpoint
 from cardiff.hub.provenance import hardware, versions, without_paths, write_record
 from cardiff.hub.publish import BackgroundPublisher
@@ -43,7 +44,7 @@ class Trainer(ABC):
     subclass says what the model is, what its loss is, what is shown of it on the way and how it is saved.
 
     Raises:
-        ValueError: Data, configuration or checkpoint that the run cannot use, in one sentence.
+        UserError: Data, configuration or checkpoint that the run cannot use, in one sentence.
     """
 
     def __init__(self, config: RunConfig):
@@ -56,7 +57,7 @@ class Trainer(ABC):
             log_with=_trackers(train.trackers),
             project_config=ProjectConfiguration(self.output_dir, logging_dir=self.output_dir / "logs"),
         )
-        refuse_strangers(self.accelerator.num_processes)
+        check_world_size(self.accelerator.num_processes)
         self.device = self.accelerator.device
         torch.backends.cudnn.benchmark = True  # every batch has the same shape
 
@@ -64,7 +65,7 @@ class Trainer(ABC):
         self.positions = self._positions()
         self.data = open_data(config.data, conditional=config.labelled, seed=train.seed)
         self.class_names = self.data.class_names if config.labelled else []
-        self.rows, self.held_out = split_rows(self.data, getattr(train, "held_out", 0.0), train.seed)
+        self.rows, self.held_out = split_rows(self.data, getattr(train, "validation_fraction", 0.0), train.seed)
         self.data_digests = identify(self.data, self.held_out, config.labelled)
         self.total_steps = self._total_steps()
 
@@ -264,12 +265,12 @@ class Trainer(ABC):
         """Read the totals since the last entry, the one place where training waits for the device.
 
         Raises:
-            ValueError: The loss was not finite at some step since.
+            UserError: The loss was not finite at some step since.
         """
         values, first_bad = self.totals.read(self.accelerator)
         if math.isfinite(first_bad):
             good = self.last_checkpoint or "none"
-            raise ValueError(
+            raise UserError(
                 f"The loss was not finite at step {int(first_bad)}; the last good checkpoint is {good}. "
                 "Try a lower train.learning_rate, or bf16 instead of fp16."
             )
@@ -291,7 +292,7 @@ class Trainer(ABC):
         A checkpoint that cannot be written is reported and training goes on, unless it was the last chance.
 
         Raises:
-            ValueError: It could not be written and must succeed.
+            UserError: It could not be written and must succeed.
         """
         # Collected by all processes, since each may hold a part; written by one.
         model = self.averaged_model()
@@ -334,7 +335,7 @@ class Trainer(ABC):
             f"the last good checkpoint is {self.last_checkpoint or 'none'}."
         )
         if must_succeed:
-            raise ValueError(f"{message} Make room and run the same command again.")
+            raise UserError(f"{message} Make room and run the same command again.")
         self.log.say(f"Warning: {message} Training goes on; make room before the next one.")
 
     def save(self, model: ModelMixin, folder: Path) -> None:
@@ -397,7 +398,7 @@ class Trainer(ABC):
                 print(f"No checkpoint in {self.checkpoint_root} is whole: starting from the beginning.")
             return
         if not path.is_dir():
-            raise ValueError(f"{path} cannot be seen by every machine: put output_dir on a disk that they share.")
+            raise UserError(f"{path} cannot be seen by every machine: put output_dir on a disk that they share.")
         state = TrainingState.load(path / "training")
         for notice in refuse_changes(state, self.config, self.class_names, self.data_digests):
             self.accelerator.print(notice)
@@ -406,7 +407,7 @@ class Trainer(ABC):
             self._load_tensors(path)
         except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
             reason = " ".join(str(error).split())
-            raise ValueError(f"{path} does not fit the model that it describes ({reason}): remove it.") from error
+            raise UserError(f"{path} does not fit the model that it describes ({reason}): remove it.") from error
         self.ema.optimization_step, self.seconds = state.ema_step, state.seconds
         if state.scaler is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state.scaler)
@@ -415,25 +416,23 @@ class Trainer(ABC):
             try:
                 checkpoints.publish(path, self.output_dir)  # the run may have been killed just before it did
             except OSError as error:
-                raise ValueError(f"{self.output_dir} cannot be written ({error}): make room.") from error
+                raise UserError(f"{self.output_dir} cannot be written ({error}): make room.") from error
         self.accelerator.print(f"Resuming from {path}.")
 
     def _fetch(self, source: str) -> None:
         """Put the newest checkpoint of another folder or of the Hub among this run's own, unless they are newer.
 
         Raises:
-            ValueError: There is none, it is damaged, or it is of another model.
+            UserError: There is none, it is damaged, or it is of another model.
         """
         checkpoint = checkpoints.newest_in(Path(source)) if Path(source).is_dir() else download_checkpoint(source)
         damage = checkpoints.find_damage(checkpoint)
         if damage is not None:
-            raise ValueError(
-                f"--resume_from {source}: {checkpoint.name} is damaged ({damage}): copy or push it again."
-            )
+            raise UserError(f"--resume_from {source}: {checkpoint.name} is damaged ({damage}): copy or push it again.")
         state = TrainingState.load(checkpoint / "training")
         refuse_changes(state, self.config, self.class_names, self.data_digests, source)
         if state.step != checkpoints.step_of(checkpoint):
-            raise ValueError(f"--resume_from {source}: {checkpoint.name} says that it is of step {state.step}.")
+            raise UserError(f"--resume_from {source}: {checkpoint.name} says that it is of step {state.step}.")
         own = checkpoints.list_checkpoints(self.checkpoint_root)
         if own and checkpoints.step_of(own[-1]) >= state.step:
             print(f"{own[-1]} is as new as the checkpoint of {source}, which is not used.")
@@ -449,7 +448,7 @@ class Trainer(ABC):
         try:
             checkpoints.write_checkpoint(self.checkpoint_root, state.step, fill)
         except OSError as error:
-            raise ValueError(f"{self.output_dir} cannot be written ({error}): make room.") from error
+            raise UserError(f"{self.output_dir} cannot be written ({error}): make room.") from error
         print(f"Took the checkpoint of step {state.step} from {source}.")
 
     def _load_tensors(self, path: Path) -> None:
@@ -475,7 +474,7 @@ class Trainer(ABC):
         if train.max_steps is not None:
             return train.max_steps
         if not isinstance(self.data, ImageStore):
-            raise ValueError("The length of a stream is not known beforehand: give train.max_steps.")
+            raise UserError("The length of a stream is not known beforehand: give train.max_steps.")
         return math.ceil(train.epochs * len(self.rows) / train.batch_size)
 
     def _positions(self) -> range:
@@ -483,7 +482,7 @@ class Trainer(ABC):
         train, processes = self.config.train, self.accelerator.num_processes
         parts = processes * train.gradient_accumulation_steps
         if train.batch_size % parts:
-            raise ValueError(
+            raise UserError(
                 f"train.batch_size is {train.batch_size}, but must be a multiple of {parts}: {processes} processes "
                 f"times train.gradient_accumulation_steps {train.gradient_accumulation_steps}."
             )
@@ -495,7 +494,7 @@ def _trackers(names: list[str]) -> list[str] | None:
     available = [str(name) for name in get_available_trackers()]
     for name in names:
         if name not in available:
-            raise ValueError(f"train.trackers names {name!r}, which is not installed here; installed are {available}.")
+            raise UserError(f"train.trackers names {name!r}, which is not installed here; installed are {available}.")
     return names or None
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cardiff.analysis.catalogue import PUBLISHED, alphas_cumprod_of, with_spectrum
-from cardiff.analysis.errors import SOLVERS, sampling_error, steps_of
+from cardiff.analysis.errors import SOLVERS, sampling_error, visited_levels
 from cardiff.analysis.explain import (
     CLEAN,
     COARSE,
@@ -86,7 +86,7 @@ def test_long_steps_out_of_noise_pay_at_the_noisy_end(digits):
 @pytest.mark.parametrize("name", ["linear", "cosine", "Laplace"])
 def test_the_error_by_step_adds_up_to_the_error(digits, solver, name):
     spectrum = merged(digits.model.spectrum)
-    visited = steps_of(of(PUBLISHED[name], digits).log_snr, 50)
+    visited = visited_levels(of(PUBLISHED[name], digits).log_snr, 50)
     split = error_by_step(spectrum, visited, solver)
     assert split.shape == (51, len(spectrum.variances)) and split.min() >= 0
     error = sampling_error(spectrum, visited, solver)
@@ -158,7 +158,7 @@ def test_names_in_words_are_no_markup(digits):
 def test_what_the_mean_misses_belongs_to_the_start(digits, solver):
     """Only there does the sampler not know the mean image; the steps are the same with any."""
     spectrum = merged(digits.model.spectrum)
-    visited = steps_of(of(PUBLISHED["linear"], digits).log_snr, 50)
+    visited = visited_levels(of(PUBLISHED["linear"], digits).log_snr, 50)
     split = error_by_step(spectrum, visited, solver)
     without = error_by_step(replace(spectrum, mean_powers=np.zeros_like(spectrum.mean_powers)), visited, solver)
     np.testing.assert_array_equal(split[:-1], without[:-1])

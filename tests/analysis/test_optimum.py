@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cardiff.analysis.errors import SOLVERS, log_snr_of, sampling_error, steps_of
+from cardiff.analysis.errors import SOLVERS, log_snr_of, sampling_error, visited_levels
 from cardiff.analysis.measures import MAX_LEAK
 from cardiff.analysis.optimum import LOG_SNR_MAX, MIN_BETA, Optimum, Point, knots_of, point_of
 from schedulers import SCHEDULES
@@ -28,7 +28,7 @@ def test_gradients_are_of_the_same_error(solver, steps):
     optimum = Optimum(SPECTRUM, solver, steps)
     structure, pixels, octaves = optimum._point(torch.from_numpy(table[optimum.vertices]))
     between = (optimum.table_of @ torch.from_numpy(table[optimum.vertices])).numpy()  # straight lines between them
-    expected = sampling_error(SPECTRUM, steps_of(between, steps), solver)
+    expected = sampling_error(SPECTRUM, visited_levels(between, steps), solver)
     assert pixels.item() == pytest.approx(expected.pixels, rel=1e-9)
     assert octaves.item() == pytest.approx(expected.octaves, rel=1e-9)
     assert structure.item() == pytest.approx(SPECTRUM.structure(between).mean(), rel=1e-9)
@@ -43,7 +43,7 @@ def test_white_data_want_the_cosine_schedule_shifted_to_their_power():
 
     steps = 8
     best = Optimum(WHITE, "ddim", steps).best(0.0, 0.5, log_snr_of(SCHEDULES["cosine"].alphas_bar(1000)))
-    angles = np.arctan(np.sqrt(0.3 * np.exp(steps_of(best, steps))))
+    angles = np.arctan(np.sqrt(0.3 * np.exp(visited_levels(best, steps))))
     turns = np.diff(angles[::-1], append=np.pi / 2)
     np.testing.assert_allclose(turns, turns.mean(), rtol=0.03)
 

@@ -63,7 +63,7 @@ def test_every_number_is_found():
         (EvaluateOptions, ["--guidance_rescale", ".nan"], "--guidance_rescale is nan, but must be a number."),
         (EvaluateOptions, ["--guidance_interval", "[.nan,1]"], "--guidance_interval is [nan, 1.0], but each of them"),
         (CompareOptions, ["run", "--num_images", "0"], "--num_images is 0, but must be 1 or more."),
-        (CompareOptions, ["run", "--halvings", "-1"], "--halvings is -1, but must be 0 or more."),
+        (CompareOptions, ["run", "--halving_rounds", "-1"], "--halving_rounds is -1, but must be 0 or more."),
         (SampleOptions, ["--model", "m", "--seed", "-1"], "--seed is -1, but must be 0 or more."),
     ],
 )

@@ -154,7 +154,7 @@ def test_defaults_are_the_documented_ones():
     assert type(parse(kind="unconditional").train) is DiffusionTrainConfig
     config = parse(kind="classifier")
     assert (config.network, config.train) == (ClassifierConfig(), ClassifierTrainConfig())
-    assert (config.train.weight_decay, config.train.held_out) == (0.05, 0.1)
+    assert (config.train.weight_decay, config.train.validation_fraction) == (0.05, 0.1)
 
 
 def test_command_line_beats_file():
@@ -422,10 +422,19 @@ def test_mistakes_on_the_command_line(argv, sentence, refused):
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (["--train.held_out", "1"], "train.held_out is 1.0, but must be 0 or more and below 1."),
-        (["--train.held_out=-0.1"], "train.held_out is -0.1, but must be 0 or more and below 1."),
-        (["--train.held_out", ".nan"], "train.held_out is nan, but must be 0 or more and below 1."),
-        (["--data.streaming", "true"], "train.held_out is 0.1, but images can be set aside only from a store"),
+        (["--train.validation_fraction", "1"], "train.validation_fraction is 1.0, but must be 0 or more and below 1."),
+        (
+            ["--train.validation_fraction=-0.1"],
+            "train.validation_fraction is -0.1, but must be 0 or more and below 1.",
+        ),
+        (
+            ["--train.validation_fraction", ".nan"],
+            "train.validation_fraction is nan, but must be 0 or more and below 1.",
+        ),
+        (
+            ["--data.streaming", "true"],
+            "train.validation_fraction is 0.1, but images can be set aside only from a store",
+        ),
         (["--train.report_every", "-1"], "train.report_every is -1, but must be 0 or more."),
         (["--train.label_dropout", "0.1"], "there is no option 'train.label_dropout'"),
         (["--train.sample_every", "3"], "there is no option 'train.sample_every'"),
@@ -478,8 +487,8 @@ def test_an_infinite_norm_of_gradients_is_accepted():
 
 
 def test_a_stream_without_held_out_images_is_accepted():
-    config = parse("--data.streaming", "true", "--train.held_out", "0", kind="classifier")
-    assert config.data.streaming and config.train.held_out == 0
+    config = parse("--data.streaming", "true", "--train.validation_fraction", "0", kind="classifier")
+    assert config.data.streaming and config.train.validation_fraction == 0
 
 
 @pytest.mark.parametrize(
@@ -511,7 +520,7 @@ def test_output_dir_is_required(capsys):
     assert "output_dir" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["label_dropout", "sample_guidance_scale", "held_out"])
+@pytest.mark.parametrize("option", ["label_dropout", "sample_guidance_scale", "validation_fraction"])
 def test_an_unconditional_run_has_no_conditioning_options(option, refused):
     sentence = refused(f"--train.{option}", "0.1", kind="unconditional")
     assert f"there is no option 'train.{option}'" in sentence
@@ -654,7 +663,7 @@ def test_other_classes_and_kinds_are_refused():
     ("option", "shown"),
     [
         ("--classifier.layers_per_block=3", "classifier.layers_per_block was 2 and is 3"),
-        ("--train.held_out=0.2", "train.held_out was 0.1 and is 0.2"),
+        ("--train.validation_fraction=0.2", "train.validation_fraction was 0.1 and is 0.2"),
         ("--train.seed=1", "train.seed was 0 and is 1"),
     ],
 )
@@ -668,7 +677,7 @@ def test_another_classifier_or_other_held_out_images_are_refused(option, shown):
 def test_other_changes_of_a_classifier_are_allowed():
     before, now = parse(kind="classifier"), parse("--train.report_every=7", kind="classifier")
     assert refuse_changes(state_of(before), now, ["ant", "bee"]) == []
-    nothing = ["--train.held_out=0"]
+    nothing = ["--train.validation_fraction=0"]
     before, now = parse(*nothing, kind="classifier"), parse(*nothing, "--train.seed=1", kind="classifier")
     notices = refuse_changes(state_of(before), now, ["ant", "bee"])
     assert notices == ["Resuming with train.seed changed from 0 to 1."]

@@ -113,7 +113,7 @@ def test_schedule_free_weights_divide_the_schedule_out(name, prediction_type):
     v_error = torch.exp(-((log_snr - 1) ** 2) / 8)  # of the velocity, in the range that every schedule covers
     snr = torch.exp(log_snr)
     own_error = {"v_prediction": v_error, "epsilon": v_error * snr / (1 + snr), "sample": v_error / (1 + snr)}
-    loss = (loss_weights(scheduler, "schedule_free").double() * own_error[prediction_type]).mean().item()
+    loss = (loss_weights(scheduler, "schedule_invariant").double() * own_error[prediction_type]).mean().item()
     levels = torch.linspace(-20, 20, 20_001, dtype=torch.float64)
     density = 1 / (2 * math.pi * torch.cosh(levels / 2))
     expected = torch.trapezoid(density * torch.exp(-((levels - 1) ** 2) / 8), levels).item()
@@ -121,7 +121,7 @@ def test_schedule_free_weights_divide_the_schedule_out(name, prediction_type):
 
 
 def test_schedule_free_is_the_plain_v_loss_of_the_cosine_schedule():
-    weights = loss_weights(SCHEDULES["cosine"](prediction_type="v_prediction", s=1e-5), "schedule_free")
+    weights = loss_weights(SCHEDULES["cosine"](prediction_type="v_prediction", s=1e-5), "schedule_invariant")
     torch.testing.assert_close(weights[20:-20], torch.ones(960), rtol=0.01, atol=0)
 
 

@@ -71,7 +71,7 @@ def test_the_reference_measured_against_itself(world, options):
 def test_a_planted_copy_is_found_and_held_out_images_raise_no_alarm(world, options, tmp_path):
     """The samples are real images that neither the training set nor the held-out set has, and one copy."""
     fresh = write_set(tmp_path / "fresh", 2).with_suffix("")
-    options = replace(options, images=str(fresh), held_out=str(world["held_out"]), metrics="memorisation")
+    options = replace(options, images=str(fresh), validation_data=str(world["held_out"]), metrics="memorisation")
     assert "Too near" not in (run(options) / "report.md").read_text()
     shutil.copy(world["train"].with_suffix("") / "bee/007.png", fresh / "bee/planted.png")
     report = (run(options) / "report.md").read_text()
@@ -85,7 +85,7 @@ def test_files_with_any_name_are_listed_as_they_are(world, options, tmp_path):
     copy = world["train"].with_suffix("") / "bee/007.png"
     for name in ("*a*|<b>.png", "$x$.png"):
         shutil.copy(copy, fresh / "bee" / name)
-    folder = run(replace(options, images=str(fresh), held_out=str(world["held_out"]), metrics="memorisation"))
+    folder = run(replace(options, images=str(fresh), validation_data=str(world["held_out"]), metrics="memorisation"))
     listed = re.search(r"Too near a training image: (.*)\.\n", (folder / "report.md").read_text())[1].split(", ")
     assert set(listed) == {r"bee/\*a\*&#124;&lt;b&gt;.png", "bee/&#36;x&#36;.png"}
 
@@ -184,7 +184,9 @@ def test_a_model_is_measured_by_the_images_that_sample_py_draws(world, options, 
 
 def test_the_report_carries_its_protocol(world, options):
     folder = run(
-        replace(options, model=str(world["twin"]), solver="ddim", held_out=str(world["held_out"]), num_images=20)
+        replace(
+            options, model=str(world["twin"]), solver="ddim", validation_data=str(world["held_out"]), num_images=20
+        )
     )
     found = metrics_of(folder)
     assert found["model"]["kind"] == "unconditional" and found["model"]["timestep_spacing"] == "trailing"
@@ -343,10 +345,10 @@ def streamed(file: Path, folder: Path, **more) -> Path:
 def test_a_streamed_reference_gives_the_figures_of_a_stored_one(world, options, tmp_path):
     """Of samples of a model too, whose classes are drawn as often as in the stream; with copies and by key."""
     shared = {"model": str(world["model"]), "num_images": 24, "metrics": "fid,kid,prdc,diversity,memorisation"}
-    stored = metrics_of(run(replace(options, **shared, held_out=str(world["held_out"]))))
+    stored = metrics_of(run(replace(options, **shared, validation_data=str(world["held_out"]))))
     reference, held_out = (streamed(world[name], tmp_path) for name in ("train", "held_out"))
     output = str(tmp_path / "streamed")
-    options = replace(options, **shared, reference=str(reference), held_out=str(held_out), output=output)
+    options = replace(options, **shared, reference=str(reference), validation_data=str(held_out), output=output)
     found = metrics_of(run(options))
     for name in ("metrics", "held_out", "per_class", "memorisation", "images"):
         assert found[name] == stored[name]
@@ -356,8 +358,8 @@ def test_a_streamed_reference_gives_the_figures_of_a_stored_one(world, options, 
     run(replace(options, pin=key))  # the same stream has the same key
     with pytest.raises(ValueError, match="as --pin demands"):
         run(replace(options, pin=key, max_images=59))
-    with pytest.raises(ValueError, match="--held_out names the reference itself"):
-        run(replace(options, held_out=str(reference)))
+    with pytest.raises(ValueError, match="--validation_data names the reference itself"):
+        run(replace(options, validation_data=str(reference)))
 
 
 def test_of_a_longer_stream_a_random_part_is_the_reference(world, options, tmp_path):
@@ -394,7 +396,7 @@ def test_a_warning_stands_in_the_report_in_the_record_and_on_the_terminal(world,
 
 def test_long_computations_show_their_progress(world, options, capsys, monkeypatch):
     monkeypatch.setattr(progress, "DELAY", 0)
-    run(replace(options, images=str(world["held_out"].with_suffix("")), held_out=None))
+    run(replace(options, images=str(world["held_out"].with_suffix("")), validation_data=None))
     shown = capsys.readouterr().err
     for what in ("kernel distance", "precision and recall", "density and coverage", "diversity of the classes"):
         assert f"{what}:" in shown
@@ -459,8 +461,8 @@ def test_exported_labels_come_back(world, options, tmp_path):
         ({"images": None}, "Give either --images DIR or --model DIR_OR_REPO."),
         ({"metrics": "fdi"}, "--metrics names 'fdi', which is no metric; did you mean 'fid'?"),
         ({"metrics": "accuracy"}, "accuracy, which needs a classifier: give a --judge"),
-        ({"metrics": "memorisation"}, "give --held_out"),
-        ({"held_out": "x.safetensors"}, "--held_out must be images and not statistics"),
+        ({"metrics": "memorisation"}, "give --validation_data"),
+        ({"validation_data": "x.safetensors"}, "--validation_data must be images and not statistics"),
         ({"output": "/dev/null/here"}, "--output /dev/null/here cannot be written"),
         ({"output": "setup.cfg"}, "--output setup.cfg cannot be written"),
         ({"export_reference": "/dev/null/x.safetensors"}, "--export_reference /dev/null cannot be written"),

@@ -83,7 +83,7 @@ def test_one_sample_of_each_class_of_which_some_were_held_out(world, tmp_path):
     """The held-out images are of every third class, whose numbers are others in their own folder."""
     images = write_classes(tmp_path / "images", dict.fromkeys(NAMES, 1), seed=1)
     held_out = write_classes(tmp_path / "held_out", dict.fromkeys(NAMES[1::3], 1), seed=2)
-    found, report = measured(world, images, tmp_path / "report", held_out=str(held_out))
+    found, report = measured(world, images, tmp_path / "report", validation_data=str(held_out))
     assert "diversity" in found["not_measured"] and found["held_out_images"] == 65
     judge = load_network(str(world["judge"]), device=torch.device("cpu"))
     files = [held_out / name / "0.png" for name in NAMES[1::3]]

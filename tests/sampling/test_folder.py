@@ -438,7 +438,7 @@ def test_timesteps_at_log_snr():
 
 def test_the_steps_of_another_schedule(model, options):
     """The trained levels nearest to those of the linear schedule are visited, and the manifest says so."""
-    run(replace(options, solver="ddpm", steps=4, steps_of="linear"))
+    run(replace(options, solver="ddpm", steps=4, timesteps_from="linear"))
     timesteps = manifest(Path(options.output))[0]["timesteps"]
     linear = torch.logit(LinearScheduler().alphas_cumprod.double())[[249, 499, 749, 999]]
     trained = torch.logit(CosineScheduler().alphas_cumprod.double())
@@ -453,7 +453,7 @@ def test_the_steps_of_another_schedule(model, options):
 
 def test_fewer_steps_than_asked_for_are_said(options, capsys):
     """Two noise levels of the other schedule can have the same nearest timestep."""
-    folder = run(replace(options, steps=20, steps_of="exponential", num_images=1))
+    folder = run(replace(options, steps=20, timesteps_from="exponential", num_images=1))
     entry = manifest(folder)[0]
     assert (entry["steps"], len(entry["timesteps"]), entry["evaluations"]["unet"]) == (20, 19, 19)
     assert "20 steps of exponential fall on 19 timesteps of the model: so many steps" in capsys.readouterr().out
@@ -469,9 +469,12 @@ def test_as_many_steps_as_asked_for_are_drawn(options, capsys):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"steps_of": "cosin"}, "did you mean 'cosine'"),
-        ({"steps_of": "none.yaml"}, "none.yaml cannot be read"),
-        ({"steps_of": "linear", "solver": "unipc"}, "UniPCMultistepScheduler cannot step through given timesteps"),
+        ({"timesteps_from": "cosin"}, "did you mean 'cosine'"),
+        ({"timesteps_from": "none.yaml"}, "none.yaml cannot be read"),
+        (
+            {"timesteps_from": "linear", "solver": "unipc"},
+            "UniPCMultistepScheduler cannot step through given times",
+        ),
     ],
 )
 def test_refused_steps_of(changes, sentence, options):

@@ -170,7 +170,15 @@ def test_no_held_out_image_is_ever_trained_on(tmp_path, classifier_options):
 
 @pytest.mark.parametrize("streaming", ["false", "true"])
 def test_nothing_held_out_measures_nothing(streaming, tmp_path, classifier_options, capsys):
-    options = [*classifier_options, "--train.held_out", 0, "--train.report_every", 1, "--data.streaming", streaming]
+    options = [
+        *classifier_options,
+        "--train.validation_fraction",
+        0,
+        "--train.report_every",
+        1,
+        "--data.streaming",
+        streaming,
+    ]
     log = train(tmp_path, *options, "--train.max_steps", 2)
     assert len(log) == 2 and not (tmp_path / "reports").exists()
     assert f"Trained to step 2; the classifier is in {tmp_path}." in capsys.readouterr().out
@@ -190,7 +198,7 @@ def test_the_last_line_says_how_well_it_reads(tmp_path, classifier_options, caps
     [
         (["--classifier.layers_per_block", 2], "classifier.layers_per_block was 1 and is 2"),
         (["--scheduler.s", 0.01], "scheduler.s was 0.008 and is 0.01"),
-        (["--train.held_out", 0.2], "train.held_out was 0.1 and is 0.2"),
+        (["--train.validation_fraction", 0.2], "train.validation_fraction was 0.1 and is 0.2"),
         (["--train.seed", 1], "train.seed was 0 and is 1"),
     ],
 )
@@ -207,7 +215,7 @@ def folder_options(tmp_path, classifier_options):
     """Options of a tiny classifier of a folder of images, a fifth of which it never sees."""
     write_set(tmp_path / "images", 0)
     options = ["--data.data_files", "null", "--data.path", tmp_path / "images", "--data.resolution", 8]
-    return [*classifier_options, *options, "--train.held_out", 0.2, "--train.batch_size", 4]
+    return [*classifier_options, *options, "--train.validation_fraction", 0.2, "--train.batch_size", 4]
 
 
 def test_an_image_more_would_be_trained_on_and_measured(tmp_path, folder_options, capsys):
@@ -252,7 +260,7 @@ def test_a_diffusion_model_needs_a_folder_of_its_own(tmp_path, classifier_option
     ("options", "sentence"),
     [
         (["--data.label_column", "shape"], "label_column"),
-        (["--train.held_out", 0.9999], "which leaves none of 1797 images to train on."),
+        (["--train.validation_fraction", 0.9999], "which leaves none of 1797 images to train on."),
         (["--classifier.norm_num_groups", 3], "classifier.norm_num_groups is 3, which does not divide the 8"),
         (
             ["--classifier.down_block_types", "[DownBlock2D,UpBlock2D]"],

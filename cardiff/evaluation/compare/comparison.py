@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from cardiff.config.limits import limited
 from cardiff.distributed import this_process
+from cardiff.errors import UserError
 from cardiff.evaluation.evaluate import class_shares, read_seeds
 from cardiff.evaluation.images import read_folder
 from cardiff.evaluation.metrics.intervals import Estimate
@@ -45,9 +46,9 @@ class CompareOptions(ProtocolOptions, DrawOptions):
     """Images of each setting (default: as many as the reference has, at most 10,000)."""
     seeds: str = "0"
     """Sampling seeds with commas."""
-    halvings: int = limited(0, least=0)
-    """Times that the worse half of the settings is given up: all are measured at num_images/2^halvings images, the
-    better half at twice as many, and so on. Images are never drawn twice."""
+    halving_rounds: int = limited(0, least=0)
+    """Times that the worse half of the settings is given up: all are measured at num_images/2^halving_rounds images,
+    the better half at twice as many, and so on. Images are never drawn twice."""
     rank_by: str = "fid"
     """Metric by which the better half is chosen."""
     keep_images: bool = True
@@ -79,7 +80,7 @@ class Setting:
 
 
 @dataclass
-class Entrant:
+class Candidate:
     """Runs of one name, and what is known of their settings."""
 
     name: str
@@ -134,7 +135,7 @@ class Comparison:
     """The runs, what they are measured with, and how far that has come.
 
     Raises:
-        ValueError: Options, runs or data that cannot be used or compared.
+        UserError: Options, runs or data that cannot be used or compared.
     """
 
     def __init__(self, options: CompareOptions):
@@ -142,31 +143,31 @@ class Comparison:
         self.options, self.state = options, this_process()
         self.output = Path(options.output)
         self.seeds = read_seeds(options.seeds)
-        self.entrants = self._entrants()
-        models = [model for entrant in self.entrants for model in entrant.models]
+        self.candidates = self._entrants()
+        models = [model for candidate in self.candidates for model in candidate.models]
         size = models[0].resolution, models[0].channels
-        for entrant in self.entrants:  # refuses before the long work starts
-            for setting in entrant.settings:
-                make_plan(sample_options(entrant.models[0].folder, self.output, _draw_options(options, setting)))
+        for candidate in self.candidates:  # refuses before the long work starts
+            for setting in candidate.settings:
+                make_plan(sample_options(candidate.models[0].folder, self.output, _draw_options(options, setting)))
         for model in models:
             if (model.resolution, model.channels) != size:
-                raise ValueError(
+                raise UserError(
                     f"{model.folder} draws images of {model.resolution} pixels and {model.channels} channels and "
                     f"{models[0].folder} of {size[0]} and {size[1]}: only models of the same images compare."
                 )
         if options.reference is None:
             files = [model.config_file for model in models if model.config_file is not None]
             if not files:
-                raise ValueError("No run says what it was trained on: give --reference.")
+                raise UserError("No run says what it was trained on: give --reference.")
             options.reference = str(files[0])
         with tqdm(desc="real images", unit="img", disable=not self.state.is_main_process, leave=False) as bar:
             self.protocol = Protocol(options, *size, options.batch_size, options.num_images, bar.update)
         if options.rank_by not in self.protocol.names:
-            raise ValueError(f"--rank_by is {options.rank_by!r}, but must be one of {', '.join(self.protocol.names)}.")
-        unlabelled = [entrant.name for entrant in self.entrants if not entrant.conditional]
+            raise UserError(f"--rank_by is {options.rank_by!r}, but must be one of {', '.join(self.protocol.names)}.")
+        unlabelled = [candidate.name for candidate in self.candidates if not candidate.conditional]
         by_class = ["accuracy"] if self.protocol.columns is not None else ["accuracy", "diversity"]
         if unlabelled and options.rank_by in by_class:
-            raise ValueError(
+            raise UserError(
                 f"--rank_by {options.rank_by} cannot rank the settings of {unlabelled[0]}, whose samples have no "
                 "labels: choose another metric."
             )
@@ -174,20 +175,20 @@ class Comparison:
         for count in self.counts:
             self.protocol.check_count(count)
         self.labels = None
-        if any(entrant.conditional for entrant in self.entrants):
+        if any(candidate.conditional for candidate in self.candidates):
             names = self.protocol.reference.class_names
             for model in models:
                 if model.classes and model.class_names != names:
-                    raise ValueError(f"{model.folder} has other classes than the reference: give its own data.")
+                    raise UserError(f"{model.folder} has other classes than the reference: give its own data.")
             self.labels = labels_as_in(class_shares(self.protocol), self.counts[-1])
         self.file = self.output / "trials.jsonl"
         self.known = self._read_known()
 
-    def _entrants(self) -> list[Entrant]:
+    def _entrants(self) -> list[Candidate]:
         """The runs by name, with their settings."""
         options, folders = self.options, {}
         if not options.runs:
-            raise ValueError("Name the runs to compare: compare.py RUN_A RUN_B …")
+            raise UserError("Name the runs to compare: compare.py RUN_A RUN_B …")
         for text in options.runs:
             name, equals, folder = text.partition("=")
             named = equals and "/" not in name
@@ -196,84 +197,84 @@ class Comparison:
                 if name in ("", ".."):
                     name = Path(text).resolve().name
             if not name.strip() or not folder:
-                raise ValueError(f"The run {text!r} has no name or no folder: give FOLDER or NAME=FOLDER.")
+                raise UserError(f"The run {text!r} has no name or no folder: give FOLDER or NAME=FOLDER.")
             if not named and name in folders:
-                raise ValueError(
+                raise UserError(
                     f"Two runs are called {name}: name them, one={folders[name][0]} other={folder}; runs of one "
                     "given name are trainings of the same thing."
                 )
             folders.setdefault(name, []).append(folder)
-        entrants = []
+        candidates = []
         scales = [float(scale) for scale in _listed("guidance_scale", options.guidance_scale, float)]
         solvers, steps = options.solver.split(","), _listed("steps", options.steps, int)
         unknown = [solver for solver in solvers if solver not in SOLVERS]
         if unknown:
-            raise ValueError(f"There is no solver {unknown[0]!r}: choose from {', '.join(SOLVERS)}.")
+            raise UserError(f"There is no solver {unknown[0]!r}: choose from {', '.join(SOLVERS)}.")
         for name, paths in folders.items():
             with self.state.main_process_first():
                 models = [ModelFacts(find_model(path, options.revision)) for path in paths]
             if len({bool(model.classes) for model in models}) > 1:
-                raise ValueError(f"The runs called {name} are conditional and unconditional: give them two names.")
+                raise UserError(f"The runs called {name} are conditional and unconditional: give them two names.")
             guided = scales if models[0].classes else [None]
             settings = list(dict.fromkeys(Setting(*parts) for parts in product(solvers, steps, guided)))
-            entrants.append(Entrant(name, models, settings))
-        return entrants
+            candidates.append(Candidate(name, models, settings))
+        return candidates
 
     def _counts(self) -> list[int]:
         """Numbers of images of the rounds, multiples of the batch so that no image is drawn twice."""
         options = self.options
         total = options.num_images or min(self.protocol.reference.count, 10_000)
         size = options.batch_size
-        counts = [max(size, total // 2**h // size * size) for h in range(options.halvings, 0, -1)]
+        counts = [max(size, total // 2**h // size * size) for h in range(options.halving_rounds, 0, -1)]
         if sorted(set(counts)) != counts or (counts and counts[-1] >= total):
-            raise ValueError(
-                f"{total} images are too few for {options.halvings} halvings in batches of {size}: give fewer "
-                "halvings or a smaller --batch_size."
+            raise UserError(
+                f"{total} images are too few for {options.halving_rounds} halving rounds in batches of {size}: give "
+                "fewer, or a smaller --batch_size."
             )
         return [*counts, total]
 
     def run(self) -> None:
         """Draw and measure everything that is not known yet."""
         with tqdm(unit="eval", unit_scale=True, desc="comparing", disable=not self.state.is_main_process) as bar:
-            alive = {entrant.name: list(entrant.settings) for entrant in self.entrants}
+            alive = {candidate.name: list(candidate.settings) for candidate in self.candidates}
             before = 0
             for turn, count in enumerate(self.counts):
                 bar.total = bar.n + self._work(alive, turn)
                 bar.refresh()
-                for entrant in self.entrants:
-                    for setting in alive[entrant.name]:
-                        entrant.trials[setting] = list(self._trials(entrant, setting, count, before, bar))
+                for candidate in self.candidates:
+                    for setting in alive[candidate.name]:
+                        candidate.trials[setting] = list(self._trials(candidate, setting, count, before, bar))
                     if turn == 0:
-                        entrant.first = dict(entrant.trials)
+                        candidate.first = dict(candidate.trials)
                     if turn + 1 < len(self.counts):
-                        alive[entrant.name] = self._better_half(entrant, alive[entrant.name])
+                        alive[candidate.name] = self._better_half(candidate, alive[candidate.name])
                 before = count
 
     def _work(self, alive: dict[str, list[Setting]], turn: int) -> float:
         """Network evaluations that are still to come, if the better half costs as much as the worse."""
         work = 0.0
-        for entrant in self.entrants:
-            cost = sum(setting.cost for setting in alive[entrant.name]) * len(entrant.models) * len(self.seeds)
+        for candidate in self.candidates:
+            cost = sum(setting.cost for setting in alive[candidate.name]) * len(candidate.models) * len(self.seeds)
             before = self.counts[turn - 1] if turn else 0
             for later, count in enumerate(self.counts[turn:]):
                 work += cost / 2**later * (count - before)
                 before = count
         return work
 
-    def _better_half(self, entrant: Entrant, settings: list[Setting]) -> list[Setting]:
+    def _better_half(self, candidate: Candidate, settings: list[Setting]) -> list[Setting]:
         """The better half by `rank_by`, and the setting that is compared with the other runs whatever comes."""
         by = self.options.rank_by
-        ranked = sorted(settings, key=lambda s: entrant.loss(s, by, self.protocol.names[by]))
+        ranked = sorted(settings, key=lambda s: candidate.loss(s, by, self.protocol.names[by]))
         kept = ranked[: -(-len(ranked) // 2)]
-        return [setting for setting in settings if setting in kept or setting == base_setting(entrant)]
+        return [setting for setting in settings if setting in kept or setting == base_setting(candidate)]
 
-    def _trials(self, entrant: Entrant, setting: Setting, count: int, before: int, bar: tqdm) -> Iterator[Trial]:
+    def _trials(self, candidate: Candidate, setting: Setting, count: int, before: int, bar: tqdm) -> Iterator[Trial]:
         options = self.options
-        labels = self.labels if entrant.conditional else None
-        for number, model in enumerate(entrant.models):
+        labels = self.labels if candidate.conditional else None
+        for number, model in enumerate(candidate.models):
             for seed in self.seeds:
                 folder = (
-                    self.output / "images" / f"{file_name(entrant.name)}-{number}" / setting.folder / f"seed-{seed}"
+                    self.output / "images" / f"{file_name(candidate.name)}-{number}" / setting.folder / f"seed-{seed}"
                 )
                 key = self._key(model, setting, seed, count)
                 share = setting.cost * (count - before)
@@ -281,7 +282,7 @@ class Comparison:
                     bar.update(share)
                     yield Trial.from_dict(self.known[key], folder)
                     continue
-                bar.set_postfix_str(f"{entrant.name}: {setting}, {count} images")
+                bar.set_postfix_str(f"{candidate.name}: {setting}, {count} images")
                 drawing = _draw_options(options, setting)
                 # Of a folder that has the first images already, the sampler counts those too.
                 skip = [before]
@@ -347,17 +348,17 @@ class Comparison:
         return known
 
 
-def base_setting(entrant: Entrant) -> Setting:
+def base_setting(candidate: Candidate) -> Setting:
     """The setting that all runs share: the first solver and number of steps, and no guidance beyond the label."""
-    first = entrant.settings[0]
-    same = [s for s in entrant.settings if (s.solver, s.steps) == (first.solver, first.steps)]
+    first = candidate.settings[0]
+    same = [s for s in candidate.settings if (s.solver, s.steps) == (first.solver, first.steps)]
     return next((s for s in same if s.guidance_scale in (None, 1.0)), first)
 
 
-def best_setting(entrant: Entrant, metric: str, aim: bool | float, count: int) -> Setting:
+def best_setting(candidate: Candidate, metric: str, aim: bool | float, count: int) -> Setting:
     """The best of the settings that were measured at `count` images."""
-    full = [setting for setting, trials in entrant.trials.items() if trials[0].count == count]
-    return min(full, key=lambda setting: entrant.loss(setting, metric, aim))
+    full = [setting for setting, trials in candidate.trials.items() if trials[0].count == count]
+    return min(full, key=lambda setting: candidate.loss(setting, metric, aim))
 
 
 def _draw_options(options: CompareOptions, setting: Setting) -> DrawOptions:
@@ -384,9 +385,7 @@ def file_name(name: str) -> str:
 
 
 def _listed(name: str, text: str, kind: type) -> list:
-    what = ValueError(
-        f"--{name} is {text!r}, but must be {'whole numbers' if kind is int else 'numbers'} with commas."
-    )
+    what = UserError(f"--{name} is {text!r}, but must be {'whole numbers' if kind is int else 'numbers'} with commas.")
     try:
         numbers = [kind(part) for part in str(text).split(",")]
     except ValueError:

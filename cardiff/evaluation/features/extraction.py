@@ -17,11 +17,12 @@ from safetensors.numpy import save_file
 from cardiff.config.run import DataConfig
 from cardiff.data import cache_root, open_store, random_part
 from cardiff.distributed import this_process
+from cardiff.errors import UserError
 from cardiff.evaluation.features.networks import FeatureNetwork
 from cardiff.evaluation.metrics.distances import Gaussian
 from cardiff.hub.provenance import public_name
 from cardiff.sampling.folder import gather_dict
-from cardiff.training.checkpoint import let_others_read
+from cardiff.training.checkpoint import apply_folder_permissions
 
 # Raise it when the same images and network would give other features, or the files change.
 CACHE_VERSION = 1
@@ -94,7 +95,7 @@ def open_real(
     is a digest of the images that were taken from it, as nothing else tells whether a stream is still the same.
 
     Raises:
-        ValueError: The data cannot be used.
+        UserError: The data cannot be used.
     """
     state = this_process()
     if config.streaming:
@@ -153,29 +154,29 @@ def export_reference(real: RealImages, path: Path, with_features: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"cardiff_reference": json.dumps({**real.record, "class_names": real.class_names})}
     save_file(tensors, path, metadata=metadata)
-    let_others_read(path)
+    apply_folder_permissions(path)
 
 
 def import_reference(path: Path, network: FeatureNetwork) -> RealImages:
     """Read a file of `export_reference`.
 
     Raises:
-        ValueError: Not such a file, or of another network than the one that looks at the samples.
+        UserError: Not such a file, or of another network than the one that looks at the samples.
     """
     try:
         with safe_open(path, framework="np") as file:
             record = json.loads((file.metadata() or {}).get("cardiff_reference", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (OSError, SafetensorError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as reference statistics ({error}): export them again.") from error
+        raise UserError(f"{path} cannot be read as reference statistics ({error}): export them again.") from error
     if record is None or "mean" not in tensors:
-        raise ValueError(f"{path} holds no reference statistics: write some with --export_reference.")
+        raise UserError(f"{path} holds no reference statistics: write some with --export_reference.")
     try:
         theirs, class_names, count = record["network"], record.pop("class_names"), record["data"]["images"]
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} does not say what its statistics are of ({error!r}): export them again.") from error
+        raise UserError(f"{path} does not say what its statistics are of ({error!r}): export them again.") from error
     if theirs != json.loads(json.dumps(network.record)):
-        raise ValueError(
+        raise UserError(
             f"{path} was made with another network or preprocessing ({_first_difference(theirs, network.record)}): "
             "give that network, or make the statistics again from the data."
         )
@@ -221,6 +222,6 @@ def _write(folder: Path, features: np.ndarray, logits: np.ndarray | None, record
         os.replace(aside, folder)
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
-        raise ValueError(
+        raise UserError(
             f"The cache {folder.parent} cannot be written ({error}): set data.cache_dir or CARDIFF_CACHE elsewhere."
         ) from error

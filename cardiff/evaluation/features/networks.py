@@ -21,6 +21,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
+from cardiff.errors import UserError
 from cardiff.hub.client import download
 from cardiff.hub.serialization import classifier_weights_file, load_classifier
 from cardiff.training.checkpoint import file_hash
@@ -87,7 +88,7 @@ class FeatureNetwork:
             Features float32 (B, D), and logits float32 (B, K) or None, on the network's device.
 
         Raises:
-            ValueError: Images that the network cannot take.
+            UserError: Images that the network cannot take.
         """
         assert images.dtype == torch.uint8 and images.ndim == 4, f"uint8 (B, C, H, W), not {images.dtype}"
         # cuDNN would round convolutions to TF32 by default, and may choose other algorithms at other times.
@@ -116,11 +117,11 @@ def load_network(spec: str, *, weights: str | None = None, device: torch.device)
         device: Where it runs.
 
     Raises:
-        ValueError: Nothing there, weights that are missing or not what they should be.
+        UserError: Nothing there, weights that are missing or not what they should be.
     """
     device = torch.device(device)
     if weights is not None and spec not in SOURCES:
-        raise ValueError(f"--network_weights is for the networks {' and '.join(SOURCES)}, and {spec} has its own.")
+        raise UserError(f"--network_weights is for the networks {' and '.join(SOURCES)}, and {spec} has its own.")
     if spec == "pixels":
         return FeatureNetwork("pixels", "pixel-FD", {"kind": "pixels", "range": "0 to 1"}, None, device, _pixels)
     if spec == "inception":
@@ -131,7 +132,7 @@ def load_network(spec: str, *, weights: str | None = None, device: torch.device)
     if path.suffix in TORCHSCRIPT and not path.is_dir():
         return _torchscript(path, device)
     if "/" not in spec and not path.is_dir():
-        raise ValueError(
+        raise UserError(
             f"There is no network {spec!r}: name {', '.join(SOURCES)}, pixels, a folder, a TorchScript file or a Hub "
             "repository."
         )
@@ -141,7 +142,7 @@ def load_network(spec: str, *, weights: str | None = None, device: torch.device)
         return _transformers(folder, name, device)
     if (folder / "classifier").is_dir():
         return _classifier(folder, name, device)
-    raise ValueError(
+    raise UserError(
         f"{spec} holds neither the config.json of a transformers model nor a classifier/ of train_classifier.py: name "
         f"such a folder, a TorchScript file, or one of {', '.join(SOURCES)} and pixels."
     )
@@ -154,10 +155,10 @@ def class_columns(network: FeatureNetwork, class_names: Sequence[str]) -> list[i
     data.
 
     Raises:
-        ValueError: The network has no head, or not every class by one name.
+        UserError: The network has no head, or not every class by one name.
     """
     if network.id2label is None:
-        raise ValueError(f"{network.name} has no named classes: give a classifier.")
+        raise UserError(f"{network.name} has no named classes: give a classifier.")
     exact, alike = defaultdict(list), defaultdict(list)
     for index, name in network.id2label.items():
         exact[name].append(index)
@@ -169,7 +170,7 @@ def class_columns(network: FeatureNetwork, class_names: Sequence[str]) -> list[i
             problem = f"has {len(matches) or 'no'} class{'es' * (len(matches) > 1)} called {name!r}"
             if not matches and len(network.id2label) == len(class_names):
                 problem += f", class {label} of the data (its own class {label} is {network.id2label[label]!r})"
-            raise ValueError(f"{network.name} {problem}: give a classifier that was trained on the data's classes.")
+            raise UserError(f"{network.name} {problem}: give a classifier that was trained on the data's classes.")
         found += matches
     return found
 
@@ -177,7 +178,7 @@ def class_columns(network: FeatureNetwork, class_names: Sequence[str]) -> list[i
 def _pixels(images: torch.Tensor) -> Output:
     if images[0].numel() > MOST_PIXELS:
         size = "x".join(map(str, images.shape[1:]))
-        raise ValueError(
+        raise UserError(
             f"Images of {size} have more than the {MOST_PIXELS:,} numbers that the network pixels takes: give another "
             "--network."
         )
@@ -188,7 +189,7 @@ def _inception(file: Path, device: torch.device) -> FeatureNetwork:
     """The Inception of Heusel et al., arXiv 1706.08500, with the resizing that the FID has had since."""
     digest = file_hash(file)
     if digest not in INCEPTION_FILES:
-        raise ValueError(
+        raise UserError(
             f"{file} is not the Inception of the FID (SHA-256 {digest[:16]}…): give {SOURCES['inception']}."
         )
     known = INCEPTION_FILES[digest]
@@ -227,7 +228,7 @@ def _mobilenet(file: Path, device: torch.device) -> FeatureNetwork:
     try:
         network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:  # zip, pickle and torch raise nearly every type on bad files
-        raise ValueError(f"{file} holds no weights of MobileNetV2: give {SOURCES['mobilenet']}.") from error
+        raise UserError(f"{file} holds no weights of MobileNetV2: give {SOURCES['mobilenet']}.") from error
     run = _with_features(network.to(device).eval(), network.classifier)
     mean, std = (torch.tensor(v, device=device)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
@@ -256,7 +257,7 @@ def _torchscript(file: Path, device: torch.device) -> FeatureNetwork:
     def forward(images: torch.Tensor) -> Output:
         features = _run_torchscript(network, _rgb(images).float())
         if not isinstance(features, torch.Tensor) or features.ndim not in (2, 4) or len(features) != len(images):
-            raise ValueError(f"{file} must return one tensor of features, (B, D) or (B, D, h, w), for B images.")
+            raise UserError(f"{file} must return one tensor of features, (B, D) or (B, D, h, w), for B images.")
         return _pooled(features), None
 
     record = {"kind": "torchscript", "file": file.name, "sha256": file_hash(file), "size": "as given"}
@@ -273,7 +274,7 @@ def _classifier(folder: Path, name: str, device: torch.device) -> FeatureNetwork
     def forward(images: torch.Tensor) -> Output:
         if images.shape[1:] != (channels, size, size):
             given, wanted = ("x".join(map(str, shape)) for shape in (images.shape[1:], (channels, size, size)))
-            raise ValueError(f"The classifier {name} reads images of {wanted} and not of {given}: give another one.")
+            raise UserError(f"The classifier {name} reads images of {wanted} and not of {given}: give another one.")
         return run(images / 127.5 - 1, 0)
 
     record = {
@@ -308,19 +309,19 @@ def _transformers(folder: Path, name: str, device: torch.device) -> FeatureNetwo
         network, loaded = auto.from_pretrained(folder, **how)
         processor = AutoImageProcessor.from_pretrained(folder, **offline)
     except Exception as error:  # of transformers, safetensors, json and the Hub
-        raise ValueError(f"{name} cannot be loaded as a vision model: {' '.join(str(error).split())}") from error
+        raise UserError(f"{name} cannot be loaded as a vision model: {' '.join(str(error).split())}") from error
     # Of a model that was saved without its pooler the CLS token is meant.
     missing = sorted(key for key in loaded["missing_keys"] if not key.startswith("pooler."))
     if missing:
-        raise ValueError(f"{name} lacks weights, the first of {missing[0]}: download or save it again.")
+        raise UserError(f"{name} lacks weights, the first of {missing[0]}: download or save it again.")
     network = network.to(device).eval()
     if has_head:
         if not hasattr(network, "classifier"):
-            raise ValueError(f"{name} is a {architectures[0]}, whose head this project does not know: give another.")
+            raise UserError(f"{name} is a {architectures[0]}, whose head this project does not know: give another.")
         layer, run = "input of the head", _with_features(network, network.classifier)
     else:
         if hasattr(network.config, "vision_config"):
-            raise ValueError(f"{name} reads text besides images: save its vision model in a folder of its own.")
+            raise UserError(f"{name} reads text besides images: save its vision model in a folder of its own.")
         layer = "last hidden state" if loaded["missing_keys"] else "pooled output"
 
         def run(pixel_values: torch.Tensor) -> Output:
@@ -377,7 +378,7 @@ def _load_torchscript(file: Path, device: torch.device) -> torch.jit.ScriptModul
             warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, but what such files are in
             return torch.jit.load(file, map_location=device).eval()
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read as TorchScript: save a module with torch.jit.save.") from error
+        raise UserError(f"{file} cannot be read as TorchScript: save a module with torch.jit.save.") from error
 
 
 def _run_torchscript(network: torch.jit.ScriptModule, images: torch.Tensor) -> torch.Tensor:
@@ -393,7 +394,7 @@ def _find_weights(network: str, names: list[str], given: str | None) -> Path:
     for file in candidates:
         if file.is_file():
             return file
-    raise ValueError(
+    raise UserError(
         f"The weights of {network} are missing: there is no {' and no '.join(map(str, candidates))}; get "
         f"{SOURCES[network]}, and "
         "put it there or give it with --network_weights FILE."

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import ttest_ind
 
-from cardiff.evaluation.compare.comparison import Comparison, Entrant, Setting, Trial, shortest
+from cardiff.evaluation.compare.comparison import Candidate, Comparison, Setting, Trial, shortest
 from cardiff.evaluation.protocol import loss
 from cardiff.evaluation.reports.evaluation import metric_name
 from cardiff.evaluation.reports.wording import number
@@ -51,18 +51,20 @@ def difference(first: list[Trial], second: list[Trial], metric: str) -> Differen
 def training_cost(comparison: Comparison) -> str:
     """Whether the runs were trained at equal cost, in one sentence."""
     parts, seen, sizes = [], set(), []
-    for entrant in comparison.entrants:
-        model = entrant.models[0]
+    for candidate in comparison.candidates:
+        model = candidate.models[0]
         seen.add(model.images_seen)
         sizes.append(model.parameters)
         images = "an unknown number of images" if model.images_seen is None else f"{model.images_seen:,} images"
-        parts.append(f"{entrant.called} saw {images} in training and has {model.parameters:,} parameters")
+        parts.append(f"{candidate.called} saw {images} in training and has {model.parameters:,} parameters")
     equal = len(seen) == 1 and None not in seen and max(sizes) <= 1.05 * min(sizes)
     verdict = "The training cost is equal." if equal else "**The training cost is not equal, or not known to be.**"
     return f"{'; '.join(parts)}. {verdict}"
 
 
-def sentences(comparison: Comparison, ours: Entrant, setting: Setting, theirs: Entrant, other: Setting) -> list[str]:
+def sentences(
+    comparison: Comparison, ours: Candidate, setting: Setting, theirs: Candidate, other: Setting
+) -> list[str]:
     """What tells `ours` at `setting` from `theirs` at `other`: lines of Markdown, a sentence a finding."""
     protocol = comparison.protocol
     first, second = ours.trials[setting], theirs.trials[other]
@@ -88,7 +90,7 @@ def _in_both(first: list[Trial], second: list[Trial], name: str) -> bool:
 
 
 def _made_of(
-    comparison: Comparison, first: list[Trial], second: list[Trial], ours: Entrant, theirs: Entrant
+    comparison: Comparison, first: list[Trial], second: list[Trial], ours: Candidate, theirs: Candidate
 ) -> list[str]:
     """The parts of the Fréchet distance's difference: means, covariances, class shares, fidelity and variety."""
     said, distance = [], metric_name(comparison.protocol, "fid")
@@ -100,14 +102,14 @@ def _made_of(
             f"and {number(gap[1])} in their covariances (how images vary)."
         )
     if all(trial.balanced is not None for trial in (*first, *second)):
-        for side, entrant in ((first, ours), (second, theirs)):
+        for side, candidate in ((first, ours), (second, theirs)):
             plain = np.mean([trial.estimates["fid"].value for trial in side])
             even = np.mean([trial.balanced for trial in side])
             shift = np.mean([trial.estimates["class_shift"].value for trial in side])
             said.append(
-                f"{entrant.called} would have to move {shift:.1%} of its samples to another class to have the classes "
-                f"as often as the data; with its samples weighted so, its {distance} goes from {number(plain)} to "
-                f"{number(even)}."
+                f"{candidate.called} would have to move {shift:.1%} of its samples to another class to have the "
+                f"classes as often as the data; with its samples weighted so, its {distance} goes from "
+                f"{number(plain)} to {number(even)}."
             )
     pairs = [(n, d) for n, d in (("precision", "fidelity"), ("recall", "variety")) if _in_both(first, second, n)]
     if len(pairs) == 2:
@@ -121,19 +123,19 @@ def _made_of(
     return said
 
 
-def guidance_sentence(comparison: Comparison, entrant: Entrant) -> str | None:
+def guidance_sentence(comparison: Comparison, candidate: Candidate) -> str | None:
     """What turning up the guidance does, with the first solver and number of steps, at the common number of images."""
-    start = entrant.settings[0]
-    line = [s for s in entrant.settings if (s.solver, s.steps) == (start.solver, start.steps)]
+    start = candidate.settings[0]
+    line = [s for s in candidate.settings if (s.solver, s.steps) == (start.solver, start.steps)]
     line = sorted((s for s in line if s.guidance_scale is not None), key=lambda s: s.guidance_scale)
     if len(line) < 2:
         return None
     parts = []
     for name in ("fid", "accuracy", "precision", "recall", "diversity"):
         values = [
-            np.mean([trial.estimates[name].value for trial in entrant.first[setting]])
+            np.mean([trial.estimates[name].value for trial in candidate.first[setting]])
             for setting in line
-            if _in_both(entrant.first[setting], [], name)
+            if _in_both(candidate.first[setting], [], name)
         ]
         if len(values) == len(line):
             best = int(np.argmin([loss(value, comparison.protocol.names[name]) for value in values]))
@@ -142,9 +144,9 @@ def guidance_sentence(comparison: Comparison, entrant: Entrant) -> str | None:
             parts.append(f"{called} {told[0]}, best {told[1]}, {told[2]}")
     if not parts:  # none of these was asked for
         return None
-    count = entrant.first[start][0].count
+    count = candidate.first[start][0].count
     return (
-        f"**Guidance**, {entrant.called}, {start.solver}, {start.steps} steps, {count:,} images: {'; '.join(parts)}."
+        f"**Guidance**, {candidate.called}, {start.solver}, {start.steps} steps, {count:,} images: {'; '.join(parts)}."
     )
 
 

@@ -15,6 +15,7 @@ from scipy.spatial.distance import pdist
 from scipy.special import entr, softmax
 from torch_fidelity.metric_isc import isc_features_to_metric
 
+from cardiff.errors import UserError
 from cardiff.evaluation.metrics.intervals import (
     GROUPS,
     REPLICATES,
@@ -57,7 +58,7 @@ class Gaussian:
         weights = np.ones(len(features)) if weights is None else np.asarray(weights, np.float64)
         count, dimension = weights.sum(), features.shape[1]
         if count < 2:
-            raise ValueError(f"A covariance needs at least 2 images, but there are {count:.0f}.")
+            raise UserError(f"A covariance needs at least 2 images, but there are {count:.0f}.")
         center, covariance = np.zeros(dimension), np.zeros((dimension, dimension))
         for rows in _blocks(len(features), dimension, "mean of the features"):
             center += weights[rows] @ features[rows].astype(np.float64) / count
@@ -165,12 +166,12 @@ def frechet_infinity(
     size. The interval is for the distance of the model itself from this reference.
 
     Raises:
-        ValueError: There are too few samples for such a line.
+        UserError: There are too few samples for such a line.
     """
     count, dimension = features.shape
     parts = np.array([part for part in PARTS if count // part >= FEWEST * dimension])
     if not len(parts):
-        raise ValueError(
+        raise UserError(
             f"{count} samples are too few to extrapolate a Fréchet distance in {dimension} dimensions: draw at least "
             f"{infinity_needs(dimension)}, or report it at this number of samples."
         )
@@ -300,7 +301,7 @@ def precision_recall(
     `real_reach`, the squared_reach of the reference, spares computing it once more.
 
     Raises:
-        ValueError: There are no more images than neighbours.
+        UserError: There are no more images than neighbours.
     """
     real_reach = squared_reach(reference, neighbours) if real_reach is None else real_reach
     groups = jackknife_groups(len(features), seed=seed, strata=strata)
@@ -333,7 +334,7 @@ def density_coverage(
     and of coverage from the jackknife, as of recall. `real_reach` is as of precision_recall.
 
     Raises:
-        ValueError: There are no more images than neighbours.
+        UserError: There are no more images than neighbours.
     """
     reach = squared_reach(reference, neighbours) if real_reach is None else real_reach
     groups = jackknife_groups(len(features), seed=seed, strata=strata)
@@ -371,12 +372,12 @@ def class_diversity(features: np.ndarray, labels: np.ndarray) -> dict[int, float
     """Mean distance between two samples of each class: features (N, D), labels (N,).
 
     Raises:
-        ValueError: A class has a single sample.
+        UserError: A class has a single sample.
     """
     counts = dict(zip(*np.unique(labels, return_counts=True)))
     for label, count in counts.items():
         if count < 2:
-            raise ValueError(f"Class {label} has a single sample, which has no diversity: draw more.")
+            raise UserError(f"Class {label} has a single sample, which has no diversity: draw more.")
     return {int(label): float(pdist(features[labels == label]).mean()) for label in counts}
 
 
@@ -422,7 +423,7 @@ def _reach_without(features: np.ndarray, neighbours: int, groups: np.ndarray | N
     members = [slice(None)] if groups is None else [np.nonzero(groups == g)[0] for g in range(GROUPS)]
     fewest = len(features) if groups is None else len(features) - len(members[0])
     if fewest <= neighbours:
-        raise ValueError(f"{len(features)} images are too few for the distance of neighbour {neighbours} of each.")
+        raise UserError(f"{len(features)} images are too few for the distance of neighbour {neighbours} of each.")
     found = np.empty((1 if groups is None else 1 + GROUPS, len(features)))
     for rows in _blocks(len(features), len(features), "nearest neighbours"):
         distances = squared_distances(features[rows], features)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest, norm, t
 
+from cardiff.errors import UserError
+
 LEVEL = 0.95
 """Level of the intervals in a report."""
 REPLICATES = 500
@@ -55,11 +57,11 @@ class Estimate:
         eq. 4, so that 400 of 400 minus 400 of 400 is not certain to be 0.
 
         Raises:
-            ValueError: They were replicated in different ways.
+            UserError: They were replicated in different ways.
         """
         mine, its = ((e.method, len(e.deviations)) for e in (self, other))
         if mine != its:
-            raise ValueError(
+            raise UserError(
                 f"A figure with {mine[1]} {mine[0]} replicates and one with {its[1]} {its[0]} replicates have no "
                 "paired difference: compute both in the same way."
             )
@@ -91,10 +93,10 @@ class Estimate:
         """What `to_dict` wrote.
 
         Raises:
-            ValueError: It was written without deviations.
+            UserError: It was written without deviations.
         """
         if "deviations" not in record:
-            raise ValueError("This figure was written without its deviations: write it again with them.")
+            raise UserError("This figure was written without its deviations: write it again with them.")
         bounds = None if record["bounds"] is None else tuple(record["bounds"])
         return cls(record["value"], np.array(record["deviations"]), record["method"], bounds)
 
@@ -132,10 +134,10 @@ def jackknife_groups(count: int, groups: int = GROUPS, seed: int = 0, strata: np
     For statistics of nearest neighbours, which the bootstrap breaks: there a repeated image is its own neighbour.
 
     Raises:
-        ValueError: There are fewer images than groups.
+        UserError: There are fewer images than groups.
     """
     if count < groups:
-        raise ValueError(f"{count} images are too few for {groups} groups: give at least {groups}.")
+        raise UserError(f"{count} images are too few for {groups} groups: give at least {groups}.")
     rng = np.random.default_rng([seed, count])
     if strata is None:
         return rng.permutation(np.arange(count) % groups)

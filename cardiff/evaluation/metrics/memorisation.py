@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import ranksums
 
+from cardiff.errors import UserError
 from cardiff.evaluation.metrics.distances import BLOCK, squared_distances
 from cardiff.progress import shown
 
@@ -91,7 +92,7 @@ def memorisation(samples: np.ndarray, training: np.ndarray, held_out: np.ndarray
     models" (2020), section 3.1; one by one by `alarm_threshold`.
 
     Raises:
-        ValueError: There are too few held-out images.
+        UserError: There are too few held-out images.
     """
     distances, indices = (found[:, 0] for found in nearest(samples, training))
     its_distances = nearest(held_out, training)[0][:, 0]
@@ -111,13 +112,11 @@ def alarm_threshold(held_out: np.ndarray, samples: int, false_alarms: float = FA
     its estimate k/S put into the power law would not.
 
     Raises:
-        ValueError: There are too few held-out images.
+        UserError: There are too few held-out images.
     """
     count = len(held_out)
     if count < FEWEST:
-        raise ValueError(
-            f"{count} held-out images are too few to tell copies from chance: hold out at least {FEWEST}."
-        )
+        raise UserError(f"{count} held-out images are too few to tell copies from chance: hold out at least {FEWEST}.")
     k = count // TAIL
     *tail, u = np.sort(held_out)[: k + 1]
     if tail[0] == 0:
@@ -130,10 +129,10 @@ def nearest(features: np.ndarray, training: np.ndarray, count: int = 1) -> tuple
     """Distances to the nearest training images and their indices, the nearest first; (N, count) each.
 
     Raises:
-        ValueError: There are fewer training images than that.
+        UserError: There are fewer training images than that.
     """
     if len(training) < count:
-        raise ValueError(f"{len(training)} training images have no {count} nearest: ask for fewer.")
+        raise UserError(f"{len(training)} training images have no {count} nearest: ask for fewer.")
     distances, indices = np.empty((len(features), count)), np.empty((len(features), count), np.int64)
     step = max(BLOCK // len(training), 1)
     for first in shown(range(0, len(features), step), "nearest training images"):

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cardiff.evaluation.compare.comparison import (
+    Candidate,
     CompareOptions,
     Comparison,
-    Entrant,
     Setting,
     Trial,
     base_setting,
@@ -46,7 +46,7 @@ def run(options: CompareOptions) -> Path:
     """Compare the runs and return the folder with the report.
 
     Raises:
-        ValueError: Options, runs, data or networks that cannot be used or compared.
+        UserError: Options, runs, data or networks that cannot be used or compared.
     """
     comparison = Comparison(options)
     comparison.run()
@@ -62,11 +62,11 @@ def write_comparison(comparison: Comparison) -> None:
     real = protocol.measure_real(comparison.counts[-1])
     rank_by = comparison.options.rank_by
     total = comparison.counts[-1]
-    best = {e.name: best_setting(e, rank_by, protocol.names[rank_by], total) for e in comparison.entrants}
+    best = {e.name: best_setting(e, rank_by, protocol.names[rank_by], total) for e in comparison.candidates}
     record = {
-        "runs": {e.name: [model.record for model in e.models] for e in comparison.entrants},
-        "settings": [_entry(e, *item) for e in comparison.entrants for item in e.trials.items()],
-        "first_round": [_entry(e, *item) for e in comparison.entrants for item in e.first.items()],
+        "runs": {e.name: [model.record for model in e.models] for e in comparison.candidates},
+        "settings": [_entry(e, *item) for e in comparison.candidates for item in e.trials.items()],
+        "first_round": [_entry(e, *item) for e in comparison.candidates for item in e.first.items()],
         "best": {name: str(setting) for name, setting in best.items()},
         "held_out": None if real is None else summary({None: real}),
         "held_out_images": None if real is None else real.count,
@@ -82,10 +82,10 @@ def write_comparison(comparison: Comparison) -> None:
         logger.warning("%s", warning)
 
 
-def _entry(entrant: Entrant, setting: Setting, trials: list[Trial]) -> dict:
+def _entry(candidate: Candidate, setting: Setting, trials: list[Trial]) -> dict:
     """A setting's line in comparison.json."""
     return {
-        "run": entrant.name,
+        "run": candidate.name,
         **vars(setting),
         "images": trials[0].count,
         "trials": len(trials),
@@ -103,17 +103,17 @@ def _contradictions(trials: list[Trial]) -> list[str]:
 def _warnings(comparison: Comparison) -> list[str]:
     """The same of every setting, with the run and the setting before it."""
     return [
-        f"{entrant.name} ({setting}): {sentence}"
-        for entrant in comparison.entrants
-        for setting, trials in entrant.trials.items()
+        f"{candidate.name} ({setting}): {sentence}"
+        for candidate in comparison.candidates
+        for setting, trials in candidate.trials.items()
         for sentence in _contradictions(trials)
     ]
 
 
 def _sections(comparison: Comparison, best: dict[str, Setting], record: dict) -> list[str]:
-    protocol, output, entrants = comparison.protocol, comparison.output, comparison.entrants
+    protocol, output, candidates = comparison.protocol, comparison.output, comparison.candidates
     data = protocol.reference.record["data"]
-    names = " and ".join(entrant.called for entrant in entrants)
+    names = " and ".join(candidate.called for candidate in candidates)
     lines = [f"# Comparison of {names}", ""]
     lines += [
         f"{comparison.counts[-1]:,} images of each setting against {data['images']:,} images of {data_name(data)}, "
@@ -132,7 +132,7 @@ def _sections(comparison: Comparison, best: dict[str, Setting], record: dict) ->
     lines += [_caption(comparison), ""]
     if _draw_steps(comparison, best, output / "steps.png"):
         lines += ["![Every metric over the network evaluations an image](steps.png)", ""]
-    if comparison.options.keep_images or _have_images(entrants):
+    if comparison.options.keep_images or _have_images(candidates):
         _draw_grids(comparison, best, output / "grid.png")
         lines += ["## The same noise", "", "![Images from the same noise](grid.png)", ""]
     lines += _class_section(comparison, best)
@@ -146,25 +146,25 @@ def _sections(comparison: Comparison, best: dict[str, Setting], record: dict) ->
 
 def _findings(comparison: Comparison, best: dict[str, Setting]) -> list[str]:
     """Every run against the last one, at the common setting and at the best of each; then guidance and copies."""
-    *others, last = comparison.entrants
+    *others, last = comparison.candidates
     said = []
-    for entrant in others:
-        pairs = [(base_setting(entrant), base_setting(last)), (best[entrant.name], best[last.name])]
+    for candidate in others:
+        pairs = [(base_setting(candidate), base_setting(last)), (best[candidate.name], best[last.name])]
         for ours, theirs in dict.fromkeys(pairs):
-            said += differences.sentences(comparison, entrant, ours, last, theirs)
-    for entrant in comparison.entrants:
+            said += differences.sentences(comparison, candidate, ours, last, theirs)
+    for candidate in comparison.candidates:
         for sentence in (
-            differences.guidance_sentence(comparison, entrant),
-            _copies(entrant, best[entrant.name]),
+            differences.guidance_sentence(comparison, candidate),
+            _copies(candidate, best[candidate.name]),
         ):
             said += [] if sentence is None else [sentence, ""]
     return said
 
 
-def _copies(entrant: Entrant, setting: Setting) -> str | None:
+def _copies(candidate: Candidate, setting: Setting) -> str | None:
     """What was found of memorisation in the best setting."""
-    found = [trial.memorisation for trial in entrant.trials[setting] if trial.memorisation is not None]
-    return f"**Memorisation**, {entrant.called} ({setting}): {found[0]['sentence']}" if found else None
+    found = [trial.memorisation for trial in candidate.trials[setting] if trial.memorisation is not None]
+    return f"**Memorisation**, {candidate.called} ({setting}): {found[0]['sentence']}" if found else None
 
 
 def _final_table(comparison: Comparison, best: dict[str, Setting], record: dict) -> list[str]:
@@ -173,15 +173,15 @@ def _final_table(comparison: Comparison, best: dict[str, Setting], record: dict)
     names = list(protocol.names)
     heads = ["run", "setting", "evaluations", *(f"{metric_name(protocol, n)} {arrow(protocol, n)}" for n in names)]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    for entrant in comparison.entrants:
-        for setting, trials in entrant.trials.items():
+    for candidate in comparison.candidates:
+        for setting, trials in candidate.trials.items():
             if trials[0].count == comparison.counts[-1]:
-                label = f"**{setting}**" if setting == best[entrant.name] else str(setting)
-                lines.append(f"| {' | '.join([entrant.called, label, *_cells(trials, names)])} |")
+                label = f"**{setting}**" if setting == best[candidate.name] else str(setting)
+                lines.append(f"| {' | '.join([candidate.called, label, *_cells(trials, names)])} |")
     if record["held_out"] is not None:
         cells = [f"{number(record['held_out'][n]['value'])}" if n in record["held_out"] else "" for n in names]
         lines.append(f"| real images, held out | {record['held_out_images']:,} images | | {' | '.join(cells)} |")
-    trials = max(len(found) for e in comparison.entrants for found in e.trials.values())
+    trials = max(len(found) for e in comparison.candidates for found in e.trials.values())
     spread = (
         f"Means and standard deviations over {trials} trainings or seeds."
         if trials > 1
@@ -189,7 +189,7 @@ def _final_table(comparison: Comparison, best: dict[str, Setting], record: dict)
     )
     by = metric_name(protocol, comparison.options.rank_by)
     said = f"{spread} In bold the best of each run by {by}."
-    measured = [trial for entrant in comparison.entrants for found in entrant.trials.values() for trial in found]
+    measured = [trial for candidate in comparison.candidates for found in candidate.trials.values() for trial in found]
     if any(name not in trial.estimates for trial in measured for name in names):
         said += " Where a cell is empty, samples have no labels or too few of them are of one class."
     return [*lines, "", said]
@@ -215,22 +215,22 @@ def _first_table(comparison: Comparison) -> list[str]:
     heads = ["run", "setting", "evaluations", *(f"{metric_name(protocol, n)} {arrow(protocol, n)}" for n in names)]
     lines = [f"At {comparison.counts[0]:,} images; the better half went on.", ""]
     lines += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    for entrant in comparison.entrants:
-        for setting, trials in entrant.first.items():
-            lines.append(f"| {' | '.join([entrant.called, str(setting), *_cells(trials, names)])} |")
+    for candidate in comparison.candidates:
+        for setting, trials in candidate.first.items():
+            lines.append(f"| {' | '.join([candidate.called, str(setting), *_cells(trials, names)])} |")
     return lines
 
 
 def _caption(comparison: Comparison) -> str:
     bars = "Bars are 95% intervals of the figure for these images"
-    if max(len(e.models) * len(comparison.seeds) for e in comparison.entrants) > 1:
+    if max(len(e.models) * len(comparison.seeds) for e in comparison.candidates) > 1:
         bars = "Bars are standard deviations over trainings or seeds"
     return f"*All settings at {comparison.counts[0]:,} images each. {bars}; a run without labels is a level line.*"
 
 
-def _line(entrant: Entrant, settings: list[Setting], name: str) -> tuple[np.ndarray, np.ndarray] | None:
+def _line(candidate: Candidate, settings: list[Setting], name: str) -> tuple[np.ndarray, np.ndarray] | None:
     """Values (S,) of a metric along settings, and their bars (2, S)."""
-    found = [[t.estimates[name] for t in entrant.first[s] if name in t.estimates] for s in settings]
+    found = [[t.estimates[name] for t in candidate.first[s] if name in t.estimates] for s in settings]
     if not all(found):
         return None
     values = np.array([np.mean([estimate.value for estimate in trials]) for trials in found])
@@ -274,17 +274,17 @@ def _draw_curves(comparison: Comparison, path: Path) -> None:
     """Each metric over the guidance scale; a line for each run, solver and number of steps."""
     figure, panels = _panels(comparison)
     styles = ("-", "--", ":", "-.")
-    for entrant in comparison.entrants:
-        for turn, (solver, steps) in enumerate(dict.fromkeys((s.solver, s.steps) for s in entrant.settings)):
-            same = [s for s in entrant.settings if (s.solver, s.steps) == (solver, steps)]
-            colour = COLOURS[turn % len(COLOURS)] if entrant.conditional else GREY
-            label = f"{legend_text(entrant.name)}, {solver} {steps}"
+    for candidate in comparison.candidates:
+        for turn, (solver, steps) in enumerate(dict.fromkeys((s.solver, s.steps) for s in candidate.settings)):
+            same = [s for s in candidate.settings if (s.solver, s.steps) == (solver, steps)]
+            colour = COLOURS[turn % len(COLOURS)] if candidate.conditional else GREY
+            label = f"{legend_text(candidate.name)}, {solver} {steps}"
             for name, panel in panels.items():
-                found = _line(entrant, same, name)
+                found = _line(candidate, same, name)
                 if found is None:
                     continue
                 values, bars = found
-                if entrant.conditional:
+                if candidate.conditional:
                     look = {"marker": "o", "markersize": 3, "color": colour, "capsize": 2}
                     panel.errorbar([s.guidance_scale for s in same], values, bars, label=label, **look)
                 else:
@@ -296,27 +296,27 @@ def _draw_curves(comparison: Comparison, path: Path) -> None:
 
 def _draw_steps(comparison: Comparison, best: dict[str, Setting], path: Path) -> bool:
     """Each metric over the network evaluations an image; False if only one number of steps was tried."""
-    if len({setting.steps for entrant in comparison.entrants for setting in entrant.settings}) < 2:
+    if len({setting.steps for candidate in comparison.candidates for setting in candidate.settings}) < 2:
         return False
     figure, panels = _panels(comparison)
     turn, costs = 0, set()
-    for entrant in comparison.entrants:
-        scales = [base_setting(entrant).guidance_scale, best[entrant.name].guidance_scale]
-        for scale, solver in dict.fromkeys((w, s.solver) for w in scales for s in entrant.settings):
-            same = [s for s in entrant.settings if (s.solver, s.guidance_scale) == (solver, scale)]
+    for candidate in comparison.candidates:
+        scales = [base_setting(candidate).guidance_scale, best[candidate.name].guidance_scale]
+        for scale, solver in dict.fromkeys((w, s.solver) for w in scales for s in candidate.settings):
+            same = [s for s in candidate.settings if (s.solver, s.guidance_scale) == (solver, scale)]
             same = sorted(same, key=lambda s: s.steps)
-            cost = [sum(entrant.first[s][0].evaluations.values()) for s in same]
+            cost = [sum(candidate.first[s][0].evaluations.values()) for s in same]
             costs |= set(cost)
             guided = "" if scale is None else f", w = {shortest(scale)}"
-            look = {"color": COLOURS[turn % len(COLOURS)], "linestyle": "-" if entrant.conditional else "--"}
+            look = {"color": COLOURS[turn % len(COLOURS)], "linestyle": "-" if candidate.conditional else "--"}
             look |= {
                 "marker": "o",
                 "markersize": 3,
                 "capsize": 2,
-                "label": f"{legend_text(entrant.name)}, {solver}{guided}",
+                "label": f"{legend_text(candidate.name)}, {solver}{guided}",
             }
             for name, panel in panels.items():
-                found = _line(entrant, same, name)
+                found = _line(candidate, same, name)
                 if found is not None:
                     panel.errorbar(cost, *found, **look)
             turn += 1
@@ -328,8 +328,10 @@ def _draw_steps(comparison: Comparison, best: dict[str, Setting], path: Path) ->
     return True
 
 
-def _have_images(entrants: list[Entrant]) -> bool:
-    return all(trial.folder.is_dir() for entrant in entrants for trials in entrant.trials.values() for trial in trials)
+def _have_images(candidates: list[Candidate]) -> bool:
+    return all(
+        trial.folder.is_dir() for candidate in candidates for trials in candidate.trials.values() for trial in trials
+    )
 
 
 def _draw_grids(comparison: Comparison, best: dict[str, Setting], path: Path) -> None:
@@ -338,13 +340,13 @@ def _draw_grids(comparison: Comparison, best: dict[str, Setting], path: Path) ->
     labels = np.array(comparison.labels[:count] if comparison.labels is not None else [0] * count)
     chosen = shown_classes(labels)
     blocks, titles = [], []
-    for entrant in reversed(comparison.entrants):
-        most = max(entrant.settings, key=lambda s: (s.guidance_scale or 0, s == base_setting(entrant)))
-        for setting in dict.fromkeys([base_setting(entrant), best[entrant.name], most]):
-            drawn = read_folder(entrant.trials[setting][0].folder)
+    for candidate in reversed(comparison.candidates):
+        most = max(candidate.settings, key=lambda s: (s.guidance_scale or 0, s == base_setting(candidate)))
+        for setting in dict.fromkeys([base_setting(candidate), best[candidate.name], most]):
+            drawn = read_folder(candidate.trials[setting][0].folder)
             blocks.append(rows_by_class(drawn.images[:count], labels, chosen, SHOWN_IMAGES))
             guided = f", w = {shortest(setting.guidance_scale)}" if setting.guidance_scale is not None else ""
-            titles.append(f"{entrant.name}{guided}, {setting.solver} {setting.steps}")
+            titles.append(f"{candidate.name}{guided}, {setting.solver} {setting.steps}")
     names = [comparison.protocol.reference.class_names[label] for label in chosen] if comparison.labels else [""]
     zoom = max(1, round(40 / blocks[0].shape[2]))
     save_labelled_grid(np.stack(blocks), names, titles, path, zoom=zoom, blocks_per_line=2)
@@ -352,7 +354,7 @@ def _draw_grids(comparison: Comparison, best: dict[str, Setting], path: Path) ->
 
 def _class_section(comparison: Comparison, best: dict[str, Setting]) -> list[str]:
     """Per-class gains of the first run over the last, each at its best."""
-    ours, theirs = comparison.entrants[0], comparison.entrants[-1]
+    ours, theirs = comparison.candidates[0], comparison.candidates[-1]
     first, second = ours.trials[best[ours.name]], theirs.trials[best[theirs.name]]
     if ours is theirs or not first[0].per_class or not second[0].per_class:
         return []

@@ -12,9 +12,9 @@ import pytest
 from cardiff.cli import parse_options
 from cardiff.evaluation.compare import comparison as compare_module
 from cardiff.evaluation.compare.comparison import (
+    Candidate,
     CompareOptions,
     Comparison,
-    Entrant,
     Setting,
     Trial,
     file_name,
@@ -38,7 +38,8 @@ def world(tmp_path_factory):
 def options(world, tmp_path):
     return CompareOptions(
         output=str(tmp_path / "report"), runs=[f"conditional={world['model']}", f"unconditional={world['twin']}"],
-        reference=str(world["train"]), held_out=str(world["held_out"]), judge=str(world["judge"]), network="pixels",
+        reference=str(world["train"]), validation_data=str(world["held_out"]), judge=str(world["judge"]),
+        network="pixels",
         metrics="fid,kid,accuracy,diversity", replicates=20, guidance_scale="0,1,3", steps="2,4", batch_size=8,
         num_images=32,
     )  # fmt: skip
@@ -71,7 +72,7 @@ def test_halving_gives_up_the_worse_half_and_draws_nothing_twice(options, monkey
         return draw_folder(model, output, *args, count=count, **kwargs)
 
     monkeypatch.setattr(compare_module, "draw_folder", counting)
-    found = record_of(run(replace(options, halvings=2)))
+    found = record_of(run(replace(options, halving_rounds=2)))
     assert found["counts"] == [8, 16, 32]
     images = {(e["run"], e["steps"], e["guidance_scale"]): e["images"] for e in found["settings"]}
     assert {e["images"] for e in found["first_round"]} == {8} and len(found["first_round"]) == 8
@@ -129,7 +130,7 @@ def test_all_runs_start_from_the_same_noise(options):
 
 
 def test_the_report_has_its_figures_and_says_what_differs(options):
-    folder = run(replace(options, halvings=1))
+    folder = run(replace(options, halving_rounds=1))
     text = (folder / "report.md").read_text()
     for name in ("curves.png", "steps.png", "grid.png"):
         assert f"]({name})" in text and (folder / name).stat().st_size > 3000
@@ -153,7 +154,7 @@ def test_names_that_are_markup_or_no_file_names_mean_themselves(world, options):
     options = replace(options, runs=runs, guidance_scale="1,1.00000001", steps="2", num_images=20, metrics="kid")
     options.rank_by = "kid"
     comparison = Comparison(options)
-    comparison.entrants[1].name = names[0]  # as a folder with "/" in a name could not be given
+    comparison.candidates[1].name = names[0]  # as a folder with "/" in a name could not be given
     comparison.run()
     write_comparison(comparison)
     folder = Path(options.output)
@@ -209,8 +210,8 @@ def test_a_figure_that_some_settings_lack_is_left_out(options, tmp_path):
     assert "diversity" not in next(e for e in found["settings"] if e["run"] == "conditional")["metrics"]
     without = Trial(3, {}, None, [], None, None, None, Path("."))
     setting = Setting("dpm", 2, 1.0)
-    entrant = Entrant("a", [], [setting], {setting: [without]})
-    assert entrant.loss(setting, "diversity", 1.0) == float("inf")
+    candidate = Candidate("a", [], [setting], {setting: [without]})
+    assert candidate.loss(setting, "diversity", 1.0) == float("inf")
 
 
 def test_a_warning_names_the_run_and_the_setting(options, caplog, monkeypatch):
@@ -275,8 +276,8 @@ def test_the_cost_of_a_setting():
         ({"steps": "two"}, "--steps is 'two', but must be whole numbers with commas."),
         ({"guidance_scale": "1,x"}, "--guidance_scale is '1,x', but must be numbers with commas."),
         ({"rank_by": "recall"}, "--rank_by is 'recall', but must be one of fid, kid"),
-        ({"halvings": 3}, "32 images are too few for 3 halvings in batches of 8"),
-        ({"halvings": -1}, "--halvings is -1"),
+        ({"halving_rounds": 3}, "32 images are too few for 3 halving rounds in batches of 8"),
+        ({"halving_rounds": -1}, "--halving_rounds is -1"),
         ({"steps": "2,1001"}, "--steps is 1001, but the model has 1000 timesteps: give 1 to 1000"),
         ({"classifier_scale": "1,2"}, "--classifier_scale is '1,2', but images are measured at one"),
         ({"reference": None}, "No run says what it was trained on: give --reference."),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from cardiff.evaluation.compare.comparison import Entrant, Setting, Trial
+from cardiff.evaluation.compare.comparison import Candidate, Setting, Trial
 from cardiff.evaluation.metrics.differences import class_gains, difference, guidance_sentence, sentences, training_cost
 from cardiff.evaluation.metrics.intervals import Estimate
 from cardiff.evaluation.protocol import METRICS
@@ -36,16 +36,18 @@ def test_trainings_may_spread_differently():
     assert (gap.low, gap.high) == (pytest.approx(gap_of_means - reach), pytest.approx(gap_of_means + reach))
 
 
-def entrant(name: str, trials: dict[Setting, list[Trial]], seen: int | None = 1000, parameters: int = 100) -> Entrant:
+def candidate(
+    name: str, trials: dict[Setting, list[Trial]], seen: int | None = 1000, parameters: int = 100
+) -> Candidate:
     models = [SimpleNamespace(images_seen=seen, parameters=parameters)]
-    return Entrant(name, models, list(trials), trials, trials)
+    return Candidate(name, models, list(trials), trials, trials)
 
 
-def compared(*entrants: Entrant) -> SimpleNamespace:
+def compared(*candidates: Candidate) -> SimpleNamespace:
     """As much of a Comparison as the words are made from."""
     names = {name: more for group in METRICS.values() for name, more in group.items()}
     protocol = SimpleNamespace(names=names, network=SimpleNamespace(distance="FID"))
-    return SimpleNamespace(protocol=protocol, entrants=list(entrants))
+    return SimpleNamespace(protocol=protocol, candidates=list(candidates))
 
 
 def said_of(first: dict[str, float], second: dict[str, float], error: float = 0.01, **more) -> str:
@@ -56,7 +58,7 @@ def said_of(first: dict[str, float], second: dict[str, float], error: float = 0.
     for name, values in more.items():
         sides = [replace(side, **{name: value}) for side, value in zip(sides, values)]
     setting = Setting("dpm", 10, 1.0)
-    ours, theirs = (entrant(name, {setting: [side]}) for name, side in zip(("ours", "theirs"), sides))
+    ours, theirs = (candidate(name, {setting: [side]}) for name, side in zip(("ours", "theirs"), sides))
     return "\n".join(sentences(compared(ours, theirs), ours, setting, theirs, setting))
 
 
@@ -121,7 +123,7 @@ def test_one_training_against_several():
     ],
 )
 def test_equal_cost(costs, equal):
-    said = training_cost(compared(*(entrant(name, {}, *cost) for name, cost in zip(("a", "b"), costs))))
+    said = training_cost(compared(*(candidate(name, {}, *cost) for name, cost in zip(("a", "b"), costs))))
     assert ("The training cost is equal." in said) == equal and ("**The training cost is not equal" in said) != equal
     assert f"b saw {'an unknown number of' if costs[1][0] is None else f'{costs[1][0]:,}'} images" in said
 
@@ -132,11 +134,11 @@ def test_what_guidance_does():
     trials = {
         Setting("dpm", 10, w): [trial(fid=estimate(fid, 1), recall=estimate(r, 1))] for w, (fid, r) in figures.items()
     }
-    ours = entrant("ours", trials)
+    ours = candidate("ours", trials)
     said = guidance_sentence(compared(ours), ours)
     assert "FID 9.00 at w = 0, best 4.00 at w = 1, 8.00 at w = 3" in said
     assert "recall 0.200 at w = 0, best 0.900 at w = 3, 0.900 at w = 3" in said
-    alone = entrant("alone", {Setting("dpm", 10, None): next(iter(trials.values()))})
+    alone = candidate("alone", {Setting("dpm", 10, None): next(iter(trials.values()))})
     assert guidance_sentence(compared(alone), alone) is None
 
 
