@@ -90,7 +90,9 @@ def main():
     images = np.asarray(store.images)
     gaussian = fit_gaussian(images)
     features = classifier_features(images, store.labels)
-    networks = {folder.name: load_pipeline(folder) for folder in sorted(options.models.glob("cosine_schedule_free_*"))}
+    networks = {
+        folder.name: load_pipeline(folder) for folder in sorted(options.models.glob("cosine_schedule_invariant_*"))
+    }
     sections = {name: with_spectrum(section, octave_arguments(gaussian)) for name, section in SECTIONS.items()}
     trained = [measured_price(network_denoiser(p), images, LEVELS, count=128) for p in networks.values()]
     prices = {

@@ -105,7 +105,7 @@ def test_squared_error_is_per_image_in_float32():
 
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon", "sample"])
 @pytest.mark.parametrize("name", ["linear", "sigmoid", "linear_log_snr", "cosine"])
-def test_schedule_free_weights_divide_the_schedule_out(name, prediction_type):
+def test_schedule_invariant_weights_divide_the_schedule_out(name, prediction_type):
     """The expected loss of an error that is a function of log-SNR is one integral, whatever the schedule."""
     scheduler = SCHEDULES[name](prediction_type=prediction_type)
     alphas_cumprod = scheduler.alphas_cumprod.double()
@@ -120,7 +120,7 @@ def test_schedule_free_weights_divide_the_schedule_out(name, prediction_type):
     assert loss == pytest.approx(expected, rel=0.01)
 
 
-def test_schedule_free_is_the_plain_v_loss_of_the_cosine_schedule():
+def test_schedule_invariant_is_the_plain_v_loss_of_the_cosine_schedule():
     weights = loss_weights(SCHEDULES["cosine"](prediction_type="v_prediction", s=1e-5), "schedule_invariant")
     torch.testing.assert_close(weights[20:-20], torch.ones(960), rtol=0.01, atol=0)
 
