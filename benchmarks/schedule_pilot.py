@@ -29,7 +29,7 @@ from cardiff.data import open_store
 from cardiff.evaluation.metrics.distances import frechet_distance
 from cardiff.hub.serialization import load_pipeline
 from cardiff.sampling.folder import draw_images, make_solver, timesteps_at
-from cardiff.training.diffusion import DiffusionTrainer
+from cardiff.training.build import build
 
 ROOT = Path(__file__).parent.parent
 SETS = {
@@ -127,9 +127,10 @@ def train(folder: Path, data: DataConfig, scheduler: dict, weighting: str, seed:
     argv = ["--config", str(ROOT / "configs/digits_16_unconditional.yaml")]
     for key, value in settings.items():
         argv += [f"--{key}", json.dumps(value) if isinstance(value, list | bool) else str(value)]
-    trainer = DiffusionTrainer(parse_run(argv, kind="unconditional", description=__doc__))
-    while trainer.maintain():
+    trainer = build(parse_run(argv, kind="unconditional", description=__doc__))
+    while not trainer.done:
         trainer.step()
+        trainer.run_callbacks()
     trainer.finish()
 
 

@@ -173,7 +173,7 @@ def save_accuracy_curve(report: dict, path: Path) -> None:
     """Draw how well a classifier reads noised images, over log-SNR, as a PNG file.
 
     Args:
-        report: A report of cardiff/training/classifier.py.
+        report: A report of cardiff/training/classifier_report.py.
         path: File to write, in a folder that exists.
     """
     figure = Figure(figsize=(7, 4), layout="constrained")

@@ -1,10 +1,82 @@
-"""The training objective: what the network is asked to predict, and how much each timestep counts."""
+"""What training minimises: algorithm 1 of Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2006.11239).
+
+A loss is called with a network, a batch and the draws made for it, and knows nothing of optimizers, processes or
+checkpoints.
+"""
 
 import math
 
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler
+
+from cardiff.config.run import RunConfig
+from cardiff.diffusion.draws import Draws
+
+
+class DenoisingLoss:
+    """Squared error of the network's prediction for noised images, weighed by timestep.
+
+    Args:
+        scheduler: Noise levels and prediction type.
+        weights: Of each timestep, (T,), as of `loss_weights`, on the device of the images.
+        null_class: What a dropped label becomes (classifier-free guidance, arXiv 2207.12598); None without labels.
+        memory_format: Of the noised images.
+    """
+
+    def __init__(
+        self,
+        scheduler: DDPMScheduler,
+        weights: torch.Tensor,
+        null_class: int | None = None,
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ):
+        self.scheduler, self.weights = scheduler, weights
+        self.null_class, self.memory_format = null_class, memory_format
+
+    def __call__(
+        self, model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor | None, draws: Draws
+    ) -> torch.Tensor:
+        """The loss of each image, (b,), from uint8 images (b, C, H, W) and int64 labels (b,)."""
+        clean = model_range(images, draws.flip)  # x₀ ~ q(x₀), in [-1, 1]
+        t, noise = draws.timesteps, draws.noise  # t ~ Uniform{0, …, T − 1}, ε ~ N(0, I)
+        class_labels = None if self.null_class is None else torch.where(draws.drop, self.null_class, labels)
+        noisy = self.scheduler.add_noise(clean, noise, t)  # x_t = √ᾱ_t·x₀ + √(1−ᾱ_t)·ε
+        prediction = model(noisy.contiguous(memory_format=self.memory_format), t, class_labels).sample
+        target = prediction_target(self.scheduler, clean, noise, t)  # ε, v or x₀
+        return self.weights[t] * squared_error(prediction, target)
+
+
+class ClassificationLoss:
+    """Cross-entropy of a classifier of noised images: Dhariwal and Nichol (arXiv 2105.05233), section 4.1.
+
+    Args:
+        scheduler: Noise levels.
+        memory_format: Of the noised images.
+    """
+
+    def __init__(self, scheduler: DDPMScheduler, memory_format: torch.memory_format = torch.contiguous_format):
+        self.scheduler, self.memory_format = scheduler, memory_format
+
+    def __call__(
+        self, model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, draws: Draws
+    ) -> torch.Tensor:
+        """The loss of each image, (b,), from uint8 images (b, C, H, W) and int64 labels (b,)."""
+        clean = model_range(images, draws.flip)
+        noisy = self.scheduler.add_noise(clean, draws.noise, draws.timesteps)
+        logits = model(noisy.contiguous(memory_format=self.memory_format), draws.timesteps)  # (b, N)
+        return F.cross_entropy(logits.float(), labels, reduction="none")
+
+
+def memory_format(config: RunConfig) -> torch.memory_format:
+    """Of the images of a run."""
+    return torch.channels_last if config.train.channels_last else torch.contiguous_format
+
+
+def model_range(images: torch.Tensor, flip: torch.Tensor | None = None) -> torch.Tensor:
+    """uint8 images (b, C, H, W) as float32 in [-1, 1], mirrored left to right where `flip` (b,) says so."""
+    images = images.float() / 127.5 - 1  # [0, 255] -> [-1, 1]
+    return images if flip is None else torch.where(flip[:, None, None, None], images.flip(-1), images)
 
 
 def prediction_target(

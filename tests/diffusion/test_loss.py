@@ -1,12 +1,21 @@
 """Targets and weights by the identities that tie the errors of ε̂, v̂ and x̂₀ together."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from cardiff.diffusion.loss import loss_weights, prediction_target, squared_error
+from cardiff.diffusion.draws import Draws
+from cardiff.diffusion.loss import (
+    ClassificationLoss,
+    DenoisingLoss,
+    loss_weights,
+    model_range,
+    prediction_target,
+    squared_error,
+)
 from schedulers import SCHEDULES, CosineScheduler, LinearScheduler
 from tests.support.example_schedules import example
 
@@ -130,3 +139,80 @@ def test_min_snr_is_five_unless_asked():
     scheduler = LinearScheduler(prediction_type="sample")
     torch.testing.assert_close(loss_weights(scheduler, "min_snr"), loss_weights(scheduler, "min_snr", 5.0))
     assert loss_weights(scheduler, "min_snr").max() == 5
+
+
+# The loss of a batch
+
+
+def draws_of(count: int, **given) -> Draws:
+    """Draws for `count` grey images of 4 × 4 pixels, of which some are given."""
+    drawn = {
+        "timesteps": torch.arange(count) * 300,
+        "noise": normal(count, 1, 4, 4, seed=7).float(),
+        "drop": torch.zeros(count, dtype=torch.bool),
+        "flip": torch.zeros(count, dtype=torch.bool),
+    }
+    return Draws(**{**drawn, **given})
+
+
+def bytes_of(count: int) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 1, 4, 4), generator=torch.Generator().manual_seed(3)).to(torch.uint8)
+
+
+class Network(torch.nn.Module):
+    """Remembers what it is given and predicts a multiple of x_t."""
+
+    def forward(self, noisy, timesteps, class_labels=None):
+        self.given = (noisy, timesteps, class_labels)
+        return SimpleNamespace(sample=0.5 * noisy)
+
+
+@pytest.mark.parametrize("prediction_type", TYPES)
+def test_the_denoising_loss_is_algorithm_1(prediction_type):
+    """Written anew in float64: noised by eq. 4, compared with ε, v or x₀, weighed by timestep."""
+    scheduler, network = CosineScheduler(prediction_type=prediction_type), Network()
+    images, draws, weights = bytes_of(3), draws_of(3), torch.linspace(1, 2, 1000)
+    loss = DenoisingLoss(scheduler.to_stock(), weights)(network, images, None, draws)
+    signal = scheduler.alphas_cumprod.double()[draws.timesteps][:, None, None, None]
+    a, sigma = signal.sqrt(), (1 - signal).sqrt()
+    clean, noise = images.double() / 127.5 - 1, draws.noise.double()
+    noisy = a * clean + sigma * noise
+    target = {"epsilon": noise, "v_prediction": a * noise - sigma * clean, "sample": clean}[prediction_type]
+    expected = weights[draws.timesteps] * ((0.5 * noisy - target) ** 2).mean(dim=(1, 2, 3))
+    torch.testing.assert_close(loss.double(), expected.double(), rtol=1e-4, atol=1e-5)
+    given, timesteps, labels = network.given
+    torch.testing.assert_close(given.double(), noisy, rtol=0, atol=1e-5)
+    assert timesteps is draws.timesteps and labels is None
+
+
+def test_a_dropped_label_becomes_the_null_class():
+    network, draws = Network(), draws_of(3, drop=torch.tensor([False, True, False]))
+    loss = DenoisingLoss(CosineScheduler().to_stock(), torch.ones(1000), null_class=10)
+    loss(network, bytes_of(3), torch.tensor([4, 5, 6]), draws)
+    assert network.given[2].tolist() == [4, 10, 6]
+
+
+def test_the_classification_loss_is_of_noised_images():
+    scheduler, seen = CosineScheduler().to_stock(), []
+
+    def classifier(noisy, timesteps):
+        seen.append(noisy)
+        return noisy.flatten(1)[:, :5]
+
+    images, labels, draws = bytes_of(3), torch.tensor([0, 4, 2]), draws_of(3)
+    loss = ClassificationLoss(scheduler)(classifier, images, labels, draws)
+    noisy = scheduler.add_noise(model_range(images), draws.noise, draws.timesteps)
+    torch.testing.assert_close(seen[0], noisy, rtol=0, atol=0)
+    expected = -torch.log_softmax(noisy.flatten(1)[:, :5], dim=1)[range(3), labels]
+    torch.testing.assert_close(loss, expected)
+
+
+def test_a_mirrored_image_is_mirrored_left_to_right():
+    """Where `flip` says so and nowhere else."""
+    images = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).reshape(2, 3, 4, 4)
+    clean = model_range(images, torch.tensor([True, False]))
+    expected = images.double() / 127.5 - 1
+    expected[0] = expected[0, :, :, [3, 2, 1, 0]]  # (C, H, W), whose last axis runs from left to right
+    torch.testing.assert_close(clean.double(), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(model_range(images)[1], clean[1], rtol=0, atol=0)
+    assert model_range(torch.tensor([[[[0, 255]]]], dtype=torch.uint8)).flatten().tolist() == [-1.0, 1.0]

@@ -16,8 +16,9 @@ from cardiff.config.run import parse_run
 from cardiff.data import open_store
 from cardiff.data.batches import split_rows
 from cardiff.hub.serialization import load_classifier
+from cardiff.training.build import build
 from cardiff.training.checkpoint import file_hash, list_checkpoints
-from cardiff.training.classifier import LEVELS, ClassifierTrainer, report_timesteps
+from cardiff.training.classifier_report import LEVELS, report_timesteps
 from schedulers import CosineScheduler, LinearScheduler
 from tests.conftest import ROOT
 from tests.support.tiny_set import write_set
@@ -82,7 +83,7 @@ def test_what_a_run_leaves(trained):
     torch.testing.assert_close(again.state_dict(), classifier.state_dict(), rtol=0, atol=0)
 
 
-def test_the_report_is_what_the_saved_classifier_reads(trained, classifier_options):
+def test_the_report_is_of_the_saved_classifier(trained, classifier_options):
     """Written anew: the clean images exactly, the noised ones up to their noise."""
     config = parse_run([*classifier_options, "--output_dir", "out"], kind="classifier", description="")
     store = open_store(config.data, conditional=True)
@@ -106,8 +107,8 @@ def test_the_report_is_what_the_saved_classifier_reads(trained, classifier_optio
     last = entries(trained)[-1]
     assert last == {
         "step": 400,
-        "held_out_accuracy": final["clean"]["accuracy"],
-        "held_out_cross_entropy": final["clean"]["cross_entropy"],
+        "validation_accuracy": final["clean"]["accuracy"],
+        "validation_cross_entropy": final["clean"]["cross_entropy"],
     }
 
 
@@ -157,13 +158,13 @@ def test_resumed_is_bit_identical(tmp_path, classifier_options):
     assert losses[0] == losses[1] and len(losses[0]) == 6
 
 
-def test_no_held_out_image_is_ever_trained_on(tmp_path, classifier_options):
+def test_no_validation_image_is_ever_trained_on(tmp_path, classifier_options):
     options = [*classifier_options, "--train.epochs", 1, "--train.max_steps", "null", "--output_dir", tmp_path]
-    trainer = ClassifierTrainer(parse_run([*map(str, options)], kind="classifier", description=""))
+    trainer = build(parse_run([*map(str, options)], kind="classifier", description=""))
     assert trainer.total_steps == -(-(1797 - 180) // 64)
     seen = {image.tobytes() for batch in trainer.batches for image in batch["images"].numpy()}
-    held_out = {trainer.data.images[row].tobytes() for row in trainer.held_out}
-    assert len(held_out) == 180 and len(seen) >= 1600 and not seen & held_out
+    validation = {trainer.data.images.images[row].tobytes() for row in trainer.data.validation_rows}
+    assert len(validation) == 180 and len(seen) >= 1600 and not seen & validation
     trainer.log.close()
     trainer.stop_requested.restore()
 
@@ -181,14 +182,14 @@ def test_nothing_held_out_measures_nothing(streaming, tmp_path, classifier_optio
     ]
     log = train(tmp_path, *options, "--train.max_steps", 2)
     assert len(log) == 2 and not (tmp_path / "reports").exists()
-    assert f"Trained to step 2; the classifier is in {tmp_path}." in capsys.readouterr().out
+    assert f"Trained to step 2; the model is in {tmp_path}." in capsys.readouterr().out
 
 
-def test_the_last_line_says_how_well_it_reads(tmp_path, classifier_options, capsys):
+def test_the_last_line_says_how_well_it_classifies(tmp_path, classifier_options, capsys):
     options = [*classifier_options, "--train.report_every", 9, "--train.max_steps", 2]
     train(tmp_path, *options)
     share = f"{report(tmp_path, 2)['clean']['accuracy']:.1%}"
-    assert f"the classifier in {tmp_path} reads {share} of 180 held-out clean images." in capsys.readouterr().out
+    assert f"It classifies {share} of 180 clean validation images correctly." in capsys.readouterr().out
     train(tmp_path, *options)
     assert "already trained to step 2; nothing to do." in capsys.readouterr().out
 

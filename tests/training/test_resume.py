@@ -157,7 +157,7 @@ def test_what_holds_no_checkpoint_and_another_model(source, resume, tmp_path, ca
         (
             source,
             ("--scheduler.s", "0.01"),
-            "scheduler.s was 0.008 and is 0.01): give back the old values, or choose ",
+            "scheduler.s was 0.008 and is 0.01): restore the old values, or choose ",
         ),
     ):
         with pytest.raises(SystemExit):

@@ -18,11 +18,12 @@ import train_classifier
 import train_conditional
 import train_unconditional
 from cardiff.config.run import SECTIONS, parse_run
+from cardiff.training import build as builder
+from cardiff.training.callbacks import Checkpoint
 from cardiff.training.checkpoint import file_hash, list_checkpoints
-from cardiff.training.diffusion import DiffusionTrainer
 from cardiff.training.metrics import LossTotals
+from cardiff.training.samples import grid_of
 from cardiff.training.trainer import Trainer
-from schedulers import CosineScheduler
 from tests.conftest import ROOT, TINY_UNET
 from tests.support.tiny_set import write_set
 
@@ -37,9 +38,9 @@ def final_weights(folder: Path) -> str:
     return file_hash(folder / "unet/diffusion_pytorch_model.safetensors")
 
 
-def build(folder: Path, *options) -> DiffusionTrainer:
+def build(folder: Path, *options) -> Trainer:
     argv = [*map(str, options), "--output_dir", str(folder)]
-    return DiffusionTrainer(parse_run(argv, kind="conditional", description=""))
+    return builder.build(parse_run(argv, kind="conditional", description=""))
 
 
 def test_the_golden_loss_curve_does_not_move(tmp_path, digits_options):
@@ -61,8 +62,9 @@ def test_accumulation_changes_nothing_but_memory(tmp_path, digits_options):
 def test_the_averaged_weights_follow_the_recursion(tmp_path, digits_options):
     trainer = build(tmp_path, *digits_options, "--train.max_steps", 6, "--train.ema_decay", 0.5)
     expected = [p.detach().double().clone() for p in trainer.model.parameters()]
-    while trainer.maintain():
+    while not trainer.done:
         trainer.step()
+        trainer.run_callbacks()
         # diffusers averages from its second step on: decay 0 at the first, then (1 + n)/(10 + n) up to ema_decay.
         n = trainer.global_step - 1
         decay = min(0.5, (1 + n) / (10 + n)) if n > 0 else 0.0
@@ -87,20 +89,6 @@ def test_weight_decay_shrinks_the_weights(tmp_path, digits_options):
     assert rate == 0.01
     for initial, plain, decayed in zip(before, after[0.0], after[0.3], strict=True):
         torch.testing.assert_close(plain - decayed, 0.3 * rate * initial, rtol=1e-3, atol=1e-6)
-
-
-def test_a_mirrored_image_is_mirrored_left_to_right():
-    """Where `flip` says so and nowhere else; and noised after that, with √ᾱ and √(1−ᾱ)."""
-    scheduler = CosineScheduler().to_stock()
-    trainer = SimpleNamespace(scheduler=scheduler, config=SimpleNamespace(train=SimpleNamespace(channels_last=False)))
-    images = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).reshape(2, 3, 4, 4)
-    noise, timesteps = torch.randn(images.shape, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 700])
-    clean, noisy = Trainer.noised(trainer, images, timesteps, noise, flip=torch.tensor([True, False]))
-    expected = images.numpy().astype(np.float32) / 127.5 - 1
-    expected[0] = expected[0, :, :, ::-1]  # (C, H, W), whose last axis runs from left to right
-    np.testing.assert_allclose(clean, expected, atol=1e-6)
-    signal = scheduler.alphas_cumprod[timesteps].numpy()[:, None, None, None]
-    np.testing.assert_allclose(noisy, signal**0.5 * expected + (1 - signal) ** 0.5 * noise.numpy(), atol=1e-5)
 
 
 def test_the_quarters_of_the_loss_rise_with_the_timestep():
@@ -132,11 +120,10 @@ class _Waits(TorchDispatchMode):
 def test_a_step_that_logs_nothing_does_not_wait_for_the_device(tmp_path, digits_options):
     options = [*digits_options, "--train.max_steps", 4, "--train.log_every", 2, "--train.loss_weighting", "min_snr"]
     trainer = build(tmp_path, *options)
-    trainer.maintain(), trainer.step()
     with _Waits() as waits:
-        trainer.maintain(), trainer.step()
+        trainer.step(), trainer.run_callbacks(), trainer.step()
         assert waits.seen == []
-        trainer.maintain()  # logs step 2
+        trainer.run_callbacks()  # logs step 2
     assert waits.seen
     trainer.finish()
 
@@ -197,20 +184,22 @@ def test_a_run_killed_before_it_published_its_last_checkpoint_is_mended(tmp_path
 def test_a_full_disk_loses_no_earlier_checkpoint(tmp_path, digits_options, capsys):
     options = [*digits_options, "--train.max_steps", 4, "--train.checkpoint_every", 2]
     trainer = build(tmp_path, *options)
-    trainer.maintain(), trainer.step(), trainer.step(), trainer.maintain()
-    assert [p.name for p in list_checkpoints(trainer.checkpoint_root)] == ["step-00000002"]
+    checkpoint = next(callback for callback in trainer.callbacks if isinstance(callback, Checkpoint))
+    root = tmp_path / "checkpoints"
+    trainer.step(), trainer.run_callbacks(), trainer.step(), trainer.run_callbacks()
+    assert [p.name for p in list_checkpoints(root)] == ["step-00000002"]
     before = final_weights(tmp_path)
     trainer.step()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # no file can grow beyond 20 kB
     try:
-        trainer.save_checkpoint(must_succeed=False)
+        checkpoint.save(trainer, must_succeed=False)
         assert "could not be written" in capsys.readouterr().out
         with pytest.raises(ValueError, match="step 3 could not be written .* checkpoint is .*step-00000002"):
-            trainer.save_checkpoint(must_succeed=True)
+            checkpoint.save(trainer, must_succeed=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert [p.name for p in trainer.checkpoint_root.iterdir()] == ["step-00000002"]
+    assert [p.name for p in root.iterdir()] == ["step-00000002"]
     assert final_weights(tmp_path) == before
     trainer.finish()
     train(tmp_path, *options)
@@ -221,10 +210,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, digits_options):
     options = [*digits_options, "--train.max_steps", 9, "--train.checkpoint_every", 2, "--train.log_every", 4]
     trainer = build(tmp_path, *options)
     with pytest.raises(ValueError, match=r"not finite at step 3; the last good checkpoint is .*step-00000002\."):
-        while trainer.maintain():
+        while not trainer.done:
             if trainer.global_step == 2:
-                trainer.loss_weights.fill_(torch.nan)
+                trainer.loss.weights.fill_(torch.nan)
             trainer.step()
+            trainer.run_callbacks()
     assert [p.name for p in list_checkpoints(tmp_path / "checkpoints")] == ["step-00000002"]
     trainer.stop_requested.restore()
 
@@ -258,24 +248,17 @@ def test_the_unconditional_twin_needs_a_folder_of_its_own(tmp_path, digits_optio
 
 
 @pytest.mark.parametrize(("classes", "rows", "columns"), [(3, 3, 21), (10, 8, 8), (196, 8, 8)])
-def test_the_grid_of_a_run_is_of_classes_spread_over_all(classes, rows, columns, tmp_path, monkeypatch):
-    names, drawn = [f"class {i}" for i in range(classes)], []
-    run = SimpleNamespace(
-        config=SimpleNamespace(train=SimpleNamespace(sample_images=64, sample_guidance_scale=2.0), labelled=True),
-        class_names=names,
-        draw=lambda indices, labels, scale: drawn.append((indices, labels, scale)) or np.zeros((len(labels), 1)),
-        accelerator=SimpleNamespace(is_main_process=True),
-        output_dir=tmp_path,
-        global_step=5,
-    )
-    saved = []
-    monkeypatch.setattr("cardiff.training.diffusion.save_labelled_grid", lambda *given: saved.append(given))
-    DiffusionTrainer.show(run)
-    ((indices, labels, scale),) = drawn
-    shown = [int(name.split()[1]) for name in saved[0][1]]
-    assert indices == range(rows * columns) and scale == 2.0 and labels == np.repeat(shown, columns).tolist()
+def test_the_grid_of_a_run_is_of_classes_spread_over_all(classes, rows, columns):
+    labels, names, count = grid_of([f"class {i}" for i in range(classes)], 64)
+    shown = [int(name.split()[1]) for name in names]
+    assert count == rows * columns and labels == np.repeat(shown, columns).tolist()
     assert len(shown) == rows and shown[0] == 0 and shown[-1] == classes - 1
     assert max(np.diff(shown)) - min(np.diff(shown)) <= 1
+
+
+def test_the_grid_of_an_unconditional_run_is_a_square():
+    assert grid_of([], 64) == (None, [""] * 8, 64)
+    assert grid_of([], 11) == (None, [""] * 3, 9)
 
 
 def test_what_is_not_training_is_named_on_the_bar(tmp_path, digits_options, capsys):
@@ -361,7 +344,7 @@ def test_every_shipped_config_trains_at_reduced_size(name, tmp_path, digits_opti
     options += ["--data.path", "parquet", "--data.data_files", ROOT / "data/digits.parquet", "--data.num_workers", 0]
     options += ["--data.image_column", "image", "--data.resolution", 16, "--data.upscale", "true"]
     options += ["--train.max_steps", 2, "--train.batch_size", 4, "--train.log_every", 1, "--output_dir", tmp_path]
-    small = {"sample_images": 4, "sample_steps": 2, "held_out": 0.01}
+    small = {"sample_images": 4, "sample_steps": 2, "validation_fraction": 0.01}
     accepted = {field.name for field in fields(SECTIONS[kind][2])}
     options += [f"--train.{option}={value}" for option, value in small.items() if option in accepted]
     {
