@@ -21,6 +21,9 @@ from cardiff.training.sharding import as_sharded
 if TYPE_CHECKING:
     from cardiff.training.trainer import Trainer
 
+RENAMED = {"held_out": "validation_fraction", "schedule_free": "schedule_invariant"}
+"""What older checkpoints have in their `train` section, and what it is called now."""
+
 # Without these a run is another one; elsewhere a change is the user's right and is only reported.
 FIXED = ("unet.", "classifier.", "scheduler.", "data.resolution", "data.channels", "train.validation_fraction")
 # These change nothing that is trained.
@@ -218,7 +221,13 @@ def _complete(config: dict, kind: Kind) -> dict:
     """A checkpoint's configuration with the options that are newer than it at their defaults, without paths."""
     network, *classes = SECTIONS[kind]
     defaults = dict(zip((network, "train", "data"), (asdict(section()) for section in (*classes, DataConfig))))
+    config = {**config, "train": {_renamed(key): _renamed(value) for key, value in config.get("train", {}).items()}}
     return without_paths({name: {**defaults.get(name, {}), **options} for name, options in config.items()})
+
+
+def _renamed(word: object) -> object:
+    """An option or a choice by the name that it has today, as for a checkpoint from before it was renamed."""
+    return RENAMED.get(word, word) if isinstance(word, str) else word
 
 
 def _flat(config: dict) -> dict:

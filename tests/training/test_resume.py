@@ -10,7 +10,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import train_conditional
+from cardiff.config.run import parse_run
 from cardiff.training import checkpoint as checkpoints
+from cardiff.training.resume import TrainingState, refuse_changes
 from tests.conftest import ROOT, TINY_UNET
 
 
@@ -164,3 +166,32 @@ def test_what_holds_no_checkpoint_and_another_model(source, resume, tmp_path, ca
             resume(folder, *more)
         assert sentence in capsys.readouterr().err
     assert not (tmp_path / "new/checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "old", "new"),
+    [
+        ("classifier", "--train.validation_fraction=0.2", ("held_out", 0.2), "validation_fraction"),
+        (
+            "unconditional",
+            "--train.loss_weighting=schedule_invariant",
+            ("loss_weighting", "schedule_free"),
+            "loss_weighting",
+        ),
+    ],
+)
+def test_a_checkpoint_from_before_an_option_was_renamed_goes_on(kind, option, old, new):
+    """Its value counts, and not the default of the new name."""
+    argv = ["--config", str(ROOT / f"configs/digits_16_{kind}.yaml"), "--output_dir", "out"]
+    config = parse_run([*argv, option], kind=kind, description="")
+    state = TrainingState(5, 5, None, None, [], config.labelled, config.to_dict())
+    del state.config["train"][new]
+    state.config["train"][old[0]] = old[1]
+    assert refuse_changes(state, config, []) == []
+    other = parse_run(argv, kind=kind, description="")
+    if kind == "classifier":
+        with pytest.raises(ValueError, match="train.validation_fraction was 0.2 and is 0.1"):
+            refuse_changes(state, other, [])
+    else:
+        notice = 'Resuming with train.loss_weighting changed from "schedule_invariant" to "uniform".'
+        assert refuse_changes(state, other, []) == [notice]
