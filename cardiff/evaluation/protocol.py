@@ -13,8 +13,9 @@ import torch
 from accelerate import PartialState
 
 from cardiff.cli import check_folder
+from cardiff.config.files import data_section
 from cardiff.config.limits import check_limits, limited
-from cardiff.config.run import DataConfig, data_section
+from cardiff.config.sections import DataConfig
 from cardiff.data import UnreadableImage
 from cardiff.distributed import this_process
 from cardiff.errors import UserError
