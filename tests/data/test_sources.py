@@ -184,7 +184,7 @@ def test_stream_needs_a_class_label(tmp_path):
     config = write_parquet(tmp_path / "a.parquet", ["b", "a"])
     config.streaming = True
     assert load_source(config).column_names == ["image"]
-    with pytest.raises(ValueError, match="it must hold a ClassLabel in a stream."):
+    with pytest.raises(ValueError, match="a stream needs a ClassLabel."):
         load_source(config, conditional=True)
 
 
