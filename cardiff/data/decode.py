@@ -30,11 +30,17 @@ UPRIGHT = {
 class UnreadableImage(UserError):
     """A picture that cannot be decoded; `reason` says why, and `data.on_error` what follows."""
 
-    def __init__(self, name: str, reason: str):
+    def __init__(self, name: str, reason: str) -> None:
         self.name = name
         self.reason = reason
         self.without_option = f"{name} cannot be read ({reason}): repair or remove it."
         super().__init__(f"{self.without_option.removesuffix('.')}, or set data.on_error: skip.")
+
+
+def name_of_row(raw: dict | None, row: int, split: str) -> str:
+    """What messages call the picture in a row of a data set, with its path where it has one."""
+    name = f"row {row} of split {split!r}"
+    return f"{raw['path']} ({name})" if raw and raw["path"] else name
 
 
 def decode_image(
@@ -59,9 +65,9 @@ def decode_image(
         uint8 array (C, H, W) with H = W = `config.resolution`.
 
     Raises:
-        UnreadableImage: if the picture is missing, damaged, of an unknown kind, has values of an unknown scale, or its
+        UnreadableImage: If the picture is missing, damaged, of an unknown kind, has values of an unknown scale, or its
             box is empty.
-        UserError: if it is smaller than the resolution and may be neither enlarged nor padded.
+        UserError: If it is smaller than the resolution and may be neither enlarged nor padded.
     """
     picture = _in_mode(open_picture(raw, name), "L" if config.channels == 1 else "RGB")
     if box is not None:
@@ -70,7 +76,7 @@ def decode_image(
     return np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], config.channels).transpose(2, 0, 1))
 
 
-def open_picture(raw, name: str) -> Image.Image:
+def open_picture(raw: dict | bytes | str | Path | None, name: str) -> Image.Image:
     """Loads the first frame, upright, as 8-bit grey or RGB without transparency."""
     if isinstance(raw, dict):
         raw = raw["path"] if raw["bytes"] is None else raw["bytes"]
@@ -157,7 +163,7 @@ def _scale(picture: Image.Image) -> float:
         return 1.0
     if picture.mode == "I" and largest <= 65535:
         return 1 / 257
-    raise UserError(f"its values reach {largest:g}, of which none is known to be white: convert it to 8 or 16 bits")
+    raise UserError(f"its values reach {largest:g}, which does not say where white is: convert it to 8 or 16 bits")
 
 
 def _strips(picture: Image.Image) -> Iterator[tuple[int, Image.Image]]:

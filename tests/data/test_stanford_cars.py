@@ -108,7 +108,7 @@ def wrong_class(folder):
         ),
         (drop_labels, "test", r"lacks the fields \['class'\]: use the file with the class labels."),
         (wrong_class, "train", "has classes outside 1 to 4: use the devkit of its archive."),
-        (lambda folder: None, "validation", "data.split 'validation' is not a split of Stanford Cars: use 'train' or"),
+        (lambda folder: None, "validation", "data.split 'validation' is not a split of Stanford Cars: choose from 'train'"),
     ],
 )
 def test_what_is_missing_is_named(folder, damage, split, sentence):
