@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from cardiff.config.run import make_schedule
+from cardiff.config.schedule import make_schedule
 from cardiff.errors import UserError, did_you_mean
 from schedulers import SCHEDULES
 

@@ -10,7 +10,7 @@ import fsspec
 import numpy as np
 from PIL import ExifTags, Image
 
-from cardiff.config.run import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.errors import UserError
 
 STRIP = 2**18

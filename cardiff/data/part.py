@@ -5,7 +5,7 @@ from itertools import islice
 
 import numpy as np
 
-from cardiff.config.run import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data.decode import UnreadableImage, decode_image, name_of_row
 from cardiff.data.sources import empty_error
 from cardiff.data.stream import ImageStream

@@ -17,7 +17,7 @@ from datasets.naming import camelcase_to_snakecase
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from datasets.packaged_modules.cache.cache import Cache
 
-from cardiff.config.run import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data.folders import load_image_folder, read_image_folder
 from cardiff.data.stanford_cars import load_stanford_cars
 from cardiff.errors import UserError, did_you_mean

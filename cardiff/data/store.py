@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from cardiff.config.run import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data.decode import UnreadableImage, decode_image, name_of_row
 from cardiff.data.sources import load_source, source_fingerprint
 from cardiff.errors import UserError

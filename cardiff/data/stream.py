@@ -15,7 +15,7 @@ from itertools import islice
 import datasets
 import numpy as np
 
-from cardiff.config.run import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data.decode import UnreadableImage, decode_image, name_of_row
 from cardiff.data.sources import empty_error, load_source
 from cardiff.errors import UserError

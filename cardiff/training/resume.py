@@ -4,7 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cardiff.config.run import SECTIONS, DataConfig, Kind, RunConfig
+from cardiff.config.run import SECTIONS, Kind, RunConfig
+from cardiff.config.sections import DataConfig
 from cardiff.errors import UserError
 from cardiff.hub.provenance import without_paths
 

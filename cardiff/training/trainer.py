@@ -21,7 +21,8 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
 
-from cardiff.config.run import RunConfig, make_schedule
+from cardiff.config.run import RunConfig
+from cardiff.config.schedule import make_schedule
 from cardiff.data import ImageStore
 from cardiff.data.batches import BatchPlan, batch_loader, identify, open_data, split_rows
 from cardiff.diffusion.randomness import DROPOUT, batch_noise, derive_seed

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cardiff.config.run import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import UnreadableImage, decode_image
 from cardiff.data.decode import open_picture
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cardiff.config.run import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import ImageStream, load_source, open_store
 from cardiff.data.folders import LITTER, natural_key, picture_endings, read_image_folder
 

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 import evaluate
 from cardiff import progress
 from cardiff.cli import parse_options
-from cardiff.config.run import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.evaluation.evaluate import EvaluateOptions, run
 from cardiff.evaluation.features import extraction as features_module
 from cardiff.evaluation.features.extraction import import_reference
