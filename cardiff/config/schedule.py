@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cardiff.cli import CommandLine
 from cardiff.config.files import ConfigFile
 from cardiff.errors import UserError, user_errors
-from schedulers import SCHEDULES, NoiseSchedule, find_schedule
+from schedulers import SCHEDULES, find_schedule
+
+if TYPE_CHECKING:
+    from schedulers import NoiseSchedule
 
 DEFAULT = "cosine"
 """The schedule of a run that names none."""
