@@ -56,7 +56,7 @@ class RunConfig:
     output_dir: str
     kind: Kind
     data: DataConfig
-    network: UNetConfig | ClassifierConfig
+    network: NetworkConfig
     """The section `unet` or `classifier`."""
     scheduler: dict
     """`name` of the schedule and the arguments of its class."""

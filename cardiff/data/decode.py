@@ -78,12 +78,11 @@ def decode_image(
 
 def open_picture(raw: dict | bytes | str | Path | None, name: str) -> Image.Image:
     """Loads the first frame, upright, as 8-bit grey or RGB without transparency."""
-    if isinstance(raw, dict):
-        raw = raw["path"] if raw["bytes"] is None else raw["bytes"]
-    if raw is None:
+    encoded = (raw["path"] if raw["bytes"] is None else raw["bytes"]) if isinstance(raw, dict) else raw
+    if encoded is None:
         raise UnreadableImage(name, "the row has no image")
     try:
-        with _open_file(raw) as file:
+        with _open_file(encoded) as file:
             try:
                 picture = Image.open(file)
             except Image.UnidentifiedImageError:
@@ -198,7 +197,9 @@ def _make_square(picture: Image.Image, config: DataConfig, name: str) -> Image.I
     if config.fit == "pad":
         scale = side / max(width, height)
         if scale < 1 or config.upscale:
-            picture = picture.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.BICUBIC)
+            picture = picture.resize(
+                (max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BICUBIC
+            )
         square = Image.new(picture.mode, (side, side))
         square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
         return square
@@ -209,8 +210,8 @@ def _make_square(picture: Image.Image, config: DataConfig, name: str) -> Image.I
             "set data.upscale: true or a smaller data.resolution."
         )
     if config.fit == "stretch":
-        return picture.resize((side, side), Image.BICUBIC)
+        return picture.resize((side, side), Image.Resampling.BICUBIC)
     scale = side / min(width, height)
-    picture = picture.resize((round(width * scale), round(height * scale)), Image.BICUBIC)
+    picture = picture.resize((round(width * scale), round(height * scale)), Image.Resampling.BICUBIC)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     return picture.crop((left, top, left + side, top + side))

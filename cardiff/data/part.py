@@ -65,7 +65,7 @@ def random_part(config: DataConfig, most: int) -> tuple[np.ndarray, np.ndarray |
             total += len(chunk)
     if total == 0:
         raise empty_error(config)
-    rows = slice(min(most, total))
+    rows: slice | np.ndarray = slice(min(most, total))
     if not readable[rows].all():
         rows = np.flatnonzero(readable)
     if not len(images[rows]):

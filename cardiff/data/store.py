@@ -198,8 +198,9 @@ def _write_images(dataset: datasets.Dataset, config: DataConfig, path: Path) -> 
 
     The file is appended to, because writing to a memmap on a full disk kills the process instead of raising.
     """
-    kept, skipped = [], []
-    threads = os.cpu_count()
+    kept: list[int] = []
+    skipped: list[dict] = []
+    threads = os.cpu_count() or 1
     with open(path, "wb") as file, ThreadPoolExecutor(threads) as pool:
         _write_header(file, len(dataset), config)
         start_of_data = file.tell()
@@ -262,7 +263,11 @@ def _class_names(dataset: datasets.Dataset, config: DataConfig) -> list[str] | N
     return dataset.features[config.label_column].names if config.label_column in dataset.features else None
 
 
-def _check_labels(labels: np.ndarray, class_names: list[str], skipped_rows: list[int], config: DataConfig) -> None:
+def _check_labels(
+    labels: np.ndarray | None, class_names: list[str] | None, skipped_rows: list[int], config: DataConfig
+) -> None:
+    """Refuse images without a class and classes without an image, of a set that has labels."""
+    assert labels is not None and class_names is not None  # load_source has seen to it
     wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
     if len(wrong):
         row = np.delete(np.arange(len(labels) + len(skipped_rows)), skipped_rows)[wrong[0]]

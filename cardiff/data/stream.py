@@ -87,7 +87,7 @@ class ImageStream:
         offset = state["offset"] if state else 0
         with ThreadPoolExecutor() as pool:
             while True:
-                places = []  # of the global batch: (block, position in its order)
+                places: list[tuple[_Block, int]] = []  # of the global batch: (block, position in its order)
                 while len(places) < batch_size:
                     if offset == len(block.examples):
                         block, offset = next(blocks), 0
