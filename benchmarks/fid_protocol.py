@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cardiff.config.run import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import ImageStore, open_store
 from cardiff.evaluation.features.networks import FeatureNetwork, load_network
 from cardiff.evaluation.metrics.distances import frechet_distance

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import train_classifier
 import train_conditional
 from benchmarks.schedule_pilot import classifier_features
-from cardiff.config.run import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
 from cardiff.evaluation.features.judges import fit_image_classifier
 from cardiff.evaluation.metrics.distances import diversity, frechet_distance

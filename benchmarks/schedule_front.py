@@ -24,7 +24,7 @@ from cardiff.analysis.errors import SOLVERS, log_snr_of
 from cardiff.analysis.measures import GONE, MAX_LEAK, WHOLE, merged
 from cardiff.analysis.optimum import Optimum, Point, knots_of, point_of
 from cardiff.analysis.spectra import GaussianModel, fit_gaussian, octave_arguments
-from cardiff.config.run import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
 from schedulers.spectrum import Spectrum
 

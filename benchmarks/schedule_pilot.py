@@ -24,7 +24,8 @@ from cardiff.analysis.errors import log_snr_of, visited_levels
 from cardiff.analysis.measures import merged
 from cardiff.analysis.optimum import point_of
 from cardiff.analysis.spectra import fit_gaussian, octave_arguments
-from cardiff.config.run import DataConfig, parse_run
+from cardiff.config.run import parse_run
+from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
 from cardiff.evaluation.metrics.distances import frechet_distance
 from cardiff.hub.serialization import load_pipeline

@@ -35,7 +35,7 @@ from cardiff.analysis.price import (
     schedule_of_price,
 )
 from cardiff.analysis.spectra import fit_gaussian, octave_arguments
-from cardiff.config.run import make_schedule
+from cardiff.config.schedule import make_schedule
 from cardiff.data import open_store
 from cardiff.hub.serialization import load_pipeline
 from cardiff.sampling.folder import timesteps_at

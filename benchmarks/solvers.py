@@ -11,7 +11,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cardiff.config.run import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
 from cardiff.evaluation.features.judges import fit_image_classifier
 from cardiff.hub.serialization import load_pipeline

@@ -31,7 +31,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cardiff.config.run import DataConfig, parse_run
+from cardiff.config.run import parse_run
+from cardiff.config.sections import DataConfig
 from cardiff.data import decode_image, open_store
 from cardiff.data.batches import BatchPlan, batch_loader
 from cardiff.training.build import build

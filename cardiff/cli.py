@@ -1,6 +1,5 @@
 """What every script shares: a command line from a documented dataclass, and errors in one sentence."""
 
-import difflib
 import functools
 import os
 import re
@@ -15,7 +14,7 @@ import docstring_parser
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 from cardiff.config.limits import check_limits
-from cardiff.errors import REPORT, UserError
+from cardiff.errors import REPORT, UserError, did_you_mean
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -137,8 +136,9 @@ class CommandLine(ArgumentParser):
             options = [name for name in names if not any(other.startswith(f"{name}.") for other in names)]
             same_field = [option for option in options if option.rsplit(".")[-1] == key.rsplit(".")[-1]]
             last_word = [option for option in options if key.endswith(f"_{option}")]
-            near = same_field or last_word or difflib.get_close_matches(key, options, n=1, cutoff=0.4)
-            return f"there is no option '{key}'; " + (f"did you mean '{near[0]}'?" if near else "see --help.")
+            near = same_field or last_word
+            hint = f"did you mean {near[0]!r}?" if near else did_you_mean(key, options, "see --help.")
+            return f"there is no option {key!r}; {hint}"
         empty = re.search(r"argument (--[\w.]+)\S*: expected one argument", message)
         if empty:
             return f"{empty[1]} has no value; one that begins with a dash needs an equals sign: {empty[1]}=-x."

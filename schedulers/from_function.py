@@ -4,6 +4,7 @@ import importlib.util
 import inspect
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ def schedule_from_function(function: Callable[..., np.ndarray], name: str | None
                 f"{', '.join(taken)}, which every schedule has."
             )
 
-    def alphas_bar(num_train_timesteps, **parameters):
+    def alphas_bar(num_train_timesteps: int, **parameters: Any) -> np.ndarray:
         try:
             return np.asarray(function(times(num_train_timesteps), **parameters), dtype=np.float64)
         except Exception as error:
@@ -66,7 +67,7 @@ def load_function(path: str, name: str) -> Callable:
     return function
 
 
-def _type_of(parameter: inspect.Parameter):
+def _type_of(parameter: inspect.Parameter) -> Any:
     """The parameter's type, which the command line needs: as annotated, else that of its default."""
     if parameter.annotation is not parameter.empty or parameter.default in (parameter.empty, None):
         return parameter.annotation

@@ -17,7 +17,6 @@ schedule of an image is the root mean square of one shifted cosine an octave.
 from typing import Literal
 
 import numpy as np
-from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401  diffusers looks for it in this module
 
 from schedulers.scheduling_base import NoiseSchedule, from_log_snr, times
 from schedulers.spectrum import Spectrum, spectrum_from_octaves

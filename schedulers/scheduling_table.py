@@ -1,7 +1,6 @@
 """A schedule from a list of all its ᾱ."""
 
 import numpy as np
-from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401  diffusers looks for it in this module
 
 from schedulers.scheduling_base import NoiseSchedule
 

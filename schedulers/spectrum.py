@@ -129,7 +129,7 @@ def spectrum_from_octaves(
             mean = counts[inside] @ variances[inside, colour] / counts[inside].sum()
             variances[inside, colour] *= powers[k, colour] / mean
     colours = powers.shape[1]
-    mean_powers = np.where(band_octave == 0, mean_square * colours * resolution**2 / colours, 0.0)
+    mean_powers = np.where(band_octave == 0, mean_square * resolution**2, 0.0)
     return Spectrum(
         variances.ravel(), np.repeat(counts, colours), np.repeat(band_octave, colours), np.repeat(mean_powers, colours)
     )

@@ -20,7 +20,7 @@ from cardiff.analysis.measures import DataMeasures, measure_data, measure_schedu
 from cardiff.analysis.optimum import point_of
 from cardiff.analysis.report import Row, load_images, table_columns
 from cardiff.analysis.spectra import octave_arguments
-from cardiff.config.run import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.diffusion.loss import loss_weights, prediction_target
 from cardiff.evaluation.compare.comparison import Setting
 from cardiff.evaluation.reports.wording import interval, number

@@ -1,14 +1,13 @@
 """Which schedules the laboratory compares, by the names they have in its tables."""
 
-import difflib
 import inspect
 from pathlib import Path
 
 import numpy as np
 import yaml
 
-from cardiff.config.run import make_schedule
-from cardiff.errors import UserError
+from cardiff.config.schedule import make_schedule
+from cardiff.errors import UserError, did_you_mean
 from schedulers import SCHEDULES
 
 PUBLISHED = {
@@ -81,8 +80,7 @@ def section_of(name: str) -> dict:
         return _section_in(Path(name))
     if name in SCHEDULES or ".py:" in name:
         return {"name": name}
-    near = difflib.get_close_matches(name, [*known, *SCHEDULES], n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}."
+    hint = did_you_mean(name, [*known, *SCHEDULES], f"choose from {', '.join(known)}.")
     raise UserError(f"{name!r} is neither a schedule nor a file with one; {hint}")
 
 

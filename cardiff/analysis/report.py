@@ -34,8 +34,9 @@ from cardiff.analysis.optimum import Optimum, knots_of, point_of
 from cardiff.analysis.price import LEVELS, measured_price, network_denoiser, price_work, schedule_of_price
 from cardiff.analysis.spectra import octave_arguments
 from cardiff.cli import CommandLine
+from cardiff.config.files import data_section
 from cardiff.config.limits import check_limits, limited
-from cardiff.config.run import DataConfig, data_section
+from cardiff.config.sections import DataConfig
 from cardiff.data import ImageStream, open_store
 from cardiff.errors import UserError
 from cardiff.hub.serialization import find_model, load_pipeline

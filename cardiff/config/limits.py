@@ -1,9 +1,10 @@
-"""Limits of numbers: declared beside the fields of a dataclass, checked for all of them in one way."""
+"""What is declared beside the fields of a dataclass: limits of numbers, checked for all in one way, and more."""
 
 import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from cardiff.errors import UserError
 
@@ -38,13 +39,40 @@ class Limits:
         return f"be {' and '.join(parts)}" if parts else "be a number"
 
 
-def limited(default, **limits):
-    """A field of a dataclass with this default and these Limits; of a list they hold for every number in it."""
+OnResume = Literal["refuse", "report", "ignore"]
+"""What a run that goes on does where an option differs from the checkpoint's."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is declared of a field of a dataclass besides its type and its default."""
+
+    limits: Limits = Limits()
+    of_data_set: bool = False
+    """Whether it speaks of one data set, and so not of another that a later file or option names."""
+    on_resume: OnResume = "report"
+
+    @classmethod
+    def of(cls, field: dataclasses.Field) -> "Option":
+        """What was declared of this field."""
+        return field.metadata.get("option", cls())
+
+
+def option(default: Any, *, of_data_set: bool = False, on_resume: OnResume = "report", **limits: float) -> Any:
+    """A field of a dataclass with this default, these Limits and what else an Option declares.
+
+    Limits of a list hold for every number in it.
+    """
     how = {"default_factory": lambda: list(default)} if isinstance(default, list) else {"default": default}
-    return dataclasses.field(**how, metadata={"limits": Limits(**limits)})
+    return dataclasses.field(**how, metadata={"option": Option(Limits(**limits), of_data_set, on_resume)})
 
 
-def check_limits(options, prefix: str) -> None:
+def limited(default: Any, **limits: float) -> Any:
+    """A field of a dataclass with this default and these Limits; of a list they hold for every number in it."""
+    return option(default, **limits)
+
+
+def check_limits(options: Any, prefix: str) -> None:
     """Refuse numbers of a dataclass that have the right type and no meaning.
 
     Args:
@@ -55,7 +83,7 @@ def check_limits(options, prefix: str) -> None:
         UserError: In one sentence, for the first such number.
     """
     for field in fields(options):
-        limits, value = field.metadata.get("limits", Limits()), getattr(options, field.name)
+        limits, value = Option.of(field).limits, getattr(options, field.name)
         wrong = next((number for number in _numbers(value) if number not in limits), None)
         if wrong is None:
             continue
@@ -69,7 +97,7 @@ def check_limits(options, prefix: str) -> None:
         raise UserError(f"{prefix}{field.name} is {value}, but {must} {what}.")
 
 
-def _numbers(value) -> Iterator[float]:
+def _numbers(value: Any) -> Iterator[float]:
     """The numbers in a value or in a list of them."""
     if isinstance(value, list):
         for part in value:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from cardiff.config.run import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data.store import ImageStore, open_store
 from cardiff.data.stream import ImageStream
 from cardiff.diffusion.randomness import HELD_OUT, ORDER, numpy_generator

@@ -134,7 +134,7 @@ def read_image_folder(path: Path) -> ImageFolder:
 
     firsts = sorted({name.split("/")[0] for name in pictures if "/" in name}, key=natural_key)
     splits = firsts if all(name.lower() in SPLITS for name in firsts) else []
-    left_out = {}
+    left_out: dict[str, list[str]] = {}
     if splits:
         left_out["outside the splits"] = [name for name in pictures if "/" not in name]
         pictures = [name for name in pictures if "/" in name]
@@ -166,7 +166,7 @@ def load_image_folder(folder: ImageFolder, split: str, conditional: bool) -> dat
         pictures beside them).
 
     Raises:
-        UserError: in one sentence, for a folder, a split or classes that cannot be used.
+        UserError: In one sentence, for a folder, a split or classes that cannot be used.
     """
     tables = [name for name in folder.others if _ending(name) in TABLES]
     if folder.pictures and tables:
@@ -199,7 +199,7 @@ def first(names: list[str]) -> str:
     return ", ".join(_shown(name) for name in names[:3])
 
 
-def _walk(root: str, below: str, above: tuple) -> Iterator[tuple[str, str]]:
+def _walk(root: str, below: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, str]]:
     """Every name in a folder, relative to the root, and what it is: "file", "folder", or why it cannot be read."""
     folder = os.path.join(root, below)
     try:
@@ -245,7 +245,7 @@ def _choose(folder: ImageFolder, split: str) -> list[str]:
     try:
         spans = datasets.ReadInstruction.from_spec(split).to_absolute(counts)
     except ValueError as error:
-        choices = ", ".join(parts) if folder.splits else "train, since its subfolders are no splits"
+        choices = ", ".join(parts) if folder.splits else "train, since its subfolders are not splits"
         raise UserError(f"data.split {split!r} is not a split of {folder.path}: it has {choices}.") from error
     return [picture for span in spans for picture in parts[span.splitname][span.from_ : span.to]]
 
@@ -255,18 +255,18 @@ def _check_classes(folder: ImageFolder, pictures: list[str]) -> None:
     names = folder.class_names
     if not names:
         raise UserError(
-            f"The pictures of data.path {folder.path} lie in no subfolders, whose names would be their classes: sort "
+            f"The pictures of data.path {folder.path} are not in subfolders, whose names would be their classes: sort "
             f"them into one subfolder a class, or {UNLABELLED}."
         )
     stray = [picture for picture in pictures if folder.class_of(picture) is None]
     if stray:
         raise UserError(
-            f"{len(stray)} pictures of data.path {folder.path} lie beside the subfolders that are its classes, first "
+            f"{len(stray)} pictures of data.path {folder.path} are beside the subfolders that are its classes, first "
             f"{first(stray)}: move them into one or away, or {UNLABELLED}."
         )
     if len(names) == 1:
         raise UserError(
-            f"All pictures of data.path {folder.path} lie in one subfolder, {names[0]!r}, and are of one class: give "
+            f"All pictures of data.path {folder.path} are in one subfolder, {names[0]!r}, and so of one class: give "
             f"the folder whose subfolders are the classes, or {UNLABELLED}."
         )
 

@@ -5,8 +5,8 @@ from itertools import islice
 
 import numpy as np
 
-from cardiff.config.run import DataConfig
-from cardiff.data.decode import UnreadableImage, decode_image
+from cardiff.config.sections import DataConfig
+from cardiff.data.decode import UnreadableImage, decode_image, name_of_row
 from cardiff.data.sources import empty_error
 from cardiff.data.stream import ImageStream
 from cardiff.errors import UserError
@@ -41,9 +41,7 @@ def random_part(config: DataConfig, most: int) -> tuple[np.ndarray, np.ndarray |
     def decode(place: tuple[int, int, dict]) -> None:
         slot, row, example = place
         raw = example[config.image_column]
-        name = f"row {row} of split {config.split!r}"
-        if raw and raw["path"]:
-            name = f"{raw['path']} ({name})"
+        name = name_of_row(raw, row, config.split)
         label = example[config.label_column] if stream.class_names else None
         labels[slot] = -1 if label is None else label
         try:
@@ -67,7 +65,7 @@ def random_part(config: DataConfig, most: int) -> tuple[np.ndarray, np.ndarray |
             total += len(chunk)
     if total == 0:
         raise empty_error(config)
-    rows = slice(min(most, total))
+    rows: slice | np.ndarray = slice(min(most, total))
     if not readable[rows].all():
         rows = np.flatnonzero(readable)
     if not len(images[rows]):

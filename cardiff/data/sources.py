@@ -1,6 +1,5 @@
 """Finds the images: a `datasets` data set from the Hub, from files or from Stanford Cars, before any decoding."""
 
-import difflib
 import hashlib
 import logging
 import os
@@ -8,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -17,14 +17,14 @@ from datasets.naming import camelcase_to_snakecase
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from datasets.packaged_modules.cache.cache import Cache
 
-from cardiff.config.run import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data.folders import load_image_folder, read_image_folder
 from cardiff.data.stanford_cars import load_stanford_cars
-from cardiff.errors import UserError
+from cardiff.errors import UserError, did_you_mean
 
 logger = logging.getLogger(__name__)
 MOST_CLASSES = 100_000
-"""Integers that span more are no numbers of classes."""
+"""Integers that span more are not numbers of classes."""
 _COMMIT = re.compile("[0-9a-f]{40}")
 
 
@@ -41,7 +41,7 @@ def load_source(config: DataConfig, conditional: bool = False) -> datasets.Datas
         which are then counted from 0); the box column if `config.crop_to_box`. No other column is kept.
 
     Raises:
-        UserError: in one sentence, if the data or a needed column cannot be found or used.
+        UserError: In one sentence, if the data or a needed column cannot be found or used.
     """
     dataset = _load(config, conditional)
     if isinstance(dataset, datasets.Dataset) and len(dataset) == 0:
@@ -95,7 +95,7 @@ def source_fingerprint(config: DataConfig, dataset: datasets.Dataset) -> str:
     images = dataset.select_columns([config.image_column]).with_format("arrow")[:][config.image_column]
     without_bytes = images.filter(pc.is_null(pc.struct_field(images, "bytes")))
     for path in pc.struct_field(without_bytes, "path").to_pylist():
-        # A missing picture is the decoder's business, where data.on_error applies.
+        # A missing picture is reported when it is decoded, where data.on_error applies.
         if path is not None and os.path.exists(path):
             stat = os.stat(path)
             digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
@@ -103,6 +103,7 @@ def source_fingerprint(config: DataConfig, dataset: datasets.Dataset) -> str:
 
 
 def empty_error(config: DataConfig) -> UserError:
+    """What is said of a split without images."""
     return UserError(f"data.split {config.split!r} of {config.path} is empty: name a split that has images.")
 
 
@@ -169,6 +170,7 @@ def _load(config: DataConfig, conditional: bool) -> datasets.Dataset | datasets.
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
+    """Silence `datasets`."""
     verbosity = datasets.logging.get_verbosity()
     datasets.logging.set_verbosity_error()
     try:
@@ -185,7 +187,7 @@ def _check_cached(builder: Cache, config: DataConfig) -> None:
     a folder has another digest than a commit's, and the folder's name in both places.
 
     Raises:
-        ConnectionError: as `datasets` does without a copy.
+        ConnectionError: As `datasets` does without a copy.
     """
     owner, _, name = config.path.rpartition("/")
     from_hub = owner and builder.info.dataset_name == camelcase_to_snakecase(name) and _COMMIT.fullmatch(builder.hash)
@@ -213,7 +215,7 @@ def _load_saved(config: DataConfig) -> datasets.Dataset:
 
 
 def _with_classes(
-    dataset: datasets.Dataset | datasets.IterableDataset, feature, config: DataConfig
+    dataset: datasets.Dataset | datasets.IterableDataset, feature: Any, config: DataConfig
 ) -> tuple[datasets.Dataset | datasets.IterableDataset | None, str | None]:
     """The data set with a ClassLabel for its label column, or None if that cannot be made; and what is wrong, or None.
 
@@ -223,7 +225,7 @@ def _with_classes(
     if isinstance(feature, datasets.ClassLabel):
         return dataset, no_numbers if config.first_label else None
     if isinstance(dataset, datasets.IterableDataset):
-        return None, f"holds {feature}: it must hold a ClassLabel in a stream"
+        return None, f"holds {feature}: a stream needs a ClassLabel"
     labels = dataset.select_columns([config.label_column]).with_format("arrow")[:][config.label_column]  # (N,)
     if pa.types.is_string_view(labels.type):
         labels = labels.cast(pa.string())
@@ -257,14 +259,13 @@ def _with_classes(
 def _require_column(config: DataConfig, field: str, features: datasets.Features) -> None:
     wanted = getattr(config, field)
     if wanted not in features:
-        near = difflib.get_close_matches(wanted, features, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"set data.{field} to one of them."
+        hint = did_you_mean(wanted, features, f"set data.{field} to one of them.")
         raise UserError(
             f"data.{field} {wanted!r} is not a column of {config.path}, which has {list(features)}: {hint}"
         )
 
 
-def _can_hold_images(feature) -> bool:
+def _can_hold_images(feature: Any) -> bool:
     if isinstance(feature, datasets.Value):
         return feature.dtype in ("string", "large_string", "binary", "large_binary")
     return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})

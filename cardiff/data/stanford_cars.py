@@ -20,7 +20,7 @@ from cardiff.errors import UserError
 ANNOTATIONS = {"train": "cars_train_annos.mat", "test": "cars_test_annos_withlabels.mat"}
 
 
-def load_stanford_cars(folder, split: str = "train") -> datasets.Dataset:
+def load_stanford_cars(folder: str | Path, split: str = "train") -> datasets.Dataset:
     """Lists one split of Stanford Cars; the images stay undecoded on the disk.
 
     Args:
@@ -32,11 +32,11 @@ def load_stanford_cars(folder, split: str = "train") -> datasets.Dataset:
         pixels from 0, x2 and y2 exclusive, as PIL's crop takes them).
 
     Raises:
-        UserError: for an unknown split, or an annotation file or image that is missing or cannot be read.
+        UserError: For an unknown split, or an annotation file or image that is missing or cannot be read.
     """
     folder = Path(folder)
     if split not in ANNOTATIONS:
-        raise UserError(f"data.split {split!r} is not a split of Stanford Cars: use 'train' or 'test'.")
+        raise UserError(f"data.split {split!r} is not a split of Stanford Cars: choose from 'train' and 'test'.")
     class_names = [str(name) for name in _load_mat(folder / "devkit" / "cars_meta.mat", "class_names")]
 
     annotation_file = folder / "devkit" / ANNOTATIONS[split]
@@ -54,7 +54,7 @@ def load_stanford_cars(folder, split: str = "train") -> datasets.Dataset:
     if absent:
         raise UserError(
             f"{image_folder} lacks {len(absent)} of the {len(annotations)} images named in {annotation_file.name}, "
-            f"first {absent[0]}: extract the images of the {split} split again."
+            f"first {absent[0]}: extract the archive of the {split} split again."
         )
 
     labels = np.array([int(number) for number in annotations["class"]]) - 1

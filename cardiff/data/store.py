@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import datasets
 import numpy as np
@@ -17,8 +18,8 @@ import pyarrow.compute as pc
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from cardiff.config.run import DataConfig
-from cardiff.data.decode import UnreadableImage, decode_image
+from cardiff.config.sections import DataConfig
+from cardiff.data.decode import UnreadableImage, decode_image, name_of_row
 from cardiff.data.sources import load_source, source_fingerprint
 from cardiff.errors import UserError
 
@@ -45,12 +46,13 @@ class ImageStore:
 
     @property
     def key(self) -> str:
+        """The digest of the data and of the preprocessing that names the folder."""
         return self.folder.name
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         # Pickling a memmap would copy every image into each worker process that is not forked.
         return _read, (self.folder,)
 
@@ -69,8 +71,8 @@ def open_store(config: DataConfig, conditional: bool) -> ImageStore:
         The store: N images (N, C, H, W), their labels and the class names.
 
     Raises:
-        UserError: in one sentence, for data that cannot be used or a cache that cannot be written.
-        UnreadableImage: for the first bad image, if `config.on_error` is "raise".
+        UserError: In one sentence, for data that cannot be used or a cache that cannot be written.
+        UnreadableImage: For the first bad image, if `config.on_error` is "raise".
     """
     assert not config.streaming, "a stream has no store"
     dataset = load_source(config, conditional)
@@ -132,7 +134,7 @@ def _read(folder: Path) -> ImageStore:
     images = np.load(folder / "images.npy", mmap_mode="r")
     labels = None if meta["class_names"] is None else np.load(folder / "labels.npy")
     if list(images.shape) != meta["shape"] or (labels is not None and len(labels) != len(images)):
-        raise UserError(f"{folder} holds other images than its meta.json says")
+        raise UserError(f"{folder} does not hold the images that its meta.json describes")
     return ImageStore(folder, images, labels, meta["class_names"] or [], meta["skipped"])
 
 
@@ -150,7 +152,7 @@ def _remove_leftovers(cache: Path) -> None:
             with FileLock(unfinished.with_suffix(".lock"), timeout=0):
                 shutil.rmtree(unfinished, ignore_errors=True)
         except Timeout:
-            pass  # a living process is at it
+            pass  # another process is building it
 
 
 def _build(dataset: datasets.Dataset, config: DataConfig, settings: dict, folder: Path) -> None:
@@ -191,13 +193,14 @@ def _build(dataset: datasets.Dataset, config: DataConfig, settings: dict, folder
         )
 
 
-def _write_images(dataset: datasets.Dataset, config: DataConfig, path: Path) -> tuple:
+def _write_images(dataset: datasets.Dataset, config: DataConfig, path: Path) -> tuple[list[int], list[dict]]:
     """Writes images.npy in row order; returns the rows kept and the entries of those skipped.
 
     The file is appended to, because writing to a memmap on a full disk kills the process instead of raising.
     """
-    kept, skipped = [], []
-    threads = os.cpu_count()
+    kept: list[int] = []
+    skipped: list[dict] = []
+    threads = os.cpu_count() or 1
     with open(path, "wb") as file, ThreadPoolExecutor(threads) as pool:
         _write_header(file, len(dataset), config)
         start_of_data = file.tell()
@@ -224,19 +227,19 @@ def _write_images(dataset: datasets.Dataset, config: DataConfig, path: Path) -> 
     return kept, skipped
 
 
-def _write_header(file, rows: int, config: DataConfig) -> None:
+def _write_header(file: BinaryIO, rows: int, config: DataConfig) -> None:
     shape = (rows, config.channels, config.resolution, config.resolution)
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
-def _decode_chunk(dataset: datasets.Dataset, config: DataConfig, start: int) -> tuple:
+def _decode_chunk(
+    dataset: datasets.Dataset, config: DataConfig, start: int
+) -> tuple[list[np.ndarray], list[int], list[dict]]:
     """Decodes CHUNK rows from `start`: the images [(C, H, W)], their rows, and the entries of those skipped."""
     rows = dataset[start : start + CHUNK]
     images, kept, skipped = [], [], []
     for row, raw in enumerate(rows[config.image_column], start):
-        name = f"row {row} of split {config.split!r}"
-        if raw and raw["path"]:
-            name = f"{raw['path']} ({name})"
+        name = name_of_row(raw, row, config.split)
         box = rows[config.box_column][row - start] if config.crop_to_box else None
         try:
             images.append(decode_image(raw, config, box, name))
@@ -260,7 +263,11 @@ def _class_names(dataset: datasets.Dataset, config: DataConfig) -> list[str] | N
     return dataset.features[config.label_column].names if config.label_column in dataset.features else None
 
 
-def _check_labels(labels: np.ndarray, class_names: list[str], skipped_rows: list[int], config: DataConfig) -> None:
+def _check_labels(
+    labels: np.ndarray | None, class_names: list[str] | None, skipped_rows: list[int], config: DataConfig
+) -> None:
+    """Refuse images without a class and classes without an image, of a set that has labels."""
+    assert labels is not None and class_names is not None  # load_source has seen to it
     wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
     if len(wrong):
         row = np.delete(np.arange(len(labels) + len(skipped_rows)), skipped_rows)[wrong[0]]

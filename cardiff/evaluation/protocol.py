@@ -1,6 +1,5 @@
 """The protocol of a measurement: what samples are measured against, in the eyes of which network, and how surely."""
 
-import difflib
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +12,12 @@ import torch
 from accelerate import PartialState
 
 from cardiff.cli import check_folder
+from cardiff.config.files import data_section
 from cardiff.config.limits import check_limits, limited
-from cardiff.config.run import DataConfig, data_section
+from cardiff.config.sections import DataConfig
 from cardiff.data import UnreadableImage
 from cardiff.distributed import this_process
-from cardiff.errors import UserError
+from cardiff.errors import UserError, did_you_mean
 from cardiff.evaluation.features.extraction import RealImages, export_reference, extract, import_reference, open_real
 from cardiff.evaluation.features.networks import FeatureNetwork, class_columns, load_network
 from cardiff.evaluation.metrics.classes import mean_distance, relative_diversity
@@ -491,8 +491,7 @@ def chosen_metrics(text: str) -> list[str]:
     chosen = [name.strip() for name in text.split(",")]
     for name in chosen:
         if name not in METRICS:
-            near = difflib.get_close_matches(name, METRICS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(METRICS)}."
+            hint = did_you_mean(name, METRICS, f"choose from {', '.join(METRICS)}.")
             raise UserError(f"--metrics names {name!r}, which is no metric; {hint}")
     return [name for name in METRICS if name in chosen]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from cardiff.cli import one_sentence_errors
-from cardiff.config.run import HubOptions, HubTarget
+from cardiff.config.sections import HubOptions, HubTarget
 from cardiff.errors import UserError
 from cardiff.hub.client import HubError, check_access, open_repository, push_checkpoint, push_model
 from cardiff.hub.model_card import write_card

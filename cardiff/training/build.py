@@ -10,7 +10,8 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration
 from diffusers import DDPMScheduler, ModelMixin
 
-from cardiff.config.run import RunConfig, make_schedule
+from cardiff.config.run import RunConfig
+from cardiff.config.schedule import make_schedule
 from cardiff.diffusion.draws import BatchDraws
 from cardiff.diffusion.loss import ClassificationLoss, DenoisingLoss, loss_weights, memory_format
 from cardiff.diffusion.networks import build_classifier, build_pipeline, build_unet, null_class

@@ -7,7 +7,8 @@ import numpy as np
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
-from cardiff.config.run import RunConfig, TrainConfig
+from cardiff.config.run import RunConfig
+from cardiff.config.sections import TrainConfig
 from cardiff.data import ImageStore, ImageStream
 from cardiff.data.batches import BatchPlan, batch_loader, identify, open_data, split_rows
 from cardiff.errors import UserError

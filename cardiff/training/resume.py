@@ -10,7 +10,8 @@ import torch
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 
-from cardiff.config.run import SECTIONS, DataConfig, Kind, RunConfig
+from cardiff.config.run import SECTIONS, Kind, RunConfig
+from cardiff.config.sections import DataConfig
 from cardiff.errors import UserError
 from cardiff.hub.client import HubError, download_checkpoint
 from cardiff.hub.provenance import without_paths
@@ -23,13 +24,6 @@ if TYPE_CHECKING:
 
 RENAMED = {"held_out": "validation_fraction", "schedule_free": "schedule_invariant"}
 """What older checkpoints have in their `train` section, and what it is called now."""
-
-# Without these a run is another one; elsewhere a change is the user's right and is only reported.
-FIXED = ("unet.", "classifier.", "scheduler.", "data.resolution", "data.channels", "train.validation_fraction")
-# These change nothing that is trained.
-SILENT = ("data.num_workers", "data.license", "train.max_steps", "train.epochs", "train.log_every", "train.trackers")
-SILENT += ("train.checkpoint_every", "train.keep_checkpoints", "train.sample_", "train.report_every")
-SILENT += ("train.evaluate_", "train.mixed_precision")
 
 
 @dataclass
@@ -89,18 +83,15 @@ def refuse_changes(
     if config.network_name not in state.config:
         trained = next((name for name, *_ in SECTIONS.values() if name in state.config), "model of another project")
         raise UserError(f"{where} holds the run of a {trained} and not of a {config.network_name}: {remedy}")
-    fixed = FIXED
-    if getattr(config.train, "validation_fraction", 0):
-        fixed += ("train.seed",)  # by which the images were chosen that it must never see
     before, now = _flat(_complete(state.config, config.kind)), _flat(without_paths(config.to_dict()))
     before["conditional"], now["conditional"] = state.conditional, config.labelled
     before["class names"], now["class names"] = state.class_names, class_names
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
-    refused = [key for key in changed if key in ("conditional", "class names") or key.startswith(fixed)]
+    refused = [key for key in changed if config.on_resume(key) == "refuse"]
     if refused:
         shown = "; ".join(f"{key} was {_short(before.get(key))} and is {_short(now.get(key))}" for key in refused)
         raise UserError(f"{where} holds a run of another model ({shown}): restore the old values, or {remedy}")
-    noticed = [key for key in changed if not key.startswith(SILENT)]
+    noticed = [key for key in changed if config.on_resume(key) == "report"]
     notices = [
         f"Resuming with {key} changed from {_short(before.get(key))} to {_short(now.get(key))}." for key in noticed
     ]

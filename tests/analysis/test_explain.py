@@ -20,7 +20,7 @@ from cardiff.analysis.explain import (
 )
 from cardiff.analysis.measures import measure_data, measure_schedule, merged
 from cardiff.analysis.spectra import octave_arguments
-from cardiff.config.run import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
 from tests.conftest import ROOT
 

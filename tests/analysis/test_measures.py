@@ -18,7 +18,7 @@ from cardiff.analysis.measures import (
     wiener_ssim,
 )
 from cardiff.analysis.spectra import fit_gaussian
-from cardiff.config.run import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
 from schedulers import SCHEDULES
 from schedulers.spectrum import Spectrum

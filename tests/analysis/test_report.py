@@ -23,7 +23,9 @@ from cardiff.analysis.report import (
     parse_analysis,
     run,
 )
-from cardiff.config.run import DataConfig, make_schedule, parse_run
+from cardiff.config.run import parse_run
+from cardiff.config.schedule import make_schedule
+from cardiff.config.sections import DataConfig
 from cardiff.markup import escape
 from tests.conftest import ROOT
 

@@ -1,7 +1,10 @@
 """Limits of numbers: what they let through, what they say, and that every option of a command has some."""
 
 import math
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -83,3 +86,14 @@ def test_the_help_still_documents_limited_options(capsys):
     with pytest.raises(SystemExit, match="0"):
         parse_options(Example, ["--help"], "")
     assert "A count." in capsys.readouterr().out
+
+
+def test_the_sections_and_the_names_of_schedules_need_no_torch():
+    """Or `--help` would take seconds."""
+    code = (
+        "import sys, cardiff.config.run, schedulers\n"
+        "assert 'cosine' in schedulers.SCHEDULES\n"
+        "print({'torch', 'diffusers', 'datasets'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stdout + done.stderr

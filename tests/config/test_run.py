@@ -3,36 +3,20 @@
 import inspect
 import json
 from dataclasses import fields, replace
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from diffusers import UNet2DModel
 
-from cardiff.config.run import (
-    BOUND_TO_DATA,
-    SECTIONS,
-    ClassifierConfig,
-    ClassifierTrainConfig,
-    ConditionalTrainConfig,
-    DataConfig,
-    DiffusionTrainConfig,
-    RunConfig,
-    UNetConfig,
-    make_schedule,
-    parse_run,
-)
+from cardiff.config.network import ClassifierConfig, UNetConfig
+from cardiff.config.run import SECTIONS, RunConfig, parse_run
+from cardiff.config.schedule import make_schedule
+from cardiff.config.sections import ClassifierTrainConfig, ConditionalTrainConfig, DataConfig, DiffusionTrainConfig
 from cardiff.diffusion.networks import build_classifier, build_pipeline, build_unet, null_class
 from cardiff.training.resume import TrainingState, refuse_changes
 from schedulers import SCHEDULES
-
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
-DIGITS = next(path for path in CONFIGS if path.stem == "digits_16_conditional")
-
-
-def parse(*argv, kind="conditional"):
-    return parse_run(["--output_dir", "out", *argv], kind=kind, description="test")
+from tests.support.parsing import CONFIGS, DIGITS, parse
 
 
 def kind_of(path):
@@ -168,6 +152,27 @@ def test_command_line_beats_file():
     assert config.network.block_out_channels == [32, 64, 64]  # what was not overridden stays
 
 
+def test_the_place_of_a_file_on_the_command_line_does_not_matter():
+    options = ["--scheduler.name", "sigmoid", "--scheduler.tau", "1", "--train.batch_size", "256"]
+    config = parse(*options, "--config", str(DIGITS))
+    assert config == parse("--config", str(DIGITS), *options)
+    assert (config.scheduler["name"], config.scheduler["tau"], config.train.batch_size) == ("sigmoid", 1, 256)
+
+
+def test_a_whole_number_of_a_file_is_a_float_where_the_option_is_one(tmp_path):
+    (tmp_path / "run.yaml").write_text("scheduler: {name: edm, sigma_max: 80}\ntrain: {epochs: 3}\n")
+    config = parse("--config", str(tmp_path / "run.yaml"))
+    assert type(config.scheduler["sigma_max"]) is float and type(config.train.epochs) is float
+
+
+def test_what_a_command_would_run_is_printed(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        parse("--config", str(DIGITS), "--scheduler.name", "sigmoid", "--print_config")
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["scheduler"]["name"] == "sigmoid" and shown["scheduler"]["prediction_type"] == "v_prediction"
+    assert shown["train"]["batch_size"] == 64
+
+
 def test_a_later_file_beats_an_earlier_one(tmp_path):
     (tmp_path / "delta.yaml").write_text("scheduler: {name: sigmoid, tau: 0.7}\ntrain: {batch_size: 8}\n")
     config = parse("--config", str(DIGITS), "--config", str(tmp_path / "delta.yaml"))
@@ -204,73 +209,6 @@ def test_every_schedule_has_the_modifiers(name):
     options += ["--scheduler.num_train_timesteps", "2", "--train.sample_steps", "2"] if name == "table" else []
     schedule = make_schedule(parse("--scheduler.name", name, *options).scheduler)
     assert schedule.alphas_cumprod[-1] == 0 and schedule.config.input_scale == 0.5
-
-
-# What belongs to one data set
-
-
-CIFAR = next(path for path in CONFIGS if path.stem == "cifar10_32_conditional")
-
-
-def bound(config):
-    """The fields that belong to a data set and are not at their defaults."""
-    values = {name: getattr(config.data, name) for name in BOUND_TO_DATA}
-    return {name: value for name, value in values.items() if value != getattr(DataConfig, name)}
-
-
-def test_what_belongs_to_one_data_set_is_not_said_of_another(tmp_path, capsys):
-    """In whatever way the other one is named; what is done to the images stays, and what is left is said aloud."""
-    of_one = {name: f"the {name}" for name in BOUND_TO_DATA} | {"first_label": 7}
-    every = of_one | {"path": "one", "fit": "pad", "resolution": 16}
-    (tmp_path / "one.yaml").write_text(yaml.safe_dump({"data": every}))
-    (tmp_path / "two.yaml").write_text(yaml.safe_dump({"data": {"path": "two", "license": "MIT"}}))
-    one, two = str(tmp_path / "one.yaml"), str(tmp_path / "two.yaml")
-    assert bound(parse("--config", one)).keys() == set(BOUND_TO_DATA) and not capsys.readouterr().err
-    for argv, kept in (
-        (["--config", one, "--data.path", "two"], {}),
-        (["--config", one, "--data.path=two", "--data.image_column", "img"], {"image_column": "img"}),
-        ([f"--config={one}", "--config", two], {"license": "MIT"}),
-        (["--config", one, "--config", two, "--data.path", "three"], {}),
-        (["--data.path", "two", "--config", one, "--data.path", "two"], {}),
-    ):
-        config = parse(*argv)
-        assert bound(config) == kept and (config.data.fit, config.data.resolution) == ("pad", 16)
-        told = capsys.readouterr().err
-        assert told.startswith(f"note: {one} says data.") and told.count("of its data.path one") == 1
-        assert all((f"data.{name} ({value})" in told) == (name not in kept) for name, value in of_one.items())
-    assert bound(parse("--config", two, "--config", one)).keys() == set(BOUND_TO_DATA)
-    assert not capsys.readouterr().err  # the licence of the earlier file is overridden by that of the later
-
-
-def test_a_file_that_names_no_data_set_speaks_of_the_one_that_is_used(tmp_path, capsys):
-    (tmp_path / "mine.yaml").write_text("data: {label_column: species, license: CC0-1.0}")
-    config = parse("--config", str(CIFAR), "--config", str(tmp_path / "mine.yaml"), "--data.path", "user/set")
-    assert bound(config) == {"label_column": "species", "license": "CC0-1.0"}
-    assert "data.image_column (img)" in capsys.readouterr().err
-
-
-def test_the_same_data_set_by_another_path_to_it_keeps_its_fields(tmp_path, capsys):
-    relative = parse("--config", str(DIGITS))
-    absolute = parse("--config", str(DIGITS), "--data.data_files", str(Path("data/digits.parquet").absolute()))
-    assert absolute.data.license == relative.data.license == "CC BY 4.0"
-    assert parse("--config", str(CIFAR), "--data.path", yaml.safe_load(CIFAR.read_text())["data"]["path"]) == parse(
-        "--config", str(CIFAR)
-    )
-    assert not capsys.readouterr().err
-
-
-@pytest.mark.parametrize("files", ["mine.parquet", "[a.parquet, data/digits.parquet]", "my/*.parquet", "*.parquet"])
-def test_a_format_is_another_data_set_with_other_files(files, capsys):
-    config = parse("--config", str(DIGITS), "--data.data_files", files)
-    assert config.data.license is None and config.data.data_files not in (None, "data/digits.parquet")
-    assert "data.license (CC BY 4.0)" in capsys.readouterr().err
-
-
-def test_another_data_set_and_another_schedule(capsys):
-    """Both mechanisms on the same file."""
-    config = parse("--config", str(DIGITS), "--scheduler.name", "sigmoid", "--data.path", "my_images")
-    assert config.scheduler["name"] == "sigmoid" and config.scheduler["prediction_type"] == "v_prediction"
-    assert bound(config) == {} and config.data.resolution == 16
 
 
 # Which script a file is for
@@ -712,3 +650,23 @@ def test_a_mistyped_argument_is_still_refused(refused, tmp_path):
     first = tmp_path / "first.yaml"
     first.write_text("scheduler: {name: sigmoid, tua: 0.7}\n")
     assert "scheduler.tua" in refused("--config", str(first), "--scheduler.name", "linear")
+
+
+@pytest.mark.parametrize("kind", SECTIONS)
+def test_what_a_resumed_run_may_change_is_declared_beside_the_fields(kind):
+    config = parse(kind=kind)
+    keys = {f"{section}.{key}" for section, options in config.to_dict().items() for key in options}
+    of_network = {key for key in keys if key.split(".")[0] in (config.network_name, "scheduler")}
+    refused = {key for key in keys if config.on_resume(key) == "refuse"}
+    chosen = {"train.validation_fraction", "train.seed"} if kind == "classifier" else set()
+    assert refused == of_network | {"data.resolution", "data.channels"} | chosen
+    assert config.on_resume("scheduler.of_before") == "refuse" and config.on_resume("train.of_before") == "report"
+    ignored = {"data.num_workers", "data.license", "train.epochs", "train.max_steps", "train.keep_checkpoints_every"}
+    reported = {"data.path", "data.horizontal_flip", "train.batch_size", "train.learning_rate", "train.ema_decay"}
+    assert {config.on_resume(key) for key in ignored} == {"ignore"}
+    assert {config.on_resume(key) for key in reported} == {"report"}
+
+
+def test_a_seed_that_chose_no_held_out_images_may_change():
+    config = parse("--train.validation_fraction=0", kind="classifier")
+    assert config.on_resume("train.seed") == "report"

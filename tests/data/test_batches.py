@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cardiff.config.run import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import ImageStore, open_store
 from cardiff.data.batches import BatchPlan, StoreBatches, batch_loader, identify, open_data, split_rows
 

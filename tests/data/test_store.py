@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import cardiff.data.store
-from cardiff.config.run import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import UnreadableImage, open_store
 
 ROOT = Path(__file__).parents[2]
@@ -289,7 +289,7 @@ def test_cache_that_cannot_be_written(config, tmp_path):
 BUILD = """
 import json, sys, time
 import cardiff.data.store as store
-from cardiff.config.run import DataConfig
+from cardiff.config.sections import DataConfig
 decode, count = store.decode_image, []
 def slow(*arguments):
     count.append(1)

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 import evaluate
 from cardiff import progress
 from cardiff.cli import parse_options
-from cardiff.config.run import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.evaluation.evaluate import EvaluateOptions, run
 from cardiff.evaluation.features import extraction as features_module
 from cardiff.evaluation.features.extraction import import_reference
@@ -315,7 +315,7 @@ def test_a_data_section_is_read_as_a_training_script_reads_it(world, options, tm
         (data % "eight", "data.yaml: data.resolution is 'eight', but must be int."),
         (data % "0", "data.yaml: data.resolution is 0, but must be 1 or more."),
         ("train: {epochs: 1}", "data.yaml has no data section"),
-        ("data: [", "data.yaml is no YAML file"),
+        ("data: [", "data.yaml is not a YAML file"),
     ):
         file.write_text(content)
         with pytest.raises(ValueError) as error:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cardiff.config.run import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import load_source
 from cardiff.evaluation.images import read_folder
 from cardiff.hub.serialization import save_pipeline

@@ -16,7 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import train_conditional
-from cardiff.config.run import HubOptions
+from cardiff.config.sections import HubOptions
 from cardiff.hub import client as remote
 from cardiff.hub import publish as publishing
 from cardiff.hub.provenance import write_record

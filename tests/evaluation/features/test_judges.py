@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import demo
-from cardiff.config.run import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
 from cardiff.evaluation.features.judges import fit_image_classifier
 from tests.conftest import ROOT

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from cardiff.config.run import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
 from cardiff.evaluation.metrics import memorisation as module
 from cardiff.evaluation.metrics.memorisation import alarm_threshold, memorisation, nearest
