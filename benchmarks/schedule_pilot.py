@@ -19,16 +19,16 @@ from scipy.stats import spearmanr
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cardiff.analysis.catalogue import alphas_cumprod_of
-from cardiff.analysis.errors import log_snr_of, visited_levels
 from cardiff.analysis.measures import merged
 from cardiff.analysis.optimum import point_of
 from cardiff.analysis.spectra import fit_gaussian, octave_arguments
 from cardiff.config.run import DataConfig, parse_run
+from cardiff.config.schedules_by_name import alphas_cumprod_of
 from cardiff.data import open_store
+from cardiff.diffusion.levels import log_snr_of, timesteps_at, visited_levels
 from cardiff.evaluation.metrics.distances import frechet_distance
 from cardiff.hub.serialization import load_pipeline
-from cardiff.sampling.folder import draw_images, make_solver, timesteps_at
+from cardiff.sampling.folder import draw_images, make_solver
 from cardiff.training.diffusion import DiffusionTrainer
 
 ROOT = Path(__file__).parent.parent

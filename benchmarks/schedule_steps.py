@@ -23,8 +23,8 @@ from tqdm.auto import tqdm
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.schedule_pilot import SETS, classifier_features, distances
-from cardiff.analysis.catalogue import alphas_cumprod_of, with_spectrum
-from cardiff.analysis.errors import log_snr_of, sampling_error, visited_levels
+from cardiff.analysis.catalogue import with_spectrum
+from cardiff.analysis.errors import sampling_error
 from cardiff.analysis.measures import merged
 from cardiff.analysis.optimum import Optimum, knots_of
 from cardiff.analysis.price import (
@@ -36,9 +36,10 @@ from cardiff.analysis.price import (
 )
 from cardiff.analysis.spectra import fit_gaussian, octave_arguments
 from cardiff.config.run import make_schedule
+from cardiff.config.schedules_by_name import alphas_cumprod_of
 from cardiff.data import open_store
+from cardiff.diffusion.levels import log_snr_of, timesteps_at, visited_levels
 from cardiff.hub.serialization import load_pipeline
-from cardiff.sampling.folder import timesteps_at
 from pipelines import ClassConditionalPipeline
 
 SECTIONS = {

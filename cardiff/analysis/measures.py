@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from cardiff.analysis.errors import SOLVERS, SamplingError, log_snr_of, sampling_error, visited_levels
+from cardiff.analysis.errors import SOLVERS, SamplingError, sampling_error
 from cardiff.analysis.posterior import Posterior, exact_posterior
 from cardiff.analysis.spectra import GaussianModel, fit_gaussian, to_float
+from cardiff.diffusion.levels import log_snr_of, visited_levels
 from cardiff.progress import shown
 from schedulers.spectrum import Spectrum
 

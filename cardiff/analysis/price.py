@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from cardiff.analysis.spectra import to_float
+from cardiff.diffusion.levels import a_sigma, clean_image, trained_log_snr
 from pipelines import ClassConditionalPipeline
 
 Denoiser = Callable[[torch.Tensor, float], torch.Tensor]
@@ -37,19 +38,14 @@ def finite_set_denoiser(images: np.ndarray) -> Denoiser:
 def network_denoiser(pipeline: ClassConditionalPipeline) -> Denoiser:
     """What a trained network takes for the clean image, without a label, at its trained level nearest to a log-SNR."""
     scheduler, unet = pipeline.scheduler, pipeline.unet
-    trained = torch.logit(scheduler.alphas_cumprod.double(), eps=1e-12)
+    trained = trained_log_snr(scheduler)
 
     @torch.no_grad()
     def denoise(x: torch.Tensor, log_snr: float) -> torch.Tensor:
-        a, sigma = _a_sigma(log_snr)
         conditional = unet.config.num_class_embeds is not None
         labels = torch.full((len(x),), pipeline.null_class, device=x.device) if conditional else None
         output = unet(x, int((trained - log_snr).abs().argmin()), labels).sample
-        x0 = {
-            "epsilon": lambda: (x - sigma * output) / a,
-            "v_prediction": lambda: a * x - sigma * output,
-            "sample": lambda: output,
-        }[scheduler.config.prediction_type]()
+        x0 = clean_image(x, output, log_snr, scheduler.config.prediction_type)
         return x0.clamp(-1, 1) if scheduler.config.clip_sample else x0
 
     return denoise
@@ -57,8 +53,8 @@ def network_denoiser(pipeline: ClassConditionalPipeline) -> Denoiser:
 
 def ddim_step(denoise: Denoiser, x: torch.Tensor, log_snr: float, target: float) -> torch.Tensor:
     """One deterministic step to a larger log-SNR: Song et al. (arXiv 2010.02502), eq. 12 with σ = 0."""
-    a, sigma = _a_sigma(log_snr)
-    a_p, sigma_p = _a_sigma(target)
+    a, sigma = a_sigma(log_snr)
+    a_p, sigma_p = a_sigma(target)
     x0 = denoise(x, log_snr)
     return a_p * x0 + sigma_p * (x - a * x0) / sigma
 
@@ -94,7 +90,7 @@ def measured_price(
     noise = torch.from_numpy(rng.standard_normal(x0.shape)).float()
     found = []
     for level in log_snr:
-        a, sigma = _a_sigma(level)
+        a, sigma = a_sigma(level)
         x = a * x0 + sigma * noise
         whole = ddim_step(denoise, x, level, level + step)
         halves = ddim_step(denoise, ddim_step(denoise, x, level, level + step / 2), level + step / 2, level + step)
@@ -138,7 +134,3 @@ def schedule_of_price(log_snr: np.ndarray, price: np.ndarray, last: float, first
     t = np.sin(np.linspace(0, np.pi / 2, knots)) ** 2  # more knots at the ends, where log-SNR falls fastest
     values = np.interp(1 - t, below / below[-1], levels)
     return {"name": "knots", "log_snr": [round(float(v), 4) for v in values], "times": [round(float(v), 6) for v in t]}
-
-
-def _a_sigma(log_snr: float) -> tuple[float, float]:
-    return float(1 / np.sqrt(1 + np.exp(-log_snr))), float(1 / np.sqrt(1 + np.exp(log_snr)))

@@ -15,7 +15,7 @@ import yaml
 from tqdm.auto import tqdm
 
 from cardiff.analysis import figures
-from cardiff.analysis.catalogue import OURS, PUBLISHED, alphas_cumprod_of, choose_schedules
+from cardiff.analysis.catalogue import choose_schedules
 from cardiff.analysis.errors import SOLVERS
 from cardiff.analysis.explain import explain
 from cardiff.analysis.measures import (
@@ -25,7 +25,6 @@ from cardiff.analysis.measures import (
     DataMeasures,
     ScheduleMeasures,
     first_below,
-    log_snr_of,
     measure_data,
     measure_schedule,
     merged,
@@ -36,7 +35,9 @@ from cardiff.analysis.spectra import octave_arguments
 from cardiff.cli import CommandLine
 from cardiff.config.limits import check_limits, limited
 from cardiff.config.run import DataConfig, data_section
+from cardiff.config.schedules_by_name import OURS, PUBLISHED, alphas_cumprod_of
 from cardiff.data import ImageStream, open_store
+from cardiff.diffusion.levels import log_snr_of
 from cardiff.errors import UserError
 from cardiff.hub.serialization import find_model, load_pipeline
 from cardiff.markup import escape

@@ -17,11 +17,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm.auto import tqdm
 
-from cardiff.analysis.catalogue import alphas_cumprod_of, section_of
-from cardiff.analysis.errors import log_snr_of, visited_levels
 from cardiff.config.limits import check_limits, limited
+from cardiff.config.schedules_by_name import alphas_cumprod_of, section_of
+from cardiff.diffusion.levels import log_snr_of, timesteps_at, visited_levels
 from cardiff.diffusion.randomness import image_generator, image_seed
-from cardiff.distributed import print_once, this_process
+from cardiff.distributed import gather_dict, print_once, this_process
 from cardiff.errors import UserError, user_errors
 from cardiff.hub.serialization import find_model, load_pipeline, weights_file
 from cardiff.plotting import save_labelled_grid
@@ -65,17 +65,6 @@ def make_solver(scheduler, name: str):
     accepted = solver._get_init_keys(solver)
     config = {key: scheduler.config[key] for key in inherited if key in accepted and key in scheduler.config}
     return solver(**{**config, **options})
-
-
-def timesteps_at(scheduler, log_snr: np.ndarray) -> list[int]:
-    """The trained timesteps nearest to these log-SNRs, falling: steps of another schedule on the trained noise levels.
-
-    The network is told the timestep, so it must be sampled with the levels that it was trained on; only which of them
-    are visited is free.
-    """
-    trained = torch.logit(scheduler.alphas_cumprod.double(), eps=1e-12).numpy()  # falls with t
-    nearest = np.abs(trained - np.asarray(log_snr, dtype=np.float64)[:, None]).argmin(1)
-    return sorted(set(nearest.tolist()), reverse=True)
 
 
 def draw_images(pipeline: ClassConditionalPipeline, indices: Sequence[int], **settings) -> np.ndarray:
@@ -355,16 +344,6 @@ def label_name(label: int | dict, names: dict[int, str]) -> str:
 def image_file(output: Path, index: int) -> Path:
     """Where image number `index` of a sampled folder lies."""
     return output / f"{index:06d}.png"
-
-
-def gather_dict(mine: dict) -> dict:
-    """The union of the processes' dictionaries, on every process."""
-    count = this_process().num_processes
-    if count == 1:
-        return mine
-    everyone = [None] * count
-    torch.distributed.all_gather_object(everyone, mine)
-    return {key: value for part in everyone for key, value in part.items()}
 
 
 def _claim_folder(output: Path, identity: dict) -> None:

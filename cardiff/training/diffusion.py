@@ -13,10 +13,11 @@ from tqdm.auto import tqdm
 from cardiff.config.run import RunConfig
 from cardiff.diffusion.loss import loss_weights, prediction_target, squared_error
 from cardiff.diffusion.networks import build_pipeline, build_unet, null_class
+from cardiff.distributed import gather_dict
 from cardiff.evaluation.samples import keep_best, labels_as_in
 from cardiff.hub.serialization import save_pipeline
 from cardiff.plotting import save_labelled_grid
-from cardiff.sampling.folder import draw_images, gather_dict, make_solver
+from cardiff.sampling.folder import draw_images, make_solver
 from cardiff.training.trainer import Trainer
 from pipelines import ClassConditionalPipeline
 

@@ -7,19 +7,11 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from cardiff.analysis.errors import log_snr_of
-from cardiff.analysis.measures import (
-    GRID,
-    MAX_LEAK,
-    first_below,
-    measure_data,
-    measure_schedule,
-    merged,
-    wiener_ssim,
-)
+from cardiff.analysis.measures import GRID, MAX_LEAK, first_below, measure_data, measure_schedule, merged, wiener_ssim
 from cardiff.analysis.spectra import fit_gaussian
 from cardiff.config.run import DataConfig
 from cardiff.data import open_store
+from cardiff.diffusion.levels import log_snr_of
 from schedulers import SCHEDULES
 from schedulers.spectrum import Spectrum
 from tests.conftest import ROOT

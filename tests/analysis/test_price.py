@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from cardiff.analysis.errors import log_snr_of
 from cardiff.analysis.price import (
     LEVELS,
     finite_set_denoiser,
@@ -14,6 +13,7 @@ from cardiff.analysis.price import (
     schedule_of_price,
 )
 from cardiff.analysis.spectra import to_float
+from cardiff.diffusion.levels import log_snr_of
 from schedulers import SCHEDULES
 from tests.support.tiny_models import gaussian_pipeline
 

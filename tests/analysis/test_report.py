@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 from cardiff.analysis import catalogue
-from cardiff.analysis.catalogue import PUBLISHED, alphas_cumprod_of
-from cardiff.analysis.measures import log_snr_of, measure_data, measure_schedule, merged
+from cardiff.analysis.measures import measure_data, measure_schedule, merged
 from cardiff.analysis.optimum import Optimum, point_of
 from cardiff.analysis.report import (
     FIGURES,
@@ -24,6 +23,8 @@ from cardiff.analysis.report import (
     run,
 )
 from cardiff.config.run import DataConfig, make_schedule, parse_run
+from cardiff.config.schedules_by_name import PUBLISHED, alphas_cumprod_of
+from cardiff.diffusion.levels import log_snr_of
 from cardiff.markup import escape
 from tests.conftest import ROOT
 
