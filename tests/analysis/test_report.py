@@ -66,7 +66,7 @@ def test_the_table_has_the_measures(name, folder, data):
         "ddpm_50_pixels": m.errors["ddpm", 50].pixels,
         "ddim_250_octaves": m.errors["ddim", 250].octaves,
         "mean_ssim": m.ssim.mean(),
-        "path_kl_nats": m.path_price.sum(),
+        "path_kl_nats": m.path_kl.sum(),
         "max_beta": m.max_beta,
         "last_log_snr": m.log_snr[-1],
     }
@@ -119,7 +119,7 @@ def test_the_curves_are_those_of_the_rows(folder):
     assert curves["names"].tolist() == [row["schedule"] for row in rows_of(folder)]
     place = curves["names"].tolist().index("cosine")
     np.testing.assert_allclose(curves["alphas_cumprod"][place], alphas_cumprod_of({"name": "cosine"}))
-    assert curves["octaves"].shape == (6, 1000, 5) and curves["path_price"].shape == (6, 999)
+    assert curves["octaves"].shape == (6, 1000, 5) and curves["path_kl"].shape == (6, 999)
 
 
 def test_the_report_shows_figures_and_explains_every_row(folder):

@@ -1,4 +1,4 @@
-"""What a sampling step costs at each noise level, measured with any denoiser: the price density of real data.
+"""What a sampling step costs at each noise level, measured with any denoiser: the local error of real data.
 
 The closed form of cardiff.analysis.errors knows only variances. Here one DDIM step is compared with two half steps
 from the same noisy image, and both are carried on to the clean image in fine steps, so that the difference is what the
@@ -19,7 +19,7 @@ Denoiser = Callable[[torch.Tensor, float], torch.Tensor]
 CLEAN = 13.0
 """Log-SNR at which a sample counts as clean."""
 LEVELS = np.arange(-12.0, 12.1, 1.0)
-"""Log-SNRs at which a price is usually measured."""
+"""Log-SNRs at which a local error is usually measured."""
 
 
 def finite_set_denoiser(images: np.ndarray) -> Denoiser:
@@ -59,7 +59,7 @@ def ddim_step(denoise: Denoiser, x: torch.Tensor, log_snr: float, target: float)
     return a_p * x0 + sigma_p * (x - a * x0) / sigma
 
 
-def measured_price(
+def measured_local_error(
     denoise: Denoiser,
     images: np.ndarray,
     log_snr: np.ndarray,
@@ -83,7 +83,7 @@ def measured_price(
         step: Length of the step in log-SNR.
         fine: Length of the steps that carry the result on to the clean image.
         seed: Seed of the choice of images and of the noise.
-        progress: Called with 1 after each step, of which there are `price_work`.
+        progress: Called with 1 after each step, of which there are `local_error_work`.
     """
     rng = np.random.default_rng(seed)
     x0 = torch.from_numpy(to_float(images[np.sort(rng.permutation(len(images))[:count])])).float()
@@ -106,8 +106,8 @@ def measured_price(
     return np.array(found)
 
 
-def price_work(log_snr: np.ndarray, *, step: float = 1.0, fine: float = 0.5) -> int:
-    """How often `measured_price` calls `progress`; arguments as there."""
+def local_error_work(log_snr: np.ndarray, *, step: float = 1.0, fine: float = 0.5) -> int:
+    """How often `measured_local_error` calls `progress`; arguments as there."""
     return sum(len(_path_to_clean(level + step, fine)) for level in log_snr)
 
 
@@ -116,19 +116,21 @@ def _path_to_clean(log_snr: float, fine: float) -> np.ndarray:
     return np.append(np.arange(log_snr, CLEAN, fine), CLEAN)
 
 
-def schedule_of_price(log_snr: np.ndarray, price: np.ndarray, last: float, first: float, knots: int = 25) -> dict:
+def schedule_of_local_error(
+    log_snr: np.ndarray, local_error: np.ndarray, last: float, first: float, knots: int = 25
+) -> dict:
     """A `scheduler` section whose steps lie with density √e between two log-SNRs.
 
     Args:
-        log_snr: Levels at which the price was measured, rising; (L,).
-        price: e; (L,).
+        log_snr: Levels at which the local error was measured, rising; (L,).
+        local_error: e; (L,).
         last: Log-SNR at t = 1.
         first: Log-SNR at t = 0.
         knots: Number of knots.
     """
     levels = np.linspace(last, first, 2000)
-    density = np.exp(np.interp(levels, log_snr, np.log(np.maximum(price, 1e-12))) / 2)
-    # The price falls below what can be measured at both ends; a share of even steps keeps the curve falling there.
+    density = np.exp(np.interp(levels, log_snr, np.log(np.maximum(local_error, 1e-12))) / 2)
+    # The error falls below what can be measured at both ends; a share of even steps keeps the curve falling there.
     density = density / density.sum() + 0.02 / len(levels)
     below = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
     t = np.sin(np.linspace(0, np.pi / 2, knots)) ** 2  # more knots at the ends, where log-SNR falls fastest
