@@ -28,7 +28,8 @@ from cardiff.data import open_store
 from cardiff.diffusion.levels import log_snr_of, timesteps_at, visited_levels
 from cardiff.evaluation.metrics.distances import frechet_distance
 from cardiff.hub.serialization import load_pipeline
-from cardiff.sampling.folder import draw_images, make_solver
+from cardiff.sampling.folder import draw_images
+from cardiff.sampling.solvers import make_solver
 from cardiff.training.diffusion import DiffusionTrainer
 
 ROOT = Path(__file__).parent.parent
@@ -150,7 +151,7 @@ def distances(pipeline, solver: str, steps: int, timesteps: list[int] | None, im
     """Fréchet distances of samples to the data, on pixels and on a classifier's features.
 
     Args:
-        solver: A name of `cardiff.sampling.folder.SOLVERS`.
+        solver: A name of `cardiff.sampling.solvers.SOLVERS`.
         steps: Evenly spaced sampling steps, unless timesteps are given.
     """
     trained = pipeline.scheduler

@@ -17,7 +17,8 @@ from cardiff.distributed import gather_dict
 from cardiff.evaluation.samples import keep_best, labels_as_in
 from cardiff.hub.serialization import save_pipeline
 from cardiff.plotting import save_labelled_grid
-from cardiff.sampling.folder import draw_images, make_solver
+from cardiff.sampling.folder import draw_images
+from cardiff.sampling.solvers import make_solver
 from cardiff.training.trainer import Trainer
 from pipelines import ClassConditionalPipeline
 
