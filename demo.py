@@ -18,7 +18,8 @@ from cardiff.data import open_store
 from cardiff.evaluation.features.judges import fit_image_classifier
 from cardiff.hub.serialization import load_classifier, load_pipeline
 from cardiff.plotting import save_labelled_grid
-from cardiff.sampling.folder import draw, make_solver
+from cardiff.sampling.folder import draw
+from cardiff.sampling.solvers import make_solver
 from cardiff.training.checkpoint import checkpoint_dir
 
 CONFIGS = Path(__file__).parent / "configs"

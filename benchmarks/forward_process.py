@@ -132,13 +132,13 @@ def draw_steps(results: Path, path: Path) -> None:
     results = json.loads(results.read_text())
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.9), layout="constrained")
     styles = {"Gaussian": (BLUE, "-"), "finite set": (GREEN, ":"), "network": (ORANGE, "--")}
-    for kind, price in results["prices"].items():
+    for kind, local_error in results["local_errors"].items():
         colour, line = styles[kind]
-        density = np.sqrt(np.maximum(price, 0))
+        density = np.sqrt(np.maximum(local_error, 0))
         axes[0].plot(results["log_snr"], density / density.sum(), line, color=colour, lw=2, label=kind)
     axes[0].invert_xaxis()
     axes[0].set_xlabel("log-SNR of the step, clean to noise")
-    axes[0].set_ylabel("best density of steps, √price")
+    axes[0].set_ylabel("best density of steps, √(local error)")
     axes[0].legend(frameon=False, title="denoiser")
     for axis, (title, value) in zip(axes[1:], MEASURES.items()):
         for (solver, steps), (colour, marker) in MARKS.items():

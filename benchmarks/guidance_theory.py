@@ -26,7 +26,7 @@ from scipy.stats import norm
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from cardiff.analysis.ideal import IdealClassifier, IdealUNet, class_priors
-from cardiff.sampling.folder import make_solver
+from cardiff.sampling.solvers import make_solver
 from pipelines import ClassConditionalPipeline
 from schedulers import CosineScheduler
 

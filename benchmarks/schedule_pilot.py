@@ -19,17 +19,18 @@ from scipy.stats import spearmanr
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cardiff.analysis.catalogue import alphas_cumprod_of
-from cardiff.analysis.errors import log_snr_of, visited_levels
 from cardiff.analysis.measures import merged
 from cardiff.analysis.optimum import point_of
 from cardiff.analysis.spectra import fit_gaussian, octave_arguments
 from cardiff.config.run import parse_run
+from cardiff.config.schedules_by_name import alphas_cumprod_of
 from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
+from cardiff.diffusion.levels import log_snr_of, timesteps_at, visited_levels
 from cardiff.evaluation.metrics.distances import frechet_distance
 from cardiff.hub.serialization import load_pipeline
-from cardiff.sampling.folder import draw_images, make_solver, timesteps_at
+from cardiff.sampling.folder import draw_images
+from cardiff.sampling.solvers import make_solver
 from cardiff.training.build import build
 
 ROOT = Path(__file__).parent.parent
@@ -152,7 +153,7 @@ def distances(pipeline, solver: str, steps: int, timesteps: list[int] | None, im
     """Fréchet distances of samples to the data, on pixels and on a classifier's features.
 
     Args:
-        solver: A name of `cardiff.sampling.folder.SOLVERS`.
+        solver: A name of `cardiff.sampling.solvers.SOLVERS`.
         steps: Evenly spaced sampling steps, unless timesteps are given.
     """
     trained = pipeline.scheduler

@@ -2,6 +2,7 @@
 
 import os
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
@@ -40,3 +41,13 @@ def print_once(text: str) -> None:
     """Print a line from one of the processes."""
     if this_process().is_main_process:
         print(text)
+
+
+def gather_dict(mine: dict) -> dict:
+    """The union of the processes' dictionaries, on every process."""
+    count = this_process().num_processes
+    if count == 1:
+        return mine
+    everyone = [None] * count
+    torch.distributed.all_gather_object(everyone, mine)
+    return {key: value for part in everyone for key, value in part.items()}

@@ -54,9 +54,9 @@ def test_a_model_gets_steps_of_its_own(tmp_path, capsys):
     save_pipeline(tiny_pipeline(), model)
     data = ["--data.data_files", ROOT / "data/digits.parquet", "--data.resolution", 8, "--data.channels", 1]
     run(analyze_schedules, *FEW, *data, "--model", model, "--output", tmp_path / "out")
-    section = yaml.safe_load((tmp_path / "out/price.yaml").read_text())["scheduler"]
+    section = yaml.safe_load((tmp_path / "out/local_error.yaml").read_text())["scheduler"]
     assert section["name"] == "knots" and section["log_snr"][0] == 10 and section["log_snr"][-1] == -10
-    how = ["--solver", "ddpm", "--steps", 5, "--timesteps_from", tmp_path / "out/price.yaml", "--num_images", 2]
+    how = ["--solver", "ddpm", "--steps", 5, "--timesteps_from", tmp_path / "out/local_error.yaml", "--num_images", 2]
     run(sample, "--model", model, *how, "--output", tmp_path / "images")
     first = json.loads((tmp_path / "images/manifest.jsonl").read_text().splitlines()[0])
     assert len(first["timesteps"]) == 5

@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from cardiff.analysis.errors import error_terms, visited_levels
+from cardiff.analysis.errors import error_terms
 from cardiff.analysis.measures import GONE, MAX_LEAK, WHOLE, DataMeasures, ScheduleMeasures, first_below, merged
 from cardiff.analysis.optimum import Point, point_of
+from cardiff.diffusion.levels import visited_levels
 from cardiff.markup import escape
 from schedulers.spectrum import Spectrum
 

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
-from cardiff.analysis.errors import error_terms, relative_errors, sampling_error, visited_levels
+from cardiff.analysis.errors import error_terms, relative_errors, sampling_error
 from cardiff.analysis.measures import MAX_LEAK
+from cardiff.diffusion.levels import visited_levels
 from schedulers.spectrum import Spectrum
 
 LOG_SNR_MAX = 12.2

@@ -15,9 +15,16 @@ import yaml
 from tqdm.auto import tqdm
 
 from cardiff.analysis import figures
-from cardiff.analysis.catalogue import OURS, PUBLISHED, alphas_cumprod_of, choose_schedules
+from cardiff.analysis.catalogue import choose_schedules
 from cardiff.analysis.errors import SOLVERS
 from cardiff.analysis.explain import explain
+from cardiff.analysis.local_error import (
+    LEVELS,
+    local_error_work,
+    measured_local_error,
+    network_denoiser,
+    schedule_of_local_error,
+)
 from cardiff.analysis.measures import (
     GRID,
     MAX_LEAK,
@@ -25,19 +32,19 @@ from cardiff.analysis.measures import (
     DataMeasures,
     ScheduleMeasures,
     first_below,
-    log_snr_of,
     measure_data,
     measure_schedule,
     merged,
 )
 from cardiff.analysis.optimum import Optimum, knots_of, point_of
-from cardiff.analysis.price import LEVELS, measured_price, network_denoiser, price_work, schedule_of_price
 from cardiff.analysis.spectra import octave_arguments
 from cardiff.cli import CommandLine
 from cardiff.config.files import data_section
 from cardiff.config.limits import check_limits, limited
+from cardiff.config.schedules_by_name import OURS, PUBLISHED, alphas_cumprod_of
 from cardiff.config.sections import DataConfig
 from cardiff.data import ImageStream, open_store
+from cardiff.diffusion.levels import log_snr_of
 from cardiff.errors import UserError
 from cardiff.hub.serialization import find_model, load_pipeline
 from cardiff.markup import escape
@@ -48,8 +55,8 @@ from schedulers import SCHEDULES
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits_16_conditional.yaml"
 OWN_CONFIG, OPTIMUM = "this configuration", "optimum in 17 knots"
-PRICED = 64
-"""Images on which the price of a step is measured."""
+MEASURED_IMAGES = 64
+"""Images on which the local error of a step is measured."""
 KAPPAS = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 SCHEDULE_WORK, FRONT_WORK = 8, 2
 """Time of a schedule, and of a point of the front, in parts of the progress bar."""
@@ -88,7 +95,7 @@ class AnalysisOptions:
     kappa: float = limited(0.0, least=0)
     """Weight of structure against the logarithm of the error, in spectral.yaml and optimal.yaml."""
     model: str | None = None
-    """Trained model: where it wants its steps is written to price.yaml, for sample.py --timesteps_from. Unless data
+    """Trained model: steps that suit it are written to local_error.yaml, for sample.py --timesteps_from. Unless data
     are named, those that it was trained on are measured."""
     seed: int = limited(0, least=0)
     """Seed of the choice of images and of the noise."""
@@ -159,7 +166,7 @@ def run(options: AnalysisOptions, config: DataConfig, section: dict | None = Non
         _check_model(pipeline, images)
     count = len(choose_schedules(options.schedules, {})) + 3
     total = len(GRID) + 2 + SCHEDULE_WORK * count + FRONT_WORK * 3 * len(KAPPAS)
-    total += len(FIGURES) + (0 if pipeline is None else price_work(LEVELS))
+    total += len(FIGURES) + (0 if pipeline is None else local_error_work(LEVELS))
     with tqdm(total=total, desc="measuring the data", unit="part") as bar:
         data = measure_data(images, labels, seed=options.seed, progress=bar.update)
 
@@ -172,10 +179,10 @@ def run(options: AnalysisOptions, config: DataConfig, section: dict | None = Non
         written["optimal"] = knots_of(front.best(options.kappa, 0.5, start))
         if pipeline is not None:
             bar.set_description("measuring the model's steps")
-            how = {"count": PRICED, "seed": options.seed, "progress": bar.update}
-            price = measured_price(network_denoiser(pipeline), images, LEVELS, **how)
+            how = {"count": MEASURED_IMAGES, "seed": options.seed, "progress": bar.update}
+            local_error = measured_local_error(network_denoiser(pipeline), images, LEVELS, **how)
             bar.set_description("measuring schedules")
-            written["price"] = schedule_of_price(LEVELS, price, last=-10.0, first=10.0)
+            written["local_error"] = schedule_of_local_error(LEVELS, local_error, last=-10.0, first=10.0)
         rows, notes = _measure_rows(options, data, section, written, front, start, bar)
         rows.sort(key=lambda row: (row.measures.leaks, row.distance if np.isfinite(row.distance) else np.inf))
 
@@ -301,7 +308,7 @@ def table_columns(row: Row, data: DataMeasures) -> dict[str, float | str]:
         "information_half_gone": first_below(m.information, data.posterior.information.max() / 2),
         "recovery_half_gone": first_below(m.recovery, 0.5),
         "mean_ssim": float(m.ssim.mean()),
-        "path_kl_nats": float(m.path_price.sum()),
+        "path_kl_nats": float(m.path_kl.sum()),
         "max_beta": m.max_beta,
         "first_log_snr": float(m.log_snr[0]),
         "last_log_snr": float(m.log_snr[-1]),
@@ -320,7 +327,7 @@ def write_csv(rows: Sequence[Row], data: DataMeasures, path: Path) -> None:
 def write_curves(measures: Sequence[ScheduleMeasures], path: Path) -> None:
     """Every curve, an array a quantity with a row a schedule, in the order of `names`."""
     quantities = ["log_snr", "alphas_cumprod", "betas", "structure", "octaves", "information_bound", "information"]
-    quantities += ["class_information", "recovery", "ssim", "path_price"]
+    quantities += ["class_information", "recovery", "ssim", "path_kl"]
     curves = {name: np.stack([getattr(m, name) for m in measures]) for name in quantities
               if getattr(measures[0], name) is not None}  # fmt: skip
     np.savez_compressed(path, names=np.array([m.name for m in measures]), **curves)
@@ -502,9 +509,9 @@ def _report(rows: Sequence[Row], data: DataMeasures, options: AnalysisOptions, t
     return text + (
         "\n## Files\n\n"
         "- `spectral.yaml`, `optimal.yaml`: scheduler sections for training, given as a second `--config`.\n"
-        "- `price.yaml`, if a model was given: where it wants its steps, for `sample.py --timesteps_from`.\n"
+        "- `local_error.yaml`, if a model was given: where it wants its steps, for `sample.py --timesteps_from`.\n"
         "- `table.csv`: the tables in full precision, a row a schedule.\n"
         "- `measures.npz`: the curves; `names` (S,) and, a row a schedule, `log_snr`, `alphas_cumprod`, `betas`, "
         "`structure`, `information_bound`, `information`, `class_information`, `recovery`, `ssim` (S, T), `octaves` "
-        "(S, T, K) from the image's mean upwards and `path_price` (S, T − 1). Information and prices are in nats.\n"
+        "(S, T, K) from the image's mean upwards and `path_kl` (S, T − 1). Information and path KL are in nats.\n"
     )

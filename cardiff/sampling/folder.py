@@ -1,4 +1,4 @@
-"""Drawing images from a trained pipeline: solvers, batches that do not matter, folders that can be continued."""
+"""Drawing images from a trained pipeline: batches that do not matter, folders that can be continued."""
 
 import json
 import math
@@ -8,74 +8,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import diffusers
 import numpy as np
 import torch
 from accelerate import PartialState
-from diffusers import DDPMScheduler
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm.auto import tqdm
 
-from cardiff.analysis.catalogue import alphas_cumprod_of, section_of
-from cardiff.analysis.errors import log_snr_of, visited_levels
 from cardiff.config.limits import check_limits, limited
+from cardiff.config.schedules_by_name import alphas_cumprod_of, section_of
+from cardiff.diffusion.levels import log_snr_of, timesteps_at, visited_levels
 from cardiff.diffusion.randomness import image_generator, image_seed
-from cardiff.distributed import print_once, this_process
+from cardiff.distributed import gather_dict, print_once, this_process
 from cardiff.errors import UserError, user_errors
 from cardiff.hub.serialization import find_model, load_pipeline, weights_file
 from cardiff.plotting import save_labelled_grid
 from cardiff.sampling.guidance import Guidance, GuidanceOptions, make_guidance
 from cardiff.sampling.labels import read_labels
+from cardiff.sampling.solvers import make_solver
 from cardiff.training.checkpoint import file_hash
 from pipelines import ArgumentError, ClassConditionalPipeline, NonFiniteImages
 
 _PNG_KEY = "cardiff"
-# Clipping x̂₀ to [-1, 1]: the multistep solvers ignore clip_sample, but thresholding at most at 1 is the same.
-_CLIPPED = {"thresholding": True, "sample_max_value": 1.0}
-SOLVERS = {
-    "ddpm": (diffusers.DDPMScheduler, {}),
-    "ddim": (diffusers.DDIMScheduler, {"set_alpha_to_one": True}),
-    # lambda_min_clipped: start at log-SNR −10.2, whatever lies beyond; the last cosine level is at −19.8.
-    "dpm": (diffusers.DPMSolverMultistepScheduler, {**_CLIPPED, "lambda_min_clipped": -5.1}),
-    "unipc": (diffusers.UniPCMultistepScheduler, _CLIPPED),
-    "euler": (diffusers.EulerDiscreteScheduler, {}),
-}
-
-
-def make_solver(scheduler, name: str):
-    """The named diffusers scheduler with the noise levels of a trained one.
-
-    Raises:
-        UserError: Unknown name, or a solver that diffusers does not offer for the model's prediction type.
-    """
-    if name not in SOLVERS:
-        raise UserError(f"There is no solver {name!r}: choose one of {', '.join(SOLVERS)}.")
-    if name == "euler" and scheduler.config.prediction_type == "sample":
-        raise UserError(
-            f"The solver {name} cannot use a model that predicts the clean sample: choose dpm, ddim, ddpm or unipc."
-        )
-    solver, options = SOLVERS[name]
-    if not scheduler.config.get("clip_sample", True):
-        options = {key: value for key, value in options.items() if key not in _CLIPPED}
-    # Only what describes the trained noise levels is handed over, so that no solver warns of keys of another.
-    inherited = ("num_train_timesteps", "trained_betas", "prediction_type", "timestep_spacing", "clip_sample")
-    inherited += ("variance_type",) if issubclass(solver, DDPMScheduler) else ()
-    inherited += ("beta_start", "beta_end", "beta_schedule", "rescale_betas_zero_snr")
-    accepted = solver._get_init_keys(solver)
-    config = {key: scheduler.config[key] for key in inherited if key in accepted and key in scheduler.config}
-    return solver(**{**config, **options})
-
-
-def timesteps_at(scheduler, log_snr: np.ndarray) -> list[int]:
-    """The trained timesteps nearest to these log-SNRs, falling: steps of another schedule on the trained noise levels.
-
-    The network is told the timestep, so it must be sampled with the levels that it was trained on; only which of them
-    are visited is free.
-    """
-    trained = torch.logit(scheduler.alphas_cumprod.double(), eps=1e-12).numpy()  # falls with t
-    nearest = np.abs(trained - np.asarray(log_snr, dtype=np.float64)[:, None]).argmin(1)
-    return sorted(set(nearest.tolist()), reverse=True)
 
 
 def draw_images(pipeline: ClassConditionalPipeline, indices: Sequence[int], **settings) -> np.ndarray:
@@ -355,16 +309,6 @@ def label_name(label: int | dict, names: dict[int, str]) -> str:
 def image_file(output: Path, index: int) -> Path:
     """Where image number `index` of a sampled folder lies."""
     return output / f"{index:06d}.png"
-
-
-def gather_dict(mine: dict) -> dict:
-    """The union of the processes' dictionaries, on every process."""
-    count = this_process().num_processes
-    if count == 1:
-        return mine
-    everyone = [None] * count
-    torch.distributed.all_gather_object(everyone, mine)
-    return {key: value for part in everyone for key, value in part.items()}
 
 
 def _claim_folder(output: Path, identity: dict) -> None:

@@ -5,7 +5,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from cardiff.analysis.errors import error_terms, log_snr_of, sampling_error, visited_levels
+from cardiff.analysis.errors import error_terms, sampling_error
+from cardiff.diffusion.levels import log_snr_of, visited_levels
 from schedulers import SCHEDULES
 from schedulers.spectrum import Spectrum
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cardiff.analysis.catalogue import PUBLISHED, alphas_cumprod_of, with_spectrum
-from cardiff.analysis.errors import SOLVERS, sampling_error, visited_levels
+from cardiff.analysis.catalogue import with_spectrum
+from cardiff.analysis.errors import SOLVERS, sampling_error
 from cardiff.analysis.explain import (
     CLEAN,
     COARSE,
@@ -20,8 +20,10 @@ from cardiff.analysis.explain import (
 )
 from cardiff.analysis.measures import measure_data, measure_schedule, merged
 from cardiff.analysis.spectra import octave_arguments
+from cardiff.config.schedules_by_name import PUBLISHED, alphas_cumprod_of
 from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
+from cardiff.diffusion.levels import visited_levels
 from tests.conftest import ROOT
 
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from cardiff.analysis.errors import SOLVERS, log_snr_of, sampling_error, visited_levels
+from cardiff.analysis.errors import SOLVERS, sampling_error
 from cardiff.analysis.measures import MAX_LEAK
 from cardiff.analysis.optimum import LOG_SNR_MAX, MIN_BETA, Optimum, Point, knots_of, point_of
+from cardiff.diffusion.levels import log_snr_of, visited_levels
 from schedulers import SCHEDULES
 from schedulers.scheduling_spectral import KERNELS, SpectralScheduler, optimal_density
 from schedulers.spectrum import Spectrum, spectrum_from_octaves

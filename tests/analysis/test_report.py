@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 from cardiff.analysis import catalogue
-from cardiff.analysis.catalogue import PUBLISHED, alphas_cumprod_of
-from cardiff.analysis.measures import log_snr_of, measure_data, measure_schedule, merged
+from cardiff.analysis.measures import measure_data, measure_schedule, merged
 from cardiff.analysis.optimum import Optimum, point_of
 from cardiff.analysis.report import (
     FIGURES,
@@ -25,7 +24,9 @@ from cardiff.analysis.report import (
 )
 from cardiff.config.run import parse_run
 from cardiff.config.schedule import make_schedule
+from cardiff.config.schedules_by_name import PUBLISHED, alphas_cumprod_of
 from cardiff.config.sections import DataConfig
+from cardiff.diffusion.levels import log_snr_of
 from cardiff.markup import escape
 from tests.conftest import ROOT
 
@@ -67,7 +68,7 @@ def test_the_table_has_the_measures(name, folder, data):
         "ddpm_50_pixels": m.errors["ddpm", 50].pixels,
         "ddim_250_octaves": m.errors["ddim", 250].octaves,
         "mean_ssim": m.ssim.mean(),
-        "path_kl_nats": m.path_price.sum(),
+        "path_kl_nats": m.path_kl.sum(),
         "max_beta": m.max_beta,
         "last_log_snr": m.log_snr[-1],
     }
@@ -120,7 +121,7 @@ def test_the_curves_are_those_of_the_rows(folder):
     assert curves["names"].tolist() == [row["schedule"] for row in rows_of(folder)]
     place = curves["names"].tolist().index("cosine")
     np.testing.assert_allclose(curves["alphas_cumprod"][place], alphas_cumprod_of({"name": "cosine"}))
-    assert curves["octaves"].shape == (6, 1000, 5) and curves["path_price"].shape == (6, 999)
+    assert curves["octaves"].shape == (6, 1000, 5) and curves["path_kl"].shape == (6, 999)
 
 
 def test_the_report_shows_figures_and_explains_every_row(folder):

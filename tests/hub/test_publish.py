@@ -22,7 +22,7 @@ from cardiff.hub import publish as publishing
 from cardiff.hub.provenance import write_record
 from cardiff.hub.publish import BackgroundPublisher, PublishOptions, publish
 from cardiff.hub.serialization import find_model, load_classifier, load_pipeline, save_classifier, save_pipeline
-from cardiff.sampling.folder import SOLVERS, make_solver
+from cardiff.sampling.solvers import SOLVERS, make_solver
 from cardiff.training import checkpoint as checkpoints
 from pipelines import pipeline_class_conditional
 from schedulers import CosineScheduler

@@ -10,7 +10,7 @@ import torch
 from diffusers import DDIMScheduler
 from diffusers.utils.torch_utils import randn_tensor
 
-from cardiff.sampling.folder import SOLVERS, make_solver
+from cardiff.sampling.solvers import SOLVERS, make_solver
 from pipelines import ClassConditionalPipeline, NonFiniteImages
 from schedulers import CosineScheduler, LinearScheduler, SigmoidScheduler
 from tests.support.tiny_classifier import tiny_classifier

@@ -12,18 +12,11 @@ from diffusers import DDPMPipeline
 from PIL import Image
 
 from cardiff.cli import parse_options
+from cardiff.diffusion.levels import timesteps_at
 from cardiff.diffusion.randomness import image_seed
 from cardiff.hub.serialization import load_pipeline, save_pipeline, weights_file
-from cardiff.sampling.folder import (
-    SOLVERS,
-    SampleOptions,
-    draw_images,
-    image_file,
-    make_solver,
-    run,
-    timesteps_at,
-    to_uint8,
-)
+from cardiff.sampling.folder import SampleOptions, draw_images, image_file, run, to_uint8
+from cardiff.sampling.solvers import SOLVERS, make_solver
 from cardiff.training.checkpoint import file_hash
 from schedulers import CosineScheduler, LinearScheduler
 from tests.support.tiny_models import tiny_pipeline, tiny_unet

@@ -18,8 +18,9 @@ from cardiff.hub.serialization import (
     save_pipeline,
     weights_file,
 )
-from cardiff.sampling.folder import SampleOptions, draw, image_file, make_solver, read_entry, run
+from cardiff.sampling.folder import SampleOptions, draw, image_file, read_entry, run
 from cardiff.sampling.guidance import GuidanceOptions, make_guidance
+from cardiff.sampling.solvers import make_solver
 from cardiff.training.checkpoint import file_hash
 from schedulers import CosineScheduler, LinearScheduler
 from tests.support.tiny_classifier import tiny_classifier

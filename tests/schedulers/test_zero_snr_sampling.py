@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
-from cardiff.sampling.folder import SOLVERS, make_solver
+from cardiff.sampling.solvers import SOLVERS, make_solver
 from schedulers import SCHEDULES
 from tests.support.tiny_models import gaussian_pipeline
 

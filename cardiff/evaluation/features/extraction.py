@@ -16,12 +16,11 @@ from safetensors.numpy import save_file
 
 from cardiff.config.sections import DataConfig
 from cardiff.data import cache_root, open_store, random_part
-from cardiff.distributed import this_process
+from cardiff.distributed import gather_dict, this_process
 from cardiff.errors import UserError
 from cardiff.evaluation.features.networks import FeatureNetwork
 from cardiff.evaluation.metrics.distances import Gaussian
 from cardiff.hub.provenance import public_name
-from cardiff.sampling.folder import gather_dict
 from cardiff.training.checkpoint import apply_folder_permissions
 
 # Raise it when the same images and network would give other features, or the files change.

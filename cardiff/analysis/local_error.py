@@ -1,4 +1,4 @@
-"""What a sampling step costs at each noise level, measured with any denoiser: the price density of real data.
+"""What a sampling step costs at each noise level, measured with any denoiser: the local error of real data.
 
 The closed form of cardiff.analysis.errors knows only variances. Here one DDIM step is compared with two half steps
 from the same noisy image, and both are carried on to the clean image in fine steps, so that the difference is what the
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from cardiff.analysis.spectra import to_float
+from cardiff.diffusion.levels import a_sigma, clean_image, trained_log_snr
 from pipelines import ClassConditionalPipeline
 
 Denoiser = Callable[[torch.Tensor, float], torch.Tensor]
@@ -18,7 +19,7 @@ Denoiser = Callable[[torch.Tensor, float], torch.Tensor]
 CLEAN = 13.0
 """Log-SNR at which a sample counts as clean."""
 LEVELS = np.arange(-12.0, 12.1, 1.0)
-"""Log-SNRs at which a price is usually measured."""
+"""Log-SNRs at which a local error is usually measured."""
 
 
 def finite_set_denoiser(images: np.ndarray) -> Denoiser:
@@ -37,19 +38,14 @@ def finite_set_denoiser(images: np.ndarray) -> Denoiser:
 def network_denoiser(pipeline: ClassConditionalPipeline) -> Denoiser:
     """What a trained network takes for the clean image, without a label, at its trained level nearest to a log-SNR."""
     scheduler, unet = pipeline.scheduler, pipeline.unet
-    trained = torch.logit(scheduler.alphas_cumprod.double(), eps=1e-12)
+    trained = trained_log_snr(scheduler)
 
     @torch.no_grad()
     def denoise(x: torch.Tensor, log_snr: float) -> torch.Tensor:
-        a, sigma = _a_sigma(log_snr)
         conditional = unet.config.num_class_embeds is not None
         labels = torch.full((len(x),), pipeline.null_class, device=x.device) if conditional else None
         output = unet(x, int((trained - log_snr).abs().argmin()), labels).sample
-        x0 = {
-            "epsilon": lambda: (x - sigma * output) / a,
-            "v_prediction": lambda: a * x - sigma * output,
-            "sample": lambda: output,
-        }[scheduler.config.prediction_type]()
+        x0 = clean_image(x, output, log_snr, scheduler.config.prediction_type)
         return x0.clamp(-1, 1) if scheduler.config.clip_sample else x0
 
     return denoise
@@ -57,13 +53,13 @@ def network_denoiser(pipeline: ClassConditionalPipeline) -> Denoiser:
 
 def ddim_step(denoise: Denoiser, x: torch.Tensor, log_snr: float, target: float) -> torch.Tensor:
     """One deterministic step to a larger log-SNR: Song et al. (arXiv 2010.02502), eq. 12 with σ = 0."""
-    a, sigma = _a_sigma(log_snr)
-    a_p, sigma_p = _a_sigma(target)
+    a, sigma = a_sigma(log_snr)
+    a_p, sigma_p = a_sigma(target)
     x0 = denoise(x, log_snr)
     return a_p * x0 + sigma_p * (x - a * x0) / sigma
 
 
-def measured_price(
+def measured_local_error(
     denoise: Denoiser,
     images: np.ndarray,
     log_snr: np.ndarray,
@@ -87,14 +83,14 @@ def measured_price(
         step: Length of the step in log-SNR.
         fine: Length of the steps that carry the result on to the clean image.
         seed: Seed of the choice of images and of the noise.
-        progress: Called with 1 after each step, of which there are `price_work`.
+        progress: Called with 1 after each step, of which there are `local_error_work`.
     """
     rng = np.random.default_rng(seed)
     x0 = torch.from_numpy(to_float(images[np.sort(rng.permutation(len(images))[:count])])).float()
     noise = torch.from_numpy(rng.standard_normal(x0.shape)).float()
     found = []
     for level in log_snr:
-        a, sigma = _a_sigma(level)
+        a, sigma = a_sigma(level)
         x = a * x0 + sigma * noise
         whole = ddim_step(denoise, x, level, level + step)
         halves = ddim_step(denoise, ddim_step(denoise, x, level, level + step / 2), level + step / 2, level + step)
@@ -110,8 +106,8 @@ def measured_price(
     return np.array(found)
 
 
-def price_work(log_snr: np.ndarray, *, step: float = 1.0, fine: float = 0.5) -> int:
-    """How often `measured_price` calls `progress`; arguments as there."""
+def local_error_work(log_snr: np.ndarray, *, step: float = 1.0, fine: float = 0.5) -> int:
+    """How often `measured_local_error` calls `progress`; arguments as there."""
     return sum(len(_path_to_clean(level + step, fine)) for level in log_snr)
 
 
@@ -120,25 +116,23 @@ def _path_to_clean(log_snr: float, fine: float) -> np.ndarray:
     return np.append(np.arange(log_snr, CLEAN, fine), CLEAN)
 
 
-def schedule_of_price(log_snr: np.ndarray, price: np.ndarray, last: float, first: float, knots: int = 25) -> dict:
+def schedule_of_local_error(
+    log_snr: np.ndarray, local_error: np.ndarray, last: float, first: float, knots: int = 25
+) -> dict:
     """A `scheduler` section whose steps lie with density √e between two log-SNRs.
 
     Args:
-        log_snr: Levels at which the price was measured, rising; (L,).
-        price: e; (L,).
+        log_snr: Levels at which the local error was measured, rising; (L,).
+        local_error: e; (L,).
         last: Log-SNR at t = 1.
         first: Log-SNR at t = 0.
         knots: Number of knots.
     """
     levels = np.linspace(last, first, 2000)
-    density = np.exp(np.interp(levels, log_snr, np.log(np.maximum(price, 1e-12))) / 2)
-    # The price falls below what can be measured at both ends; a share of even steps keeps the curve falling there.
+    density = np.exp(np.interp(levels, log_snr, np.log(np.maximum(local_error, 1e-12))) / 2)
+    # The error falls below what can be measured at both ends; a share of even steps keeps the curve falling there.
     density = density / density.sum() + 0.02 / len(levels)
     below = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
     t = np.sin(np.linspace(0, np.pi / 2, knots)) ** 2  # more knots at the ends, where log-SNR falls fastest
     values = np.interp(1 - t, below / below[-1], levels)
     return {"name": "knots", "log_snr": [round(float(v), 4) for v in values], "times": [round(float(v), 6) for v in t]}
-
-
-def _a_sigma(log_snr: float) -> tuple[float, float]:
-    return float(1 / np.sqrt(1 + np.exp(-log_snr))), float(1 / np.sqrt(1 + np.exp(log_snr)))
