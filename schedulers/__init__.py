@@ -7,11 +7,11 @@ import difflib
 import importlib
 import pkgutil
 
-from schedulers.from_function import load_function, schedule_from_function
-from schedulers.scheduling_base import NoiseSchedule
-from schedulers.scheduling_cosine import CosineScheduler
-from schedulers.scheduling_linear import LinearScheduler
-from schedulers.scheduling_sigmoid import SigmoidScheduler
+from .from_function import load_function, schedule_from_function
+from .scheduling_base import NoiseSchedule
+from .scheduling_cosine import CosineScheduler
+from .scheduling_linear import LinearScheduler
+from .scheduling_sigmoid import SigmoidScheduler
 
 __all__ = [
     "SCHEDULES",

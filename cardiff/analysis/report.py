@@ -1,11 +1,10 @@
 """The comparison of noise schedules on a data set: measured, ranked, drawn, explained and written to a folder."""
 
 import csv
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -39,13 +38,15 @@ from cardiff.config.run import DataConfig, data_section
 from cardiff.data import ImageStream, open_store
 from cardiff.errors import UserError
 from cardiff.hub.serialization import find_model, load_pipeline
+from cardiff.layout import shipped_config
 from cardiff.markup import escape
 from cardiff.progress import shown
 from cardiff.training.checkpoint import run_of
 from pipelines import ClassConditionalPipeline
 from schedulers import SCHEDULES
 
-DIGITS = Path(__file__).parents[2] / "configs" / "digits_16_conditional.yaml"
+DIGITS = "digits_16_conditional"
+"""The configuration whose data are measured unless others are named."""
 OWN_CONFIG, OPTIMUM = "this configuration", "optimum in 17 knots"
 PRICED = 64
 """Images on which the price of a step is measured."""
@@ -118,14 +119,8 @@ def parse_analysis(argv: Sequence[str] | None, description: str) -> tuple[Analys
     data = DataConfig(**parsed["data"])
     options = AnalysisOptions(**{name: parsed[name] for name in asdict(AnalysisOptions())})
     if data == DataConfig():  # nothing was said about the data
-        data = _data_of_model(options.model) if options.model is not None else _digits()
+        data = _data_of_model(options.model) if options.model is not None else data_section(shipped_config(DIGITS))
     return options, data, parsed["scheduler"]
-
-
-def _digits() -> DataConfig:
-    """The data that the project comes with, wherever it is called from."""
-    data = data_section(DIGITS)
-    return replace(data, data_files=os.path.relpath(DIGITS.parents[1] / data.data_files))
 
 
 def _data_of_model(model: str) -> DataConfig:

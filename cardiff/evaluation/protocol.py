@@ -39,6 +39,7 @@ from cardiff.evaluation.metrics.distances import (
 )
 from cardiff.evaluation.metrics.intervals import Estimate, bootstrap_weights, from_bootstrap, share
 from cardiff.evaluation.metrics.memorisation import FEWEST, Memorisation, memorisation
+from cardiff.layout import shipped_config
 from cardiff.progress import shown
 
 # Name of a metric on the command line -> what it yields, and what is better: more (True), less (False), or nearer to
@@ -202,7 +203,7 @@ class Protocol:
 
     def _open(self, what: str, progress) -> tuple[RealImages, DataConfig | None]:
         """Real images, and the data section that they come from."""
-        path = Path(what)
+        path = Path(what) if Path(what).exists() else shipped_config(what) or Path(what)
         if path.suffix == STATISTICS:
             real = import_reference(path, self.network)
             data = real.record["data"]
