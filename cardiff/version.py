@@ -9,7 +9,7 @@ from cardiff.layout import IS_CHECKOUT, TOP
 
 @cache
 def cardiff_version() -> str:
-    """0.2.0; in a checkout 0.2.0+g00dc4a9f1b2c, or 0.2.0+g00dc4a9f1b2c.modified with changes that are not committed."""
+    """The version, such as 0.2.0; in a checkout 0.2.0+g00dc4a9f1b2c, and .modified after it if files have changed."""
     if not IS_CHECKOUT or not (TOP / ".git").exists():
         return cardiff.__version__
     try:
