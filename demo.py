@@ -1,4 +1,4 @@
-"""Train on the digits, draw each class with every kind of guidance, and check the images: the demo.
+"""Show it all on the shipped digits: train, draw each class with every kind of guidance, and check the images.
 
 `make demo` runs it; `python demo.py --output_dir DIR` puts the run elsewhere.
 """

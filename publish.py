@@ -1,4 +1,4 @@
-"""Publish a trained model on the Hub, with a card that says what it is, what trained it and how good it is.
+"""Publish a trained model on the Hub: with a card that says what it is, what trained it and how good it is.
 
     python publish.py --model runs/digits --hub_model_id user/digits --hub_private
     python publish.py --model runs/digits --metrics runs/digits_report --variants fp16 --output preview

@@ -7,6 +7,7 @@ accelerate launch -m cardiff train-conditional --config digits_16_conditional --
 import ast
 import difflib
 import importlib
+import re
 import sys
 from collections.abc import Sequence
 
@@ -58,12 +59,12 @@ def _dashed(name: str) -> str:
 
 
 def _help() -> str:
-    """The subcommands with the first line of their scripts' descriptions, which are read and not imported."""
+    """The subcommands with the beginning of their scripts' descriptions, which are read and not imported."""
     lines = ["usage: cardiff COMMAND [options]", "       cardiff COMMAND --help", "       cardiff --version", ""]
     for command in COMMANDS:
         text = ast.get_docstring(ast.parse((TOP / f"{_script(command)}.py").read_text(encoding="utf-8")))
         summary = " ".join(text.partition("\n\n")[0].split())
-        lines.append(f"  {command:<20} {summary.partition(': ')[0].rstrip('.')}")
+        lines.append(f"  {command:<20} {re.split(r'[:,] ', summary)[0].rstrip('.')}")
     return "\n".join(lines)
 
 

@@ -23,7 +23,6 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 Options = TypeVar("Options")
 EXTRAS = {
     "datasets": "train",
-    "filelock": "train",
     "pyarrow": "train",
     "tensorboard": "train",
     "markdown": "evaluate",
