@@ -108,12 +108,16 @@ def test_every_extra_is_named_where_it_is_missing():
     assert {**listed, "pyarrow": "train"} == EXTRAS  # datasets brings pyarrow
 
 
-def test_drawing_needs_no_extra(tmp_path):
-    blocked = f"sys.modules.update(dict.fromkeys({list(EXTRAS)}))\n"
-    model = ROOT / "tests/old_folders/conditional"
-    argv = ["sample", "--model", str(model), "--num_images", "1", "--steps", "1", "--output", str(tmp_path / "out")]
-    python(blocked + f"from cardiff.__main__ import main\nmain({argv})")
-    assert (tmp_path / "out/000000.png").exists()
+def test_loading_drawing_and_publishing_need_no_extra(tmp_path):
+    old = ROOT / "tests/old_folders"
+    guided = ["--model", str(old / "conditional"), "--classifier", str(old / "classifier"), "--classifier_scale", "1"]
+    python(
+        f"sys.modules.update(dict.fromkeys({list(EXTRAS)}))\n"
+        "from cardiff.__main__ import main\n"
+        f"main(['sample', *{guided}, '--num_images', '1', '--steps', '1', '--output', {str(tmp_path / 'drawn')!r}])\n"
+        f"main(['publish', '--model', {str(old / 'conditional')!r}, '--output', {str(tmp_path / 'card')!r}])"
+    )
+    assert (tmp_path / "drawn/000000.png").exists() and (tmp_path / "card/README.md").exists()
 
 
 def test_a_missing_extra_is_one_sentence():

@@ -44,6 +44,7 @@ from cardiff.pipelines import ClassConditionalPipeline
 from cardiff.progress import shown
 from cardiff.schedulers import SCHEDULES
 from cardiff.training.checkpoint import run_of
+from cardiff.version import cardiff_version
 
 DIGITS = "digits_16_conditional"
 """The configuration whose data are measured unless others are named."""
@@ -383,7 +384,8 @@ def describe(options: AnalysisOptions, config: DataConfig, data: DataMeasures) -
         f"pixels and {channels} channel{'s' * (channels > 1)}, {labels}. T = {options.num_train_timesteps} timesteps, "
         f"t = (i + 1)/T, seed {options.seed}. Structure, leak and errors are those of the Gaussian with the set's "
         "mean and spectrum under the ideal denoiser, with trailing steps and the variance fixed_small; information is "
-        f"measured on the images themselves. Our spectral schedules are those for {options.solver.upper()}.\n\n"
+        f"measured on the images themselves. Our spectral schedules are those for {options.solver.upper()}. "
+        f"Cardiff {cardiff_version()}.\n\n"
         "- *from the front*: how far both errors lie above those of the best schedule with at least the same "
         f"structure, with {solver}; the ranking. Schedules that leak come last, with the figure in brackets.\n"
         "- *A*: mean over t of the octave structure S (the share of each octave that is readable, 0 to 1, averaged "

@@ -28,6 +28,7 @@ from cardiff.hub.serialization import save_classifier
 from cardiff.sampling.folder import SampleOptions
 from cardiff.sampling.folder import run as run_sampling
 from cardiff.schedulers import CosineScheduler
+from cardiff.version import cardiff_version
 from tests.conftest import ROOT
 from tests.support.tiny_classifier import tiny_classifier
 from tests.support.tiny_set import COUNTS, NAMES, tiny_images, write_set, write_world
@@ -195,6 +196,7 @@ def test_the_report_carries_its_protocol(world, options):
     protocol = found["protocol"]
     assert protocol["reference"]["data"]["images"] == 60 and protocol["held_out"]["data"]["images"] == 60
     assert protocol["features"] == 64 and "torch" in protocol["libraries"]
+    assert protocol["cardiff"] == cardiff_version()
     assert str(world["train"].parent) not in (folder / "metrics.json").read_text()  # no path of this machine
     page = (folder / "report.html").read_text()
     assert set(re.findall(r'src="(.{10})', page)) == {"data:image"}  # nothing beside the file is needed
