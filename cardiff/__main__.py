@@ -5,13 +5,13 @@ accelerate launch -m cardiff train-conditional --config digits_16_conditional --
 """
 
 import ast
-import difflib
 import importlib
 import re
 import sys
 from collections.abc import Sequence
 
 from cardiff.cli import say_error
+from cardiff.errors import did_you_mean
 from cardiff.layout import TOP
 from cardiff.version import cardiff_version
 
@@ -44,18 +44,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.argv = [f"cardiff {name}", *rest]  # what the help of the subcommand calls it
         importlib.import_module(f"cardiff.scripts.{_script(name)}").main(rest)
     else:
-        near = difflib.get_close_matches(_dashed(name), COMMANDS, n=1, cutoff=0.5)
-        remedy = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(COMMANDS)}."
+        dashed = name.removesuffix(".py").replace("_", "-")
+        remedy = did_you_mean(dashed, COMMANDS, f"choose from {', '.join(COMMANDS)}.")
         say_error(f"there is no command {name!r}; {remedy}")
         sys.exit(2)
 
 
 def _script(command: str) -> str:
     return command.replace("-", "_")
-
-
-def _dashed(name: str) -> str:
-    return name.removesuffix(".py").replace("_", "-")
 
 
 def _help() -> str:

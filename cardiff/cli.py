@@ -15,7 +15,7 @@ import docstring_parser
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 from cardiff.config.limits import check_limits
-from cardiff.errors import REPORT, UserError
+from cardiff.errors import REPORT, UserError, did_you_mean
 from cardiff.layout import shipped_config, shipped_configs
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -64,8 +64,8 @@ def parse_options(
 def one_sentence_errors(main: Callable) -> Callable:
     """Turn a UserError into one sentence and exit status 1; anything else is a bug and keeps its traceback.
 
-    So is a package told that an extra installs. CARDIFF_DEBUG=1 in the environment shows the traceback of a UserError,
-    too. `--config` also takes the bare name of a shipped configuration.
+    A missing package of an extra is one sentence as well. CARDIFF_DEBUG=1 in the environment shows the traceback of a
+    UserError, too. `--config` also takes the bare name of a shipped configuration.
     """
 
     @functools.wraps(main)
@@ -105,7 +105,7 @@ def _with_shipped_configs(argv: Sequence[str]) -> list[str]:
 
 
 def _config_file(config: str) -> str:
-    """The file of a value of `--config`; anything but a bare name is for the parser to read.
+    """The file that a value of `--config` names; anything but a bare name is left to the parser.
 
     Raises:
         UserError: Neither a file nor a shipped configuration has this name.
@@ -114,8 +114,8 @@ def _config_file(config: str) -> str:
         return config
     shipped = shipped_config(config)
     if shipped is None:
-        near = difflib.get_close_matches(config.removesuffix(".yaml"), shipped_configs(), n=3, cutoff=0.5)
-        remedy = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(shipped_configs())}."
+        known = shipped_configs()
+        remedy = did_you_mean(config.removesuffix(".yaml"), known, f"choose from {', '.join(known)}.")
         raise UserError(f"--config {config} is neither a file nor the name of a shipped configuration; {remedy}")
     return os.path.relpath(shipped) if shipped.is_relative_to(Path.cwd()) else str(shipped)
 
@@ -124,7 +124,7 @@ def check_folder(option: str, folder: Path) -> None:
     """Refuse a folder that could not be written, without making it.
 
     Raises:
-        UserError: Something else is in its place, or it is not to be written.
+        UserError: Something else is in its place, or it is not writable.
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
@@ -137,7 +137,7 @@ def say_error(message: str) -> None:
 
 
 def say_note(message: str) -> None:
-    """Print what the user should know but need not mend, as `say_error` does."""
+    """Print what the user should know but need not correct, as `say_error` does."""
     _say(f"note: {message}")
 
 

@@ -1,6 +1,7 @@
 """What a user did wrong, told apart from what the project did wrong."""
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 REPORT = "This is a bug in Cardiff: please report it with the lines above and the command."
@@ -12,6 +13,12 @@ class UserError(ValueError):
 
     It is a ValueError, for callers who catch that; only a UserError is printed without a traceback.
     """
+
+
+def did_you_mean(name: str, choices: Iterable[str], otherwise: str) -> str:
+    """The end of a message about an unknown name: the nearest of the choices, or what else to do."""
+    near = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.4)
+    return f"did you mean {near[0]!r}?" if near else otherwise
 
 
 @contextmanager

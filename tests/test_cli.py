@@ -82,7 +82,7 @@ def test_shipped_configurations_are_known_by_name(received, monkeypatch, tmp_pat
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("digits_16_conditonal", "did you mean digits_16_conditional or "),
+        ("digits_16_conditonal", "did you mean 'digits_16_conditional'?"),
         ("zzz", f"choose from {shipped_configs()[0]}, "),
     ],
 )
