@@ -26,7 +26,7 @@ from cardiff.analysis.optimum import Optimum, Point, knots_of, point_of
 from cardiff.analysis.spectra import GaussianModel, fit_gaussian, octave_arguments
 from cardiff.config.run import DataConfig
 from cardiff.data import open_store
-from cardiff.schedulers.spectrum import Spectrum
+from schedulers.spectrum import Spectrum
 
 ROOT = Path(__file__).parent.parent
 LOCAL = ROOT / "data/local"

@@ -38,8 +38,8 @@ from cardiff.analysis.spectra import fit_gaussian, octave_arguments
 from cardiff.config.run import make_schedule
 from cardiff.data import open_store
 from cardiff.hub.serialization import load_pipeline
-from cardiff.pipelines import ClassConditionalPipeline
 from cardiff.sampling.folder import timesteps_at
+from pipelines import ClassConditionalPipeline
 
 SECTIONS = {
     "linear": {"name": "linear"},

@@ -24,7 +24,7 @@ from cardiff.config.run import DataConfig
 from cardiff.diffusion.loss import loss_weights, prediction_target
 from cardiff.evaluation.compare.comparison import Setting
 from cardiff.evaluation.reports.wording import interval, number
-from cardiff.schedulers import SCHEDULES
+from schedulers import SCHEDULES
 from tests.support.example_schedules import example
 
 ROOT = Path(__file__).parent.parent

@@ -9,7 +9,7 @@ import yaml
 
 from cardiff.config.run import make_schedule
 from cardiff.errors import UserError
-from cardiff.schedulers import SCHEDULES
+from schedulers import SCHEDULES
 
 PUBLISHED = {
     "linear": {"name": "linear"},

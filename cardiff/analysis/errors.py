@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from cardiff.errors import UserError
-from cardiff.schedulers.spectrum import Spectrum
+from schedulers.spectrum import Spectrum
 
 SOLVERS = ("ddpm", "ddim")
 

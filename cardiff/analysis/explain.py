@@ -10,7 +10,7 @@ from cardiff.analysis.errors import error_terms, visited_levels
 from cardiff.analysis.measures import GONE, MAX_LEAK, WHOLE, DataMeasures, ScheduleMeasures, first_below, merged
 from cardiff.analysis.optimum import Point, point_of
 from cardiff.markup import escape
-from cardiff.schedulers.spectrum import Spectrum
+from schedulers.spectrum import Spectrum
 
 CLEAN, FINE, MIDDLE, COARSE, NOISE = range(5)
 ZONES = (

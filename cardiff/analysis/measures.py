@@ -14,7 +14,7 @@ from cardiff.analysis.errors import SOLVERS, SamplingError, log_snr_of, sampling
 from cardiff.analysis.posterior import Posterior, exact_posterior
 from cardiff.analysis.spectra import GaussianModel, fit_gaussian, to_float
 from cardiff.progress import shown
-from cardiff.schedulers.spectrum import Spectrum
+from schedulers.spectrum import Spectrum
 
 MAX_LEAK = 1e-3
 """Nats at the last step above which a schedule counts as leaking."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from cardiff.analysis.spectra import to_float
-from cardiff.pipelines import ClassConditionalPipeline
+from pipelines import ClassConditionalPipeline
 
 Denoiser = Callable[[torch.Tensor, float], torch.Tensor]
 """E[x₀ | x_t] of images (B, C, H, W) at a log-SNR."""

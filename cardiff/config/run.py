@@ -22,7 +22,7 @@ import yaml
 from cardiff.cli import CommandLine, say_note
 from cardiff.config.limits import check_limits, limited
 from cardiff.errors import UserError, user_errors
-from cardiff.schedulers import SCHEDULES, NoiseSchedule, find_schedule
+from schedulers import SCHEDULES, NoiseSchedule, find_schedule
 
 
 @dataclass

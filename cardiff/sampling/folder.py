@@ -24,11 +24,11 @@ from cardiff.diffusion.randomness import image_generator, image_seed
 from cardiff.distributed import print_once, this_process
 from cardiff.errors import UserError, user_errors
 from cardiff.hub.serialization import find_model, load_pipeline, weights_file
-from cardiff.pipelines import ArgumentError, ClassConditionalPipeline, NonFiniteImages
 from cardiff.plotting import save_labelled_grid
 from cardiff.sampling.guidance import Guidance, GuidanceOptions, make_guidance
 from cardiff.sampling.labels import read_labels
 from cardiff.training.checkpoint import file_hash
+from pipelines import ArgumentError, ClassConditionalPipeline, NonFiniteImages
 
 _PNG_KEY = "cardiff"
 # Clipping x̂₀ to [-1, 1]: the multistep solvers ignore clip_sample, but thresholding at most at 1 is the same.

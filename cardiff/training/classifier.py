@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from cardiff.diffusion.networks import build_classifier
 from cardiff.diffusion.randomness import HELD_OUT, batch_noise, derive_seed
 from cardiff.hub.serialization import save_classifier
-from cardiff.pipelines import NoisyClassifier
 from cardiff.plotting import save_accuracy_curve
 from cardiff.training.trainer import Trainer
+from pipelines import NoisyClassifier
 
 LEVELS = 12
 """Noise levels of a report."""

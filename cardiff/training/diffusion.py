@@ -15,10 +15,10 @@ from cardiff.diffusion.loss import loss_weights, prediction_target, squared_erro
 from cardiff.diffusion.networks import build_pipeline, build_unet, null_class
 from cardiff.evaluation.samples import keep_best, labels_as_in
 from cardiff.hub.serialization import save_pipeline
-from cardiff.pipelines import ClassConditionalPipeline
 from cardiff.plotting import save_labelled_grid
 from cardiff.sampling.folder import draw_images, gather_dict, make_solver
 from cardiff.training.trainer import Trainer
+from pipelines import ClassConditionalPipeline
 
 if TYPE_CHECKING:
     from cardiff.evaluation.protocol import Protocol

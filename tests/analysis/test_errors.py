@@ -6,8 +6,8 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from cardiff.analysis.errors import error_terms, log_snr_of, sampling_error, visited_levels
-from cardiff.schedulers import SCHEDULES
-from cardiff.schedulers.spectrum import Spectrum
+from schedulers import SCHEDULES
+from schedulers.spectrum import Spectrum
 
 TABLES = {
     "linear": SCHEDULES["linear"].alphas_bar(1000),

@@ -20,8 +20,8 @@ from cardiff.analysis.measures import (
 from cardiff.analysis.spectra import fit_gaussian
 from cardiff.config.run import DataConfig
 from cardiff.data import open_store
-from cardiff.schedulers import SCHEDULES
-from cardiff.schedulers.spectrum import Spectrum
+from schedulers import SCHEDULES
+from schedulers.spectrum import Spectrum
 from tests.conftest import ROOT
 
 

@@ -14,7 +14,7 @@ from cardiff.analysis.price import (
     schedule_of_price,
 )
 from cardiff.analysis.spectra import to_float
-from cardiff.schedulers import SCHEDULES
+from schedulers import SCHEDULES
 from tests.support.tiny_models import gaussian_pipeline
 
 

@@ -24,8 +24,8 @@ from cardiff.config.run import (
     parse_run,
 )
 from cardiff.diffusion.networks import build_classifier, build_pipeline, build_unet, null_class
-from cardiff.schedulers import SCHEDULES
 from cardiff.training.resume import TrainingState, refuse_changes
+from schedulers import SCHEDULES
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 DIGITS = next(path for path in CONFIGS if path.stem == "digits_16_conditional")

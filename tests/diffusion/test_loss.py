@@ -7,7 +7,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from cardiff.diffusion.loss import loss_weights, prediction_target, squared_error
-from cardiff.schedulers import SCHEDULES, CosineScheduler, LinearScheduler
+from schedulers import SCHEDULES, CosineScheduler, LinearScheduler
 from tests.support.example_schedules import example
 
 TYPES = ["epsilon", "v_prediction", "sample"]

@@ -24,8 +24,8 @@ from cardiff.sampling.folder import (
     timesteps_at,
     to_uint8,
 )
-from cardiff.schedulers import CosineScheduler, LinearScheduler
 from cardiff.training.checkpoint import file_hash
+from schedulers import CosineScheduler, LinearScheduler
 from tests.support.tiny_models import tiny_pipeline, tiny_unet
 
 STEPS = 3

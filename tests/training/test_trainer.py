@@ -18,11 +18,11 @@ import train_classifier
 import train_conditional
 import train_unconditional
 from cardiff.config.run import SECTIONS, parse_run
-from cardiff.schedulers import CosineScheduler
 from cardiff.training.checkpoint import file_hash, list_checkpoints
 from cardiff.training.diffusion import DiffusionTrainer
 from cardiff.training.metrics import LossTotals
 from cardiff.training.trainer import Trainer
+from schedulers import CosineScheduler
 from tests.conftest import ROOT, TINY_UNET
 from tests.support.tiny_set import write_set
 
