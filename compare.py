@@ -1,4 +1,4 @@
-"""Compare runs at the same seeds, noise, classes, number of images and reference, over guidance, solvers and steps.
+"""Compare runs fairly: the same seeds, noise, classes, images and reference, over guidance, solvers and steps.
 
 python compare.py runs/conditional runs/unconditional --network pixels --output runs/comparison
 python compare.py conditional=runs/c0 conditional=runs/c1 unconditional=runs/u0 unconditional=runs/u1 \\
@@ -6,14 +6,17 @@ python compare.py conditional=runs/c0 conditional=runs/c1 unconditional=runs/u0 
   --output runs/comparison
 """
 
+from collections.abc import Sequence
+
 from cardiff.cli import one_sentence_errors, parse_options
-from cardiff.distributed import print_once
-from cardiff.evaluation.compare.comparison import CompareOptions
-from cardiff.evaluation.reports.comparison import run
 
 
 @one_sentence_errors
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
+    from cardiff.distributed import print_once
+    from cardiff.evaluation.compare.comparison import CompareOptions
+    from cardiff.evaluation.reports.comparison import run
+
     options = parse_options(CompareOptions, argv, description=__doc__, positional="runs")
     print_once(f"Look at {run(options) / 'report.html'}")
 

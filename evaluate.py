@@ -7,13 +7,16 @@ accelerate launch evaluate.py --model runs/cars --num_images 8144 --validation_d
   --judge runs/judge --network facebook/dinov2-base --output runs/cars_report
 """
 
+from collections.abc import Sequence
+
 from cardiff.cli import one_sentence_errors, parse_options
-from cardiff.distributed import print_once
-from cardiff.evaluation.evaluate import EvaluateOptions, run
 
 
 @one_sentence_errors
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
+    from cardiff.distributed import print_once
+    from cardiff.evaluation.evaluate import EvaluateOptions, run
+
     options = parse_options(EvaluateOptions, argv, description=__doc__)
     print_once(f"Look at {run(options) / 'report.html'}")
 

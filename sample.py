@@ -4,13 +4,16 @@ python sample.py --model runs/digits --labels 0,3,seven --guidance_scale 2 --gri
 accelerate launch sample.py --model runs/digits --num_images 5000 --output samples/
 """
 
+from collections.abc import Sequence
+
 from cardiff.cli import one_sentence_errors, parse_options
-from cardiff.distributed import print_once
-from cardiff.sampling.folder import SampleOptions, run
 
 
 @one_sentence_errors
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
+    from cardiff.distributed import print_once
+    from cardiff.sampling.folder import SampleOptions, run
+
     options = parse_options(SampleOptions, argv, description=__doc__)
     print_once(f"Wrote {run(options)}")
 

@@ -15,10 +15,23 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_setti
 
 from cardiff.config.limits import check_limits
 from cardiff.errors import REPORT, UserError, did_you_mean
+from cardiff.layout import shipped_config, shipped_configs
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 Options = TypeVar("Options")
+EXTRAS = {
+    "datasets": "train",
+    "pyarrow": "train",
+    "tensorboard": "train",
+    "markdown": "evaluate",
+    "sklearn": "evaluate",
+    "torch_fidelity": "evaluate",
+    "torchvision": "evaluate",
+    "transformers": "evaluate",
+    "torchmetrics": "analysis",
+}
+"""The extra of setup.cfg that installs a package which loading a model and drawing from it do not need."""
 
 
 def parse_options(
@@ -50,17 +63,25 @@ def parse_options(
 def one_sentence_errors(main: Callable) -> Callable:
     """Turn a UserError into one sentence and exit status 1; anything else is a bug and keeps its traceback.
 
-    CARDIFF_DEBUG=1 in the environment shows the traceback of a UserError, too.
+    A missing package of an extra is one sentence as well. CARDIFF_DEBUG=1 in the environment shows the traceback of a
+    UserError, too. `--config` also takes the bare name of a shipped configuration.
     """
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None):
         try:
-            return main(argv)
+            return main(_with_shipped_configs(sys.argv[1:] if argv is None else argv))
         except UserError as error:
             if os.environ.get("CARDIFF_DEBUG"):
                 raise
             say_error(str(error))
+            sys.exit(1)
+        except ModuleNotFoundError as error:
+            extra = EXTRAS.get((error.name or "").partition(".")[0])
+            if extra is None:
+                error.add_note(REPORT)
+                raise
+            say_error(f"this command needs {error.name}, which is not installed: pip install 'cardiff[{extra}]'.")
             sys.exit(1)
         except Exception as error:
             error.add_note(REPORT)
@@ -69,11 +90,40 @@ def one_sentence_errors(main: Callable) -> Callable:
     return wrapped
 
 
+def _with_shipped_configs(argv: Sequence[str]) -> list[str]:
+    """The command line with the files of the shipped configurations that `--config` names without a folder."""
+    argv = list(map(str, argv))
+    found = []
+    for before, argument in zip(["", *argv], argv):
+        if before == "--config":
+            argument = _config_file(argument)
+        elif argument.startswith("--config="):
+            argument = "--config=" + _config_file(argument.removeprefix("--config="))
+        found.append(argument)
+    return found
+
+
+def _config_file(config: str) -> str:
+    """The file that a value of `--config` names; anything but a bare name is left to the parser.
+
+    Raises:
+        UserError: Neither a file nor a shipped configuration has this name.
+    """
+    if not re.fullmatch(r"\w[\w.-]*", config) or Path(config).exists():
+        return config
+    shipped = shipped_config(config)
+    if shipped is None:
+        known = shipped_configs()
+        remedy = did_you_mean(config.removesuffix(".yaml"), known, f"choose from {', '.join(known)}.")
+        raise UserError(f"--config {config} is neither a file nor the name of a shipped configuration; {remedy}")
+    return os.path.relpath(shipped) if shipped.is_relative_to(Path.cwd()) else str(shipped)
+
+
 def check_folder(option: str, folder: Path) -> None:
     """Refuse a folder that could not be written, without making it.
 
     Raises:
-        UserError: Something else is in its place, or it is not to be written.
+        UserError: Something else is in its place, or it is not writable.
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
@@ -86,7 +136,7 @@ def say_error(message: str) -> None:
 
 
 def say_note(message: str) -> None:
-    """Print what the user should know but need not mend, as `say_error` does."""
+    """Print what the user should know but need not correct, as `say_error` does."""
     _say(f"note: {message}")
 
 

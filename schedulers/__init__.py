@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from schedulers.from_function import load_function, schedule_from_function
-    from schedulers.scheduling_base import NoiseSchedule
-    from schedulers.scheduling_cosine import CosineScheduler
-    from schedulers.scheduling_linear import LinearScheduler
-    from schedulers.scheduling_sigmoid import SigmoidScheduler
+    from .from_function import load_function, schedule_from_function
+    from .scheduling_base import NoiseSchedule
+    from .scheduling_cosine import CosineScheduler
+    from .scheduling_linear import LinearScheduler
+    from .scheduling_sigmoid import SigmoidScheduler
 
 __all__ = [
     "SCHEDULES",
@@ -57,7 +57,7 @@ class _Schedules(Mapping[str, "type[NoiseSchedule]"]):
     def __getitem__(self, name: str) -> type[NoiseSchedule]:
         if name not in self._names:
             raise KeyError(name)
-        from schedulers.scheduling_base import NoiseSchedule
+        from .scheduling_base import NoiseSchedule
 
         module = importlib.import_module(f"{__name__}.scheduling_{name}")
         (schedule,) = (
@@ -90,7 +90,7 @@ def find_schedule(name: str) -> type[NoiseSchedule]:
         return SCHEDULES[name]
     path, colon, function = name.rpartition(":")
     if colon and path.endswith(".py"):
-        from schedulers.from_function import load_function, schedule_from_function
+        from .from_function import load_function, schedule_from_function
 
         return schedule_from_function(load_function(path, function))
     near = difflib.get_close_matches(name, SCHEDULES, n=1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from schedulers.scheduling_base import NoiseSchedule, common_arguments, times
+from .scheduling_base import NoiseSchedule, common_arguments, times
 
 
 def schedule_from_function(function: Callable[..., np.ndarray], name: str | None = None) -> type[NoiseSchedule]:

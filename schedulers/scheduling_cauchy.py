@@ -6,7 +6,7 @@ the distribution is cut off instead and what is left of it spread over all steps
 
 import numpy as np
 
-from schedulers.scheduling_base import NoiseSchedule, from_log_snr, times
+from .scheduling_base import NoiseSchedule, from_log_snr, times
 
 
 class CauchyScheduler(NoiseSchedule):

@@ -4,7 +4,7 @@ images" (arXiv 2301.11093), section 3.1.
 
 import numpy as np
 
-from schedulers.scheduling_base import NoiseSchedule, from_log_snr, times
+from .scheduling_base import NoiseSchedule, from_log_snr, times
 
 
 class CosineLogSnrScheduler(NoiseSchedule):

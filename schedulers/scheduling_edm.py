@@ -4,7 +4,7 @@ Generative Models" (arXiv 2206.00364), eq. 5.
 
 import numpy as np
 
-from schedulers.scheduling_base import NoiseSchedule, from_log_snr, times
+from .scheduling_base import NoiseSchedule, from_log_snr, times
 
 
 class EdmScheduler(NoiseSchedule):

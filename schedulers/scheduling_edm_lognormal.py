@@ -5,7 +5,7 @@ Generative Models" (arXiv 2206.00364), table 1.
 import numpy as np
 import torch
 
-from schedulers.scheduling_base import NoiseSchedule, from_log_snr, middles
+from .scheduling_base import NoiseSchedule, from_log_snr, middles
 
 
 class EdmLognormalScheduler(NoiseSchedule):

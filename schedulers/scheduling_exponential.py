@@ -5,7 +5,7 @@
 
 import numpy as np
 
-from schedulers.scheduling_base import NoiseSchedule, times
+from .scheduling_base import NoiseSchedule, times
 
 
 class ExponentialScheduler(NoiseSchedule):

@@ -4,7 +4,7 @@
 
 import numpy as np
 
-from schedulers.scheduling_base import NoiseSchedule, from_betas, from_log_snr, times
+from .scheduling_base import NoiseSchedule, from_betas, from_log_snr, times
 
 
 class GeodiffSigmoidScheduler(NoiseSchedule):

@@ -4,7 +4,7 @@
 
 import numpy as np
 
-from schedulers.scheduling_base import NoiseSchedule, times
+from .scheduling_base import NoiseSchedule, times
 
 
 class JsdScheduler(NoiseSchedule):

@@ -5,8 +5,8 @@ Local Monotone Piecewise Cubic Interpolants" (SIAM J. Sci. Stat. Comput. 5, 1984
 
 import numpy as np
 
-from schedulers.scheduling_base import NoiseSchedule, from_log_snr
-from schedulers.scheduling_base import times as step_times
+from .scheduling_base import NoiseSchedule, from_log_snr
+from .scheduling_base import times as step_times
 
 
 class KnotsScheduler(NoiseSchedule):

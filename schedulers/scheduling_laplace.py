@@ -5,7 +5,7 @@ The beta_schedule="laplace" of diffusers is another one: it takes √(SNR/(1 + S
 
 import numpy as np
 
-from schedulers.scheduling_base import NoiseSchedule, from_log_snr, middles
+from .scheduling_base import NoiseSchedule, from_log_snr, middles
 
 
 class LaplaceScheduler(NoiseSchedule):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from schedulers.scheduling_base import NoiseSchedule, from_betas, times
+from .scheduling_base import NoiseSchedule, from_betas, times
 
 
 class LinearScheduler(NoiseSchedule):

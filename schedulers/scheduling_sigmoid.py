@@ -4,7 +4,7 @@ with the start, end and temperature of Chen, "On the Importance of Noise Schedul
 
 import numpy as np
 
-from schedulers.scheduling_base import NoiseSchedule, from_log_snr, times
+from .scheduling_base import NoiseSchedule, from_log_snr, times
 
 
 class SigmoidScheduler(NoiseSchedule):

@@ -18,8 +18,8 @@ from typing import Literal
 
 import numpy as np
 
-from schedulers.scheduling_base import NoiseSchedule, from_log_snr, times
-from schedulers.spectrum import Spectrum, spectrum_from_octaves
+from .scheduling_base import NoiseSchedule, from_log_snr, times
+from .spectrum import Spectrum, spectrum_from_octaves
 
 MAX_IDLE = 0.25
 """Share of steps near the clean image beyond which structure is bought by idling, and the schedule is refused."""

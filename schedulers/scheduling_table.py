@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from schedulers.scheduling_base import NoiseSchedule
+from .scheduling_base import NoiseSchedule
 
 
 class TableScheduler(NoiseSchedule):

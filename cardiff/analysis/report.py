@@ -1,11 +1,10 @@
 """The comparison of noise schedules on a data set: measured, ranked, drawn, explained and written to a folder."""
 
 import csv
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -47,13 +46,16 @@ from cardiff.data import ImageStream, open_store
 from cardiff.diffusion.levels import log_snr_of
 from cardiff.errors import UserError
 from cardiff.hub.serialization import find_model, load_pipeline
+from cardiff.layout import shipped_config
 from cardiff.markup import escape
 from cardiff.progress import shown
 from cardiff.training.checkpoint import run_of
+from cardiff.version import cardiff_version
 from pipelines import ClassConditionalPipeline
 from schedulers import SCHEDULES
 
-DIGITS = Path(__file__).parents[2] / "configs" / "digits_16_conditional.yaml"
+DIGITS = "digits_16_conditional"
+"""The configuration whose data are measured unless others are named."""
 OWN_CONFIG, OPTIMUM = "this configuration", "optimum in 17 knots"
 MEASURED_IMAGES = 64
 """Images on which the local error of a step is measured."""
@@ -126,14 +128,8 @@ def parse_analysis(argv: Sequence[str] | None, description: str) -> tuple[Analys
     data = DataConfig(**parsed["data"])
     options = AnalysisOptions(**{name: parsed[name] for name in asdict(AnalysisOptions())})
     if data == DataConfig():  # nothing was said about the data
-        data = _data_of_model(options.model) if options.model is not None else _digits()
+        data = _data_of_model(options.model) if options.model is not None else data_section(shipped_config(DIGITS))
     return options, data, parsed["scheduler"]
-
-
-def _digits() -> DataConfig:
-    """The data that the project comes with, wherever it is called from."""
-    data = data_section(DIGITS)
-    return replace(data, data_files=os.path.relpath(DIGITS.parents[1] / data.data_files))
 
 
 def _data_of_model(model: str) -> DataConfig:
@@ -396,7 +392,8 @@ def describe(options: AnalysisOptions, config: DataConfig, data: DataMeasures) -
         f"pixels and {channels} channel{'s' * (channels > 1)}, {labels}. T = {options.num_train_timesteps} timesteps, "
         f"t = (i + 1)/T, seed {options.seed}. Structure, leak and errors are those of the Gaussian with the set's "
         "mean and spectrum under the ideal denoiser, with trailing steps and the variance fixed_small; information is "
-        f"measured on the images themselves. Our spectral schedules are those for {options.solver.upper()}.\n\n"
+        f"measured on the images themselves. Our spectral schedules are those for {options.solver.upper()}. "
+        f"Cardiff {cardiff_version()}.\n\n"
         "- *from the front*: how far both errors lie above those of the best schedule with at least the same "
         f"structure, with {solver}; the ranking. Schedules that leak come last, with the figure in brackets.\n"
         "- *A*: mean over t of the octave structure S (the share of each octave that is readable, 0 to 1, averaged "

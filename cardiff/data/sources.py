@@ -21,6 +21,7 @@ from cardiff.config.sections import DataConfig
 from cardiff.data.folders import load_image_folder, read_image_folder
 from cardiff.data.stanford_cars import load_stanford_cars
 from cardiff.errors import UserError, did_you_mean
+from cardiff.layout import find_data
 
 logger = logging.getLogger(__name__)
 MOST_CLASSES = 100_000
@@ -109,6 +110,8 @@ def empty_error(config: DataConfig) -> UserError:
 
 def _load(config: DataConfig, conditional: bool) -> datasets.Dataset | datasets.IterableDataset:
     path, data_files = Path(config.path), config.data_files
+    if data_files is not None:
+        data_files = find_data(data_files) if isinstance(data_files, str) else list(map(find_data, data_files))
     is_format = config.path in _PACKAGED_DATASETS_MODULES
     if not config.path:
         raise UserError("data.path is empty: name a folder, a data set on the Hub or a format.")

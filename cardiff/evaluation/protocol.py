@@ -39,7 +39,9 @@ from cardiff.evaluation.metrics.distances import (
 )
 from cardiff.evaluation.metrics.intervals import Estimate, bootstrap_weights, from_bootstrap, share
 from cardiff.evaluation.metrics.memorisation import FEWEST, Memorisation, memorisation
+from cardiff.layout import shipped_config
 from cardiff.progress import shown
+from cardiff.version import cardiff_version
 
 # Name of a metric on the command line -> what it yields, and what is better: more (True), less (False), or nearer to
 # a value.
@@ -202,7 +204,7 @@ class Protocol:
 
     def _open(self, what: str, progress) -> tuple[RealImages, DataConfig | None]:
         """Real images, and the data section that they come from."""
-        path = Path(what)
+        path = Path(what) if Path(what).exists() else shipped_config(what) or Path(what)
         if path.suffix == STATISTICS:
             real = import_reference(path, self.network)
             data = real.record["data"]
@@ -324,6 +326,7 @@ class Protocol:
             "held_out": None if self.held_out is None else self.held_out.record,
             "replicates": options.replicates,
             "interval": 0.95,
+            "cardiff": cardiff_version(),
             "libraries": {name: version(name) for name in LIBRARIES},
             "python": platform.python_version(),
             "device": device_name(this_process().device),

@@ -1,7 +1,7 @@
 """run.json: what trained a model, carried by every saved model and free of what belongs to one machine."""
 
 import json
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
 from urllib.parse import urlsplit
@@ -10,6 +10,7 @@ import torch
 
 from cardiff.config.run import Kind
 from cardiff.errors import UserError
+from cardiff.version import cardiff_version
 
 RUN_RECORD = "run.json"
 """Name of the file, beside the model."""
@@ -82,10 +83,4 @@ def hardware(device: torch.device) -> str:
 
 def versions() -> dict[str, str]:
     """The packages that decide what is computed."""
-    found = {}
-    for package in ("cardiff", "torch", "diffusers", "accelerate"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            pass  # the project itself, when it is run from its folder
-    return found
+    return {"cardiff": cardiff_version()} | {name: version(name) for name in ("torch", "diffusers", "accelerate")}

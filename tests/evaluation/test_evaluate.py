@@ -27,6 +27,7 @@ from cardiff.evaluation.samples import keep_best, labels_as_in
 from cardiff.hub.serialization import save_classifier
 from cardiff.sampling.folder import SampleOptions
 from cardiff.sampling.folder import run as run_sampling
+from cardiff.version import cardiff_version
 from schedulers import CosineScheduler
 from tests.conftest import ROOT
 from tests.support.tiny_classifier import tiny_classifier
@@ -195,6 +196,7 @@ def test_the_report_carries_its_protocol(world, options):
     protocol = found["protocol"]
     assert protocol["reference"]["data"]["images"] == 60 and protocol["held_out"]["data"]["images"] == 60
     assert protocol["features"] == 64 and "torch" in protocol["libraries"]
+    assert protocol["cardiff"] == cardiff_version()
     assert str(world["train"].parent) not in (folder / "metrics.json").read_text()  # no path of this machine
     page = (folder / "report.html").read_text()
     assert set(re.findall(r'src="(.{10})', page)) == {"data:image"}  # nothing beside the file is needed

@@ -315,7 +315,7 @@ class Comparison:
         """What decides a trial's figures."""
         drawing = vars(_draw_options(self.options, setting))  # of this setting alone, so that a sweep can be widened
         how = {name: value for name, value in drawing.items() if name != "batch_size"}
-        protocol = {name: value for name, value in self.protocol.record().items() if name != "device"}
+        protocol = {name: value for name, value in self.protocol.record().items() if name not in ("cardiff", "device")}
         what = [
             model.record["weights_sha256"],
             str(setting),
