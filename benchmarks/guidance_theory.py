@@ -26,9 +26,9 @@ from scipy.stats import norm
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from cardiff.analysis.ideal import IdealClassifier, IdealUNet, class_priors
+from cardiff.pipelines import ClassConditionalPipeline
 from cardiff.sampling.solvers import make_solver
-from pipelines import ClassConditionalPipeline
-from schedulers import CosineScheduler
+from cardiff.schedulers import CosineScheduler
 
 SCALES = (1.0, 2.0, 4.0, 8.0)
 STEPS, COUNT = 100, 5000  # of the runs in the plane

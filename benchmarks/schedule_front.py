@@ -27,7 +27,7 @@ from cardiff.config.schedules_by_name import PUBLISHED, alphas_cumprod_of
 from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
 from cardiff.diffusion.levels import log_snr_of
-from schedulers.spectrum import Spectrum
+from cardiff.schedulers.spectrum import Spectrum
 
 ROOT = Path(__file__).parent.parent
 LOCAL = ROOT / "data/local"

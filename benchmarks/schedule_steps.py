@@ -40,7 +40,7 @@ from cardiff.config.schedules_by_name import alphas_cumprod_of
 from cardiff.data import open_store
 from cardiff.diffusion.levels import log_snr_of, timesteps_at, visited_levels
 from cardiff.hub.serialization import load_pipeline
-from pipelines import ClassConditionalPipeline
+from cardiff.pipelines import ClassConditionalPipeline
 
 SECTIONS = {
     "linear": {"name": "linear"},

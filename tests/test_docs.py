@@ -25,7 +25,7 @@ from cardiff.diffusion.levels import log_snr_of
 from cardiff.diffusion.loss import loss_weights, prediction_target
 from cardiff.evaluation.compare.comparison import Setting
 from cardiff.evaluation.reports.wording import interval, number
-from schedulers import SCHEDULES
+from cardiff.schedulers import SCHEDULES
 from tests.support.example_schedules import example
 
 ROOT = Path(__file__).parent.parent

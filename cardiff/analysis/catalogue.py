@@ -4,7 +4,7 @@ import inspect
 from pathlib import Path
 
 from cardiff.config.schedules_by_name import OURS, PUBLISHED, section_of
-from schedulers import SCHEDULES
+from cardiff.schedulers import SCHEDULES
 
 
 def choose_schedules(text: str, spectrum: dict) -> dict[str, dict]:

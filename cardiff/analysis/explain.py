@@ -11,7 +11,7 @@ from cardiff.analysis.measures import GONE, MAX_LEAK, WHOLE, DataMeasures, Sched
 from cardiff.analysis.optimum import Point, point_of
 from cardiff.diffusion.levels import visited_levels
 from cardiff.markup import escape
-from schedulers.spectrum import Spectrum
+from cardiff.schedulers.spectrum import Spectrum
 
 CLEAN, FINE, MIDDLE, COARSE, NOISE = range(5)
 ZONES = (

@@ -18,7 +18,7 @@ from cardiff.analysis.measures import ScheduleMeasures, first_below
 from cardiff.analysis.optimum import Point
 from cardiff.analysis.spectra import to_float
 from cardiff.markup import figure_text, legend_text
-from schedulers.spectrum import Spectrum
+from cardiff.schedulers.spectrum import Spectrum
 
 WIDTH, DPI = 10.0, 150  # inches, pixels an inch
 STYLES = {

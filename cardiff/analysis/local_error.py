@@ -12,7 +12,7 @@ import torch
 
 from cardiff.analysis.spectra import to_float
 from cardiff.diffusion.levels import a_sigma, clean_image, trained_log_snr
-from pipelines import ClassConditionalPipeline
+from cardiff.pipelines import ClassConditionalPipeline
 
 Denoiser = Callable[[torch.Tensor, float], torch.Tensor]
 """E[x₀ | x_t] of images (B, C, H, W) at a log-SNR."""

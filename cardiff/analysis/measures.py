@@ -15,7 +15,7 @@ from cardiff.analysis.posterior import Posterior, exact_posterior
 from cardiff.analysis.spectra import GaussianModel, fit_gaussian, to_float
 from cardiff.diffusion.levels import log_snr_of, visited_levels
 from cardiff.progress import shown
-from schedulers.spectrum import Spectrum
+from cardiff.schedulers.spectrum import Spectrum
 
 MAX_LEAK = 1e-3
 """Nats at the last step above which a schedule counts as leaking."""

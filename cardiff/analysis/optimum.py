@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from cardiff.analysis.errors import error_terms, relative_errors, sampling_error
 from cardiff.analysis.measures import MAX_LEAK
 from cardiff.diffusion.levels import visited_levels
-from schedulers.spectrum import Spectrum
+from cardiff.schedulers.spectrum import Spectrum
 
 LOG_SNR_MAX = 12.2
 """Largest log-SNR considered: there the noise has the variance of rounding a pixel to 8 bits."""

@@ -48,11 +48,11 @@ from cardiff.errors import UserError
 from cardiff.hub.serialization import find_model, load_pipeline
 from cardiff.layout import shipped_config
 from cardiff.markup import escape
+from cardiff.pipelines import ClassConditionalPipeline
 from cardiff.progress import shown
+from cardiff.schedulers import SCHEDULES
 from cardiff.training.checkpoint import run_of
 from cardiff.version import cardiff_version
-from pipelines import ClassConditionalPipeline
-from schedulers import SCHEDULES
 
 DIGITS = "digits_16_conditional"
 """The configuration whose data are measured unless others are named."""

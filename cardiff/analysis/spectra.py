@@ -6,7 +6,7 @@ import numpy as np
 
 from cardiff.errors import UserError
 from cardiff.progress import shown
-from schedulers.spectrum import Spectrum, frequencies, octave_of
+from cardiff.schedulers.spectrum import Spectrum, frequencies, octave_of
 
 
 @dataclass(frozen=True)

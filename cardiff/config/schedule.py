@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from cardiff.cli import CommandLine
 from cardiff.config.files import ConfigFile
 from cardiff.errors import UserError, user_errors
-from schedulers import SCHEDULES, find_schedule
+from cardiff.schedulers import SCHEDULES, find_schedule
 
 if TYPE_CHECKING:
-    from schedulers import NoiseSchedule
+    from cardiff.schedulers import NoiseSchedule
 
 DEFAULT = "cosine"
 """The schedule of a run that names none."""

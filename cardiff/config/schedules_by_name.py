@@ -7,7 +7,7 @@ import yaml
 
 from cardiff.config.schedule import make_schedule
 from cardiff.errors import UserError, did_you_mean
-from schedulers import SCHEDULES
+from cardiff.schedulers import SCHEDULES
 
 PUBLISHED = {
     "linear": {"name": "linear"},

@@ -11,7 +11,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from cardiff.config.run import RunConfig
 from cardiff.diffusion.randomness import WEIGHTS, derive_seed
 from cardiff.errors import UserError
-from pipelines import ClassConditionalPipeline, NoisyClassifier
+from cardiff.pipelines import ClassConditionalPipeline, NoisyClassifier
 
 Network = TypeVar("Network", bound=ModelMixin)
 

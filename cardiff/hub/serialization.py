@@ -16,8 +16,8 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from cardiff.errors import UserError
 from cardiff.hub.client import download
 from cardiff.hub.provenance import RUN_RECORD, read_record, write_record
+from cardiff.pipelines import ClassConditionalPipeline, NoisyClassifier
 from cardiff.training.checkpoint import apply_folder_permissions
-from pipelines import ClassConditionalPipeline, NoisyClassifier
 
 Network = TypeVar("Network", bound=ModelMixin)
 VARIANTS = {"fp16": torch.float16, "bf16": torch.bfloat16}

@@ -22,12 +22,12 @@ from cardiff.diffusion.randomness import image_generator, image_seed
 from cardiff.distributed import gather_dict, print_once, this_process
 from cardiff.errors import UserError, user_errors
 from cardiff.hub.serialization import find_model, load_pipeline, weights_file
+from cardiff.pipelines import ArgumentError, ClassConditionalPipeline, NonFiniteImages
 from cardiff.plotting import save_labelled_grid
 from cardiff.sampling.guidance import Guidance, GuidanceOptions, make_guidance
 from cardiff.sampling.labels import read_labels
 from cardiff.sampling.solvers import make_solver
 from cardiff.training.checkpoint import file_hash
-from pipelines import ArgumentError, ClassConditionalPipeline, NonFiniteImages
 
 _PNG_KEY = "cardiff"
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cardiff.errors import UserError
-from pipelines import ClassConditionalPipeline
+from cardiff.pipelines import ClassConditionalPipeline
 
 _INDEX = re.compile(r"0|[1-9][0-9]*")
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')

@@ -9,12 +9,12 @@ from tqdm.auto import tqdm
 
 from cardiff.distributed import gather_dict
 from cardiff.evaluation.samples import keep_best, labels_as_in
+from cardiff.pipelines import ClassConditionalPipeline
 from cardiff.plotting import save_labelled_grid
 from cardiff.sampling.folder import draw_images
 from cardiff.sampling.solvers import make_solver
 from cardiff.training.callbacks import Callback, save_model
 from cardiff.training.trainer import Trainer
-from pipelines import ClassConditionalPipeline
 
 if TYPE_CHECKING:
     from cardiff.evaluation.protocol import Protocol

@@ -7,8 +7,8 @@ from diffusers import DDIMScheduler, DDPMScheduler
 
 from cardiff.analysis.errors import error_terms, sampling_error
 from cardiff.diffusion.levels import log_snr_of, visited_levels
-from schedulers import SCHEDULES
-from schedulers.spectrum import Spectrum
+from cardiff.schedulers import SCHEDULES
+from cardiff.schedulers.spectrum import Spectrum
 
 TABLES = {
     "linear": SCHEDULES["linear"].alphas_bar(1000),

@@ -14,7 +14,7 @@ from cardiff.analysis.local_error import (
 )
 from cardiff.analysis.spectra import to_float
 from cardiff.diffusion.levels import log_snr_of
-from schedulers import SCHEDULES
+from cardiff.schedulers import SCHEDULES
 from tests.support.tiny_models import gaussian_pipeline
 
 

@@ -12,8 +12,8 @@ from cardiff.analysis.spectra import fit_gaussian
 from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
 from cardiff.diffusion.levels import log_snr_of
-from schedulers import SCHEDULES
-from schedulers.spectrum import Spectrum
+from cardiff.schedulers import SCHEDULES
+from cardiff.schedulers.spectrum import Spectrum
 from tests.conftest import ROOT
 
 

@@ -7,9 +7,9 @@ from cardiff.analysis.errors import SOLVERS, sampling_error
 from cardiff.analysis.measures import MAX_LEAK
 from cardiff.analysis.optimum import LOG_SNR_MAX, MIN_BETA, Optimum, Point, knots_of, point_of
 from cardiff.diffusion.levels import log_snr_of, visited_levels
-from schedulers import SCHEDULES
-from schedulers.scheduling_spectral import KERNELS, SpectralScheduler, optimal_density
-from schedulers.spectrum import Spectrum, spectrum_from_octaves
+from cardiff.schedulers import SCHEDULES
+from cardiff.schedulers.scheduling_spectral import KERNELS, SpectralScheduler, optimal_density
+from cardiff.schedulers.spectrum import Spectrum, spectrum_from_octaves
 
 SPECTRUM = spectrum_from_octaves([[40.0], [8.0], [1.5], [0.2], [0.03]], 16, mean_square=0.1)
 WHITE = Spectrum(np.array([0.3]), np.array([256.0]), np.array([0]), np.array([0.0]))

@@ -14,8 +14,8 @@ from cardiff.config.run import SECTIONS, RunConfig, parse_run
 from cardiff.config.schedule import make_schedule
 from cardiff.config.sections import ClassifierTrainConfig, ConditionalTrainConfig, DataConfig, DiffusionTrainConfig
 from cardiff.diffusion.networks import build_classifier, build_pipeline, build_unet, null_class
+from cardiff.schedulers import SCHEDULES
 from cardiff.training.resume import TrainingState, refuse_changes
-from schedulers import SCHEDULES
 from tests.support.parsing import CONFIGS, DIGITS, parse
 
 

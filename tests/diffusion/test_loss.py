@@ -16,7 +16,7 @@ from cardiff.diffusion.loss import (
     prediction_target,
     squared_error,
 )
-from schedulers import SCHEDULES, CosineScheduler, LinearScheduler
+from cardiff.schedulers import SCHEDULES, CosineScheduler, LinearScheduler
 from tests.support.example_schedules import example
 
 TYPES = ["epsilon", "v_prediction", "sample"]

@@ -6,8 +6,8 @@ from diffusers import DDPMPipeline
 
 from cardiff.config.run import parse_run
 from cardiff.diffusion.networks import build_classifier, build_pipeline, build_unet, null_class
-from pipelines import ClassConditionalPipeline
-from schedulers import CosineScheduler
+from cardiff.pipelines import ClassConditionalPipeline
+from cardiff.schedulers import CosineScheduler
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ from cardiff.evaluation.samples import keep_best, labels_as_in
 from cardiff.hub.serialization import save_classifier
 from cardiff.sampling.folder import SampleOptions
 from cardiff.sampling.folder import run as run_sampling
+from cardiff.schedulers import CosineScheduler
 from cardiff.version import cardiff_version
-from schedulers import CosineScheduler
 from tests.conftest import ROOT
 from tests.support.tiny_classifier import tiny_classifier
 from tests.support.tiny_set import COUNTS, NAMES, tiny_images, write_set, write_world

@@ -16,7 +16,7 @@ from cardiff.evaluation.evaluate import EvaluateOptions, run
 from cardiff.evaluation.features.networks import load_network
 from cardiff.evaluation.reports import figures
 from cardiff.hub.serialization import save_classifier, save_pipeline
-from schedulers import CosineScheduler
+from cardiff.schedulers import CosineScheduler
 from tests.support.tiny_classifier import tiny_classifier
 from tests.support.tiny_models import tiny_pipeline
 

@@ -14,7 +14,7 @@ from cardiff.diffusion.networks import build_pipeline
 from cardiff.hub.model_card import write_card
 from cardiff.hub.provenance import write_record
 from cardiff.hub.serialization import save_classifier, save_pipeline
-from schedulers import CosineScheduler, LinearScheduler
+from cardiff.schedulers import CosineScheduler, LinearScheduler
 from tests.support.tiny_classifier import tiny_classifier
 from tests.support.tiny_models import tiny_pipeline, tiny_unet
 

@@ -22,10 +22,10 @@ from cardiff.hub import publish as publishing
 from cardiff.hub.provenance import write_record
 from cardiff.hub.publish import BackgroundPublisher, PublishOptions, publish
 from cardiff.hub.serialization import find_model, load_classifier, load_pipeline, save_classifier, save_pipeline
+from cardiff.pipelines import pipeline_class_conditional
 from cardiff.sampling.solvers import SOLVERS, make_solver
+from cardiff.schedulers import CosineScheduler
 from cardiff.training import checkpoint as checkpoints
-from pipelines import pipeline_class_conditional
-from schedulers import CosineScheduler
 from tests.support.hub_server import HubServer
 from tests.support.tiny_classifier import tiny_classifier
 from tests.support.tiny_models import NAMES, tiny_pipeline, tiny_unet

@@ -23,8 +23,8 @@ from cardiff.hub.serialization import (
     save_pipeline,
     weights_file,
 )
-from pipelines import ClassConditionalPipeline, NoisyClassifier
-from schedulers import CosineScheduler, LinearScheduler, SigmoidScheduler
+from cardiff.pipelines import ClassConditionalPipeline, NoisyClassifier
+from cardiff.schedulers import CosineScheduler, LinearScheduler, SigmoidScheduler
 from tests.support.tiny_classifier import tiny_classifier
 from tests.support.tiny_models import NAMES, tiny_pipeline, tiny_unet
 from tests.support.without_project import run_without_project

@@ -11,9 +11,9 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch.distributions import Independent, Normal
 
 from cardiff.analysis.ideal import IdealClassifier, IdealUNet, class_priors
+from cardiff.pipelines import ClassConditionalPipeline
 from cardiff.sampling.solvers import SOLVERS, make_solver
-from pipelines import ClassConditionalPipeline
-from schedulers import CosineScheduler, LinearScheduler
+from cardiff.schedulers import CosineScheduler, LinearScheduler
 from tests.support.tiny_models import NAMES, gaussian_pipeline, tiny_pipeline, tiny_unet
 
 # Three classes in the plane, of two, one and two normals.

@@ -8,7 +8,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from cardiff.sampling.solvers import SOLVERS, make_solver
-from schedulers import SCHEDULES, CosineScheduler
+from cardiff.schedulers import SCHEDULES, CosineScheduler
 from tests.pipelines.test_class_conditional import final_latents, gaussian_after, noise_levels, seeded
 from tests.support.tiny_models import gaussian_pipeline, tiny_pipeline
 

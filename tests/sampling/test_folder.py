@@ -17,8 +17,8 @@ from cardiff.diffusion.randomness import image_seed
 from cardiff.hub.serialization import load_pipeline, save_pipeline, weights_file
 from cardiff.sampling.folder import SampleOptions, draw_images, image_file, run, to_uint8
 from cardiff.sampling.solvers import SOLVERS, make_solver
+from cardiff.schedulers import CosineScheduler, LinearScheduler
 from cardiff.training.checkpoint import file_hash
-from schedulers import CosineScheduler, LinearScheduler
 from tests.support.tiny_models import tiny_pipeline, tiny_unet
 
 STEPS = 3

@@ -21,8 +21,8 @@ from cardiff.hub.serialization import (
 from cardiff.sampling.folder import SampleOptions, draw, image_file, read_entry, run
 from cardiff.sampling.guidance import GuidanceOptions, make_guidance
 from cardiff.sampling.solvers import make_solver
+from cardiff.schedulers import CosineScheduler, LinearScheduler
 from cardiff.training.checkpoint import file_hash
-from schedulers import CosineScheduler, LinearScheduler
 from tests.support.tiny_classifier import tiny_classifier
 from tests.support.tiny_models import tiny_pipeline, tiny_unet
 

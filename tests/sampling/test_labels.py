@@ -2,9 +2,9 @@
 
 import pytest
 
+from cardiff.pipelines import ClassConditionalPipeline
 from cardiff.sampling.labels import read_labels
-from pipelines import ClassConditionalPipeline
-from schedulers import CosineScheduler
+from cardiff.schedulers import CosineScheduler
 from tests.support.tiny_classifier import tiny_classifier
 from tests.support.tiny_models import tiny_pipeline, tiny_unet
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from schedulers import SCHEDULES
-from schedulers.scheduling_base import stock_arguments
+from cardiff.schedulers import SCHEDULES
+from cardiff.schedulers.scheduling_base import stock_arguments
 from tests.support.example_schedules import example
 from tests.support.without_project import run_without_project
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from schedulers import SCHEDULES
+from cardiff.schedulers import SCHEDULES
 from tests.support.example_schedules import example
 
 SAMPLERS = ["small", "large", "ddim"]

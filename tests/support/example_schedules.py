@@ -2,7 +2,7 @@
 
 import math
 
-from schedulers import SCHEDULES, NoiseSchedule
+from cardiff.schedulers import SCHEDULES, NoiseSchedule
 
 
 def example(name: str, **arguments) -> NoiseSchedule:

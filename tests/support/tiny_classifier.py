@@ -2,8 +2,8 @@
 
 import torch
 
-from pipelines import NoisyClassifier
-from schedulers import CosineScheduler
+from cardiff.pipelines import NoisyClassifier
+from cardiff.schedulers import CosineScheduler
 
 ALPHAS_CUMPROD = CosineScheduler().alphas_cumprod
 NAMES = {0: "ant", 1: "bee", 2: "cat, black"}

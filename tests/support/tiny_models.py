@@ -5,8 +5,8 @@ import torch
 from diffusers import UNet2DModel
 
 from cardiff.analysis.ideal import IdealUNet
-from pipelines import ClassConditionalPipeline
-from schedulers import CosineScheduler
+from cardiff.pipelines import ClassConditionalPipeline
+from cardiff.schedulers import CosineScheduler
 
 NAMES = {0: "ant", 1: "bee", 2: "cat, black"}
 

@@ -12,7 +12,7 @@ from diffusers import DDPMPipeline
 from PIL import Image
 
 from cardiff.hub.serialization import save_classifier, save_pipeline
-from schedulers import CosineScheduler
+from cardiff.schedulers import CosineScheduler
 from tests.support.tiny_classifier import tiny_classifier
 from tests.support.tiny_models import tiny_pipeline, tiny_unet
 
