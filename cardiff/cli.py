@@ -96,14 +96,14 @@ def _with_shipped_configs(argv: Sequence[str]) -> list[str]:
     found = []
     for before, argument in zip(["", *argv], argv):
         if before == "--config":
-            argument = _config_file(argument)
+            argument = config_file(argument)
         elif argument.startswith("--config="):
-            argument = "--config=" + _config_file(argument.removeprefix("--config="))
+            argument = "--config=" + config_file(argument.removeprefix("--config="))
         found.append(argument)
     return found
 
 
-def _config_file(config: str) -> str:
+def config_file(config: str) -> str:
     """The file that a value of `--config` names; anything but a bare name is left to the parser.
 
     Raises:

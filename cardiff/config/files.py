@@ -83,7 +83,7 @@ def parse_with_files(parser: CommandLine, files: Sequence[ConfigFile], argv: Seq
     return parser.parse_object(parsed)  # numbers of the files in their options' types: 1 for a float is 1.0
 
 
-class _FileParser(CommandLine):
+class FileParser(CommandLine):
     """A parser of files, whose errors are for the caller to place."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -99,7 +99,7 @@ def data_section(name: Path) -> DataConfig:
     file = ConfigFile.read(name)
     if not isinstance(file.content.get("data"), dict):
         raise UserError(f"{name} has no data section: see configs/ for examples.")
-    parser = _FileParser("")
+    parser = FileParser("")
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
     try:
         data = DataConfig(**parse_with_files(parser, [file.only("data")], []).data.as_dict())

@@ -7,6 +7,7 @@ A run is four sections: `data` and `train` (sections.py), `unet` or in its place
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -14,9 +15,9 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from cardiff.cli import CommandLine
+from cardiff.cli import CommandLine, config_file
 from cardiff.config.data_set import fit_to_data_set
-from cardiff.config.files import ConfigFile, ConfigFileOption, parse_with_files
+from cardiff.config.files import ConfigFile, ConfigFileOption, FileParser, parse_with_files
 from cardiff.config.limits import OnResume, Option
 from cardiff.config.network import ClassifierConfig, NetworkConfig, UNetConfig
 from cardiff.config.schedule import add_scheduler, choose_schedule, fit_to_schedule, make_schedule
@@ -108,7 +109,32 @@ class RunConfig:
         self.hub.check()
 
 
-def parse_run(argv: Sequence[str] | None, *, kind: Kind, description: str) -> RunConfig:
+def configure(config: str, output_dir: str, **options: Any) -> RunConfig:
+    """The configuration of a run, as the command line of its training script gives it.
+
+    Args:
+        config: A YAML file, or the bare name of a shipped configuration, such as digits_16_conditional.
+        output_dir: Folder of the run; a run found there goes on.
+        options: Any other option of the script, by its full name: `**{"train.max_steps": 100}`.
+
+    Raises:
+        UserError: An option or a configuration that cannot be used.
+    """
+    file = config_file(config)
+    kind = ConfigFile.read(file).content.get("kind")
+    if kind not in SECTIONS:
+        raise UserError(
+            f"{config} does not say what it is for: give it a line `kind:` with one of {', '.join(SECTIONS)}."
+        )
+    argv = ["--config", file, "--output_dir", str(output_dir)]
+    for name, value in options.items():
+        argv += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
+    return parse_run(argv, kind=kind, description="", parser=FileParser(""))
+
+
+def parse_run(
+    argv: Sequence[str] | None, *, kind: Kind, description: str, parser: CommandLine | None = None
+) -> RunConfig:
     """Parse the command line of a training script; prints help or one sentence and exits when there is no run to do.
 
     Which arguments `scheduler` takes depends on the schedule, and what a file says of its data set holds only for
@@ -116,7 +142,7 @@ def parse_run(argv: Sequence[str] | None, *, kind: Kind, description: str) -> Ru
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     network_name, network_section, train_section = SECTIONS[kind]
-    parser = CommandLine(description)
+    parser = CommandLine(description) if parser is None else parser
     try:
         first = _first_look(argv)
         files = [ConfigFile.read(name) for name in first["config"] if name is not None]
