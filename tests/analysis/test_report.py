@@ -22,6 +22,7 @@ from cardiff.analysis.report import (
     parse_analysis,
     run,
 )
+from cardiff.config import schedules_by_name
 from cardiff.config.run import parse_run
 from cardiff.config.schedule import make_schedule
 from cardiff.config.schedules_by_name import PUBLISHED, alphas_cumprod_of
@@ -135,8 +136,9 @@ def test_the_report_shows_figures_and_explains_every_row(folder):
 
 def test_a_schedule_that_refuses_is_a_note_unless_it_was_asked_for(tmp_path, monkeypatch):
     broken = {"name": "linear", "beta_start": 0.5, "beta_end": 2.0}
-    monkeypatch.setattr(catalogue, "PUBLISHED", {"broken": broken, "cosine": {"name": "cosine"}})
-    monkeypatch.setattr(catalogue, "OURS", {})
+    for module in (catalogue, schedules_by_name):
+        monkeypatch.setattr(module, "PUBLISHED", {"broken": broken, "cosine": {"name": "cosine"}})
+        monkeypatch.setattr(module, "OURS", {})
     options = replace(SMALL, output=str(tmp_path), schedules="all", num_train_timesteps=50, max_images=50)
     run(options, DIGITS)
     assert "- broken is missing: LinearScheduler:" in (tmp_path / "table.md").read_text(encoding="utf-8")
