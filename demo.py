@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from cardiff.config.run import parse_run
     from cardiff.data import open_store
-    from cardiff.evaluation.features.judges import fit_image_classifier
+    from cardiff.evaluation.features.image_classifier import fit_image_classifier
     from cardiff.hub.serialization import load_classifier, load_pipeline
     from cardiff.plotting import save_labelled_grid
     from cardiff.sampling.folder import draw
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # Draw: the same noise and classes for each kind of guidance.
     store = open_store(parse_run(options, kind="conditional", description=__doc__).data, conditional=True)
-    judge = fit_image_classifier(np.asarray(store.images), store.labels)
+    classifier = fit_image_classifier(np.asarray(store.images), store.labels)
     pipeline = load_pipeline(output_dir)
     pipeline.scheduler = make_solver(pipeline.scheduler, SOLVER)
     worse = load_pipeline(checkpoint_dir(output_dir / "checkpoints", WORSE)).unet
@@ -75,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         images, _ = draw(pipeline, range(counts[kind]), **settings, **guidance)
         if kind in MEASURED:
             lines.append(
-                f"  {judge.accuracy(images, wanted):6.1%} of {counts[kind]} samples at {kind} as the requested class"
+                f"  {classifier.accuracy(images, wanted):6.1%} of {counts[kind]} samples at {kind} as the "
+                "requested class"
             )
         by_class = images[: SHOWN * len(labels)].reshape(SHOWN, len(labels), *images.shape[1:]).swapaxes(0, 1)
         blocks.append(by_class.reshape(-1, *images.shape[1:]))
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     command = ".venv/bin/cardiff" if IS_CHECKOUT else "cardiff"
     print(f"\nLook at {grid}")
-    print(f"A classifier with an accuracy of {judge.held_out_accuracy:.1%} on held-out real digits classifies")
+    print(f"A classifier with an accuracy of {classifier.held_out_accuracy:.1%} on held-out real digits classifies")
     print("\n".join(lines))
     print(f"Done in {time.monotonic() - started:.0f} s. Next:")
     print(f"  {command} sample --model {output_dir} --labels 3,seven --guidance_scale 2 --grid sevens.png")

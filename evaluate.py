@@ -4,7 +4,7 @@ python evaluate.py --model runs/digits --network pixels --solver ddpm --steps 20
 python evaluate.py --images samples/cifar10 --reference configs/cifar10_32_conditional.yaml --metrics fid,kid,prdc \\
   --network_weights inception.pt --output runs/cifar10_report
 accelerate launch evaluate.py --model runs/cars --num_images 8144 --validation_data test --metrics all \\
-  --judge runs/judge --network facebook/dinov2-base --output runs/cars_report
+  --accuracy_classifier runs/judge --network facebook/dinov2-base --output runs/cars_report
 """
 
 from collections.abc import Sequence

@@ -59,7 +59,8 @@ def main():
     held_out = folder / "held_out.yaml"
     held_out.write_text(yaml.safe_dump({"data": {**section, "data_files": str(files["test"])}}))
     swept = {name: getattr(options, name) for name in ("guidance_scale", "solver", "steps", "halving_rounds")}
-    given = {"network": folder / "reader", "judge": folder / "judge", "validation_data": held_out, **swept}
+    given = {"network": folder / "reader", "accuracy_classifier": folder / "judge", "validation_data": held_out}
+    given |= swept
     given |= {"metrics": "fid,fid_infinity,kid,prdc,accuracy,diversity,memorisation"}
     output = folder / ("report" if options.seeds == "0" else f"report_{options.seeds.replace(',', '_')}")
     compare.main([*runs, "--output", str(output), *(p for name, v in given.items() for p in (f"--{name}", str(v)))])

@@ -27,7 +27,7 @@ import train_conditional
 from benchmarks.schedule_pilot import classifier_features
 from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
-from cardiff.evaluation.features.judges import fit_image_classifier
+from cardiff.evaluation.features.image_classifier import fit_image_classifier
 from cardiff.evaluation.metrics.distances import diversity, frechet_distance
 from cardiff.hub.serialization import load_classifier, load_pipeline
 from cardiff.sampling.folder import draw

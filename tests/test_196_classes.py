@@ -153,7 +153,7 @@ def test_a_judge_reads_the_classes_that_were_asked_for(runs, folder, data, launc
     report = folder / "judged"
     launch(
         *("evaluate.py", "--images", data, "--reference", data, "--network", "pixels", "--metrics", "fid,accuracy"),
-        *("--judge", judge, "--output", report, "--replicates", 20),
+        *("--accuracy_classifier", judge, "--output", report, "--replicates", 20),
     )
     found = json.loads((report / "metrics.json").read_text())
     assert found["metrics"]["accuracy"]["value"] > 0.5  # by chance 1/196

@@ -56,8 +56,8 @@ class ImageSet:
         unknown = [name for name in self.class_names.values() if name not in class_names]
         if unknown:
             raise UserError(
-                f"The images have the class {unknown[0]!r}, which the data has not: rename the subfolder, or give the "
-                "data that the model was trained on."
+                f"The images have the class {unknown[0]!r}, which is not in the data: rename the subfolder, or give "
+                "the data that the model was trained on."
             )
         places = {label: class_names.index(name) for label, name in self.class_names.items()}
         return replace(self, labels=np.array([places[label] for label in self.labels]), class_names=None)

@@ -85,7 +85,7 @@ class ProtocolOptions:
     train_classifier.py, a folder or Hub repository of a transformers model, or a TorchScript file."""
     network_weights: str | None = None
     """Weights of inception or mobilenet, if they are not where they are looked for."""
-    judge: str | None = None
+    accuracy_classifier: str | None = None
     """Classifier that reads the samples' classes: as --network, with a head."""
     replicates: int = limited(200, least=2)
     """Bootstrap resamplings behind every interval."""
@@ -126,7 +126,7 @@ class Measured:
     confusion: np.ndarray | None = None
     """Images of each class asked for (rows) by class read (columns), int (K, K)."""
     read: np.ndarray | None = None
-    """Class that the judge reads in each image, (N,)."""
+    """Class that each image is classified as, (N,)."""
     memorisation: Memorisation | None = None
     balanced: float | None = None
     """The Fréchet distance with the samples weighted until the classes read are as frequent as in the data."""
@@ -170,7 +170,7 @@ class Protocol:
         if options.reference is None:
             raise UserError("Give --reference: a YAML file with a data section, a folder, or exported statistics.")
         self.network = load_network(options.network, weights=options.network_weights, device=state.device)
-        self.judge = self._judge(state)
+        self.classifier = self._open_classifier(state)
         self._check_options()
         if count is not None:
             self.check_count(count)
@@ -185,22 +185,22 @@ class Protocol:
             self.held_out = self._open_held_out(options.validation_data, config, progress)
         self._check_data()
         self.columns = None
-        if self.judge is not None and self.reference.class_names:
-            self.columns = class_columns(self.judge, self.reference.class_names)
+        if self.classifier is not None and self.reference.class_names:
+            self.columns = class_columns(self.classifier, self.reference.class_names)
         if options.export_reference is not None and state.is_main_process:
             export_reference(self.reference, Path(options.export_reference), options.export_features)
 
-    def _judge(self, state: PartialState) -> FeatureNetwork | None:
+    def _open_classifier(self, state: PartialState) -> FeatureNetwork | None:
         options = self.options
-        if options.judge is None:
+        if options.accuracy_classifier is None:
             if "accuracy" in self.metrics:
-                raise UserError("--metrics names accuracy, which needs a classifier: give a --judge.")
+                raise UserError("--metrics names accuracy, which needs a classifier: give a --accuracy_classifier.")
             return None
-        same = options.judge == options.network
-        judge = self.network if same else load_network(options.judge, device=state.device)
-        if judge.id2label is None:
-            raise UserError(f"--judge {options.judge} has no classes: give a classifier.")
-        return judge
+        same = options.accuracy_classifier == options.network
+        classifier = self.network if same else load_network(options.accuracy_classifier, device=state.device)
+        if classifier.id2label is None:
+            raise UserError(f"--accuracy_classifier {options.accuracy_classifier} has no classes: give a classifier.")
+        return classifier
 
     def _open(self, what: str, progress) -> tuple[RealImages, DataConfig | None]:
         """Real images, and the data section that they come from."""
@@ -321,7 +321,7 @@ class Protocol:
             "network": self.network.record,
             "features": self.reference.gaussian.mean.size,
             "distance": self.network.distance,
-            "judge": None if self.judge is None else self.judge.record,
+            "accuracy_classifier": None if self.classifier is None else self.classifier.record,
             "reference": self.reference.record,
             "held_out": None if self.held_out is None else self.held_out.record,
             "replicates": options.replicates,
@@ -343,10 +343,10 @@ class Protocol:
     ) -> Measured:
         """Measure uint8 images (N, C, H, W), asked for as classes `labels` (N,) or None; on every process."""
         features, logits = extract(self.network, images, self.batch_size, progress)
-        judged = logits
-        if self.judge is not None and self.judge is not self.network:
-            _, judged = extract(self.judge, images, self.batch_size)
-        return self.measure_features(features, logits, judged, labels, metrics=metrics, seed=seed)
+        class_logits = logits
+        if self.classifier is not None and self.classifier is not self.network:
+            _, class_logits = extract(self.classifier, images, self.batch_size)
+        return self.measure_features(features, logits, class_logits, labels, metrics=metrics, seed=seed)
 
     def measure_real(self, count: int) -> Measured | None:
         """The held-out real images, measured as samples are: as many as `count`, if there are so many."""
@@ -358,22 +358,22 @@ class Protocol:
         metrics = [name for name in self.metrics if name != "memorisation" and len(rows) >= self.least(name)]
         labels = real.labels[rows] if real.labels is not None and (real.labels >= 0).all() else None
         logits = None if real.logits is None else real.logits[rows]
-        judged = logits
-        if self.judge is not None and self.judge is not self.network:
-            _, judged = extract(self.judge, real.images[rows], self.batch_size)
-        return self.measure_features(real.features[rows], logits, judged, labels, metrics=metrics)
+        class_logits = logits
+        if self.classifier is not None and self.classifier is not self.network:
+            _, class_logits = extract(self.classifier, real.images[rows], self.batch_size)
+        return self.measure_features(real.features[rows], logits, class_logits, labels, metrics=metrics)
 
     def measure_features(
-        self, features, logits, judged, labels, *, metrics: Sequence[str] | None = None, seed: int = 0
+        self, features, logits, class_logits, labels, *, metrics: Sequence[str] | None = None, seed: int = 0
     ) -> Measured:
-        """The same from features (N, D), logits of the network and logits of the judge.
+        """The same from features (N, D), logits of the network and logits of the accuracy classifier.
 
         Where labels were asked for, their numbers are no matter of chance: sets are resampled class by class.
         """
         metrics = self.metrics if metrics is None else metrics
         measured = Measured(len(features), {}, features=features)
-        if self.columns is not None and judged is not None:
-            measured.read = judged[:, self.columns].argmax(1)
+        if self.columns is not None and class_logits is not None:
+            measured.read = class_logits[:, self.columns].argmax(1)
         by = labels if labels is not None else measured.read
         turns = shown(metrics, "measuring", delay=0)
         for metric in turns:
@@ -405,7 +405,7 @@ class Protocol:
                 estimates = compute(features, reference.features, k, replicates, seed, self._real_reach[k], labels)
                 found |= dict(zip(names, estimates))
         elif metric == "accuracy" and measured.read is not None:
-            self._judge_classes(measured, labels, seed)
+            self._classify(measured, labels, seed)
         elif metric == "diversity" and by is not None and self._by_class is not None:
             diversity = relative_diversity(features, by, self._real_diversity, replicates, seed)
             found |= {} if diversity is None else {"diversity": diversity}
@@ -441,8 +441,8 @@ class Protocol:
         """Mean distance between two real images of each class, (K,); NaN for a class of one image."""
         return np.array([mean_distance(members) for members in self._by_class])
 
-    def _judge_classes(self, measured: Measured, labels: np.ndarray | None, seed: int) -> None:
-        """Whether the judge reads what was asked for, and whether the classes are as frequent as in the data."""
+    def _classify(self, measured: Measured, labels: np.ndarray | None, seed: int) -> None:
+        """Whether samples are classified as the requested class, and how frequent the classes are."""
         read, count, replicates = measured.read, len(self.reference.class_names), self.options.replicates
         if labels is not None:
             measured.estimates["accuracy"] = share(read == labels, replicates, seed, labels)
@@ -495,7 +495,7 @@ def chosen_metrics(text: str) -> list[str]:
     for name in chosen:
         if name not in METRICS:
             hint = did_you_mean(name, METRICS, f"choose from {', '.join(METRICS)}.")
-            raise UserError(f"--metrics names {name!r}, which is no metric; {hint}")
+            raise UserError(f"--metrics names {name!r}, which is not a metric; {hint}")
     return [name for name in METRICS if name in chosen]
 
 

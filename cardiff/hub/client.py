@@ -248,7 +248,7 @@ def explain(error: Exception) -> str:
     if status in (409, 412):
         return f"somebody else is changing it ({status})."
     if status == 429:
-        return "the Hub asks for patience (429)."
+        return "the Hub is rate limiting (429)."
     if status is not None:
         return f"the Hub answers with an error ({status})."
     if isinstance(broken, httpx2.TimeoutException):

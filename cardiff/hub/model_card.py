@@ -403,7 +403,7 @@ def _memorisation(card: Card) -> list[str]:
     if card.kind == "classifier":
         return []
     found = (card.metrics or {}).get("memorisation")
-    unknown = "Nobody looked for copies of training images among the samples."
+    unknown = "Memorisation was not evaluated."
     return ["## Memorisation", "", found["sentence"] if found else unknown]
 
 

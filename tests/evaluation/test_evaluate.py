@@ -94,7 +94,11 @@ def test_files_with_any_name_are_listed_as_they_are(world, options, tmp_path):
 def test_the_judge_reads_what_it_reads(world, options):
     """Accuracy, confusion and class shift against the judge's own logits."""
     options = replace(
-        options, model=str(world["model"]), metrics="fid,accuracy", judge=str(world["judge"]), num_images=24
+        options,
+        model=str(world["model"]),
+        metrics="fid,accuracy",
+        accuracy_classifier=str(world["judge"]),
+        num_images=24,
     )
     folder = run(options)
     found = metrics_of(folder)
@@ -116,7 +120,7 @@ def by_classes(world, options, tmp_path):
     order = np.random.default_rng(0).permutation(12)
     judge = tiny_classifier(num_classes=12, id2label={place: NAMES[label] for place, label in enumerate(order)})
     save_classifier(judge, CosineScheduler().to_stock(), tmp_path / "judge")
-    options = replace(options, metrics="fid,accuracy", judge=str(tmp_path / "judge"))
+    options = replace(options, metrics="fid,accuracy", accuracy_classifier=str(tmp_path / "judge"))
     protocol = Protocol(options, 8, 1, 16)
     assert protocol.reference.class_names == list(NAMES.values())
     columns = np.argsort(order)  # of the judge, by class of the data
@@ -461,8 +465,8 @@ def test_exported_labels_come_back(world, options, tmp_path):
         ({"export_reference": "reference.npz"}, "--export_reference reference.npz must end in .safetensors"),
         ({"batch_size": 0}, "--batch_size is 0, but must be 1 or more."),
         ({"images": None}, "Give either --images DIR or --model DIR_OR_REPO."),
-        ({"metrics": "fdi"}, "--metrics names 'fdi', which is no metric; did you mean 'fid'?"),
-        ({"metrics": "accuracy"}, "accuracy, which needs a classifier: give a --judge"),
+        ({"metrics": "fdi"}, "--metrics names 'fdi', which is not a metric; did you mean 'fid'?"),
+        ({"metrics": "accuracy"}, "accuracy, which needs a classifier: give a --accuracy_classifier"),
         ({"metrics": "memorisation"}, "give --validation_data"),
         ({"validation_data": "x.safetensors"}, "--validation_data must be images and not statistics"),
         ({"output": "/dev/null/here"}, "--output /dev/null/here cannot be written"),

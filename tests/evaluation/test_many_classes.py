@@ -51,7 +51,8 @@ def measured(world, images: Path | None, output: Path, **changes) -> tuple[dict,
     """metrics.json, in which no number is missing, and report.md."""
     options = EvaluateOptions(
         output=str(output), images=images and str(images), reference=str(world["reference"]), network="pixels",
-        metrics="fid,kid,prdc,accuracy,diversity", judge=str(world["judge"]), replicates=20, batch_size=64,
+        metrics="fid,kid,prdc,accuracy,diversity", replicates=20, batch_size=64,
+        accuracy_classifier=str(world["judge"]),
     )  # fmt: skip
     for name, value in changes.items():
         setattr(options, name, value)

@@ -228,7 +228,7 @@ LASTING = {
     "no right": (COMMIT, 403, "may not do this .403.: use one with write access"),
     "no right to create": ("repos/create|GET /api/models", 403, "may not do this .403."),
     "out of order": (COMMIT, 500, "answers with an error .500."),
-    "rate limit": ("preupload", 429, "asks for patience .429."),
+    "rate limit": ("preupload", 429, "is rate limiting .429."),
     "conflict": (COMMIT, 409, "somebody else is changing it .409."),
     "cut": ("PUT /lfs/", "cut", "cannot be reached, or the connection broke"),
     "silence": (COMMIT, "hang", "does not answer in time"),

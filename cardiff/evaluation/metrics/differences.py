@@ -80,7 +80,7 @@ def sentences(
         if gap.certain:
             said.append(f"{what} ({better}; 95% interval of the difference {reach}).")
         else:
-            said.append(f"{what}, which is not told from nothing (95% interval of the difference {reach}).")
+            said.append(f"{what}, which is not statistically significant (95% interval of the difference {reach}).")
     said += _made_of(comparison, first, second, ours, theirs)
     return [f"**{ours.called}** ({setting}) against **{theirs.called}** ({other}):", "", *(f"- {s}" for s in said), ""]
 

@@ -369,8 +369,7 @@ def _class_section(comparison: Comparison, best: dict[str, Setting]) -> list[str
         f"{ours.called} ({best[ours.name]}) is nearer to the real images of its class than {theirs.called} "
         f"({best[theirs.name]}) in {won} of {len(rows)} classes; the largest gain is in {escape(rows[0]['class'])}, "
         f"the smallest in {escape(rows[-1]['class'])}. Distance is the kernel distance to the real images of the "
-        "class. A sample counts for the class that it was asked for, or, drawn without labels, that the judge reads "
-        "in it.",
+        "class. A sample counts for the requested class or, drawn without labels, the one that it is classified as.",
         "",
     ]
     if len(first[0].per_class) > len(rows):

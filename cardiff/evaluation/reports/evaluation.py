@@ -214,7 +214,7 @@ def confusions_table(confusion: np.ndarray, names: list[str]) -> list[str]:
     worst = np.argsort(wrong, axis=None, kind="stable")[::-1][:EXTREMES]
     pairs = [pair for pair in zip(*np.unravel_index(worst, wrong.shape)) if wrong[pair]]
     if not pairs:
-        return ["The judge reads every sample as the class that was asked for."]
+        return ["Every sample is classified as the requested class."]
     lines = ["| asked for | read as | samples |", "|---|---|---|"]
     return [
         *lines,

@@ -13,7 +13,7 @@ EXPLAINED = {
     "recall": "Share of the real images that lie among the samples.",
     "density": "Like precision, but counts how many real images each sample lies near; about 1 is as the data.",
     "coverage": "Share of the real images that have a sample near them.",
-    "accuracy": "Share of the samples that the judge reads as the class asked for.",
+    "accuracy": "Share of the samples that are classified as the requested class.",
     "class_shift": "Share of the samples that would have to change class for the classes to be as in the data.",
     "diversity": "Mean distance between two samples of one class; the data's is 1.",
 }

@@ -38,7 +38,7 @@ def world(tmp_path_factory):
 def options(world, tmp_path):
     return CompareOptions(
         output=str(tmp_path / "report"), runs=[f"conditional={world['model']}", f"unconditional={world['twin']}"],
-        reference=str(world["train"]), validation_data=str(world["held_out"]), judge=str(world["judge"]),
+        reference=str(world["train"]), validation_data=str(world["held_out"]), accuracy_classifier=str(world["judge"]),
         network="pixels",
         metrics="fid,kid,accuracy,diversity", replicates=20, guidance_scale="0,1,3", steps="2,4", batch_size=8,
         num_images=32,
@@ -195,10 +195,10 @@ def test_every_scale_is_told_from_every_other():
 
 def test_settings_are_ranked_by_what_all_of_them_have(world, options):
     """Samples without labels have no accuracy, and without a judge no diversity."""
-    for metric, judge in (("accuracy", options.judge), ("diversity", None)):
+    for metric, judge in (("accuracy", options.accuracy_classifier), ("diversity", None)):
         metrics = "fid,diversity" if judge is None else options.metrics
         with pytest.raises(ValueError, match=f"--rank_by {metric} cannot rank the settings of unconditional"):
-            Comparison(replace(options, rank_by=metric, judge=judge, metrics=metrics))
+            Comparison(replace(options, rank_by=metric, accuracy_classifier=judge, metrics=metrics))
 
 
 def test_a_figure_that_some_settings_lack_is_left_out(options, tmp_path):

@@ -83,7 +83,11 @@ def test_better_is_what_the_metric_says(metric, ours, theirs, words):
 
 def test_an_uncertain_difference_is_neither_better_nor_worse():
     said = said_of({"fid": 2.0}, {"fid": 2.5}, error=1.0)
-    assert "better" not in said and "worse" not in said and "FID 0.500 lower, which is not told from" in said
+    assert (
+        "better" not in said
+        and "worse" not in said
+        and "FID 0.500 lower, which is not statistically significant" in said
+    )
 
 
 def test_what_is_gained_and_what_is_paid():

@@ -8,7 +8,7 @@ import pytest
 import demo
 from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
-from cardiff.evaluation.features.judges import fit_image_classifier
+from cardiff.evaluation.features.image_classifier import fit_image_classifier
 from tests.conftest import ROOT
 
 
