@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow wheel mutation quality style lock
+.PHONY: demo test test-slow wheel mutation quality types api style lock
 
 # The stamp is the installed lock file itself, so a changed lock installs again and an interrupted install too.
 .venv: .venv/requirements.lock
@@ -35,6 +35,15 @@ test-slow: .venv
 # last run is not run again.
 mutation: .venv
 	$(BIN)/python benchmarks/mutation.py
+
+# Against the package as it is installed, where cardiff.schedulers and cardiff.pipelines lie inside cardiff.
+types: .venv
+	rm -rf build/types
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/types .
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p cardiff
+
+api: .venv
+	$(BIN)/python docs/make_api.py
 
 quality: .venv
 	$(BIN)/ruff check .

@@ -59,7 +59,7 @@ def _help() -> str:
     lines = ["usage: cardiff COMMAND [options]", "       cardiff COMMAND --help", "       cardiff --version", ""]
     for command in COMMANDS:
         text = ast.get_docstring(ast.parse((TOP / f"{_script(command)}.py").read_text(encoding="utf-8")))
-        summary = " ".join(text.partition("\n\n")[0].split())
+        summary = " ".join((text or "").partition("\n\n")[0].split())
         lines.append(f"  {command:<20} {re.split(r'[:,] ', summary)[0].rstrip('.')}")
     return "\n".join(lines)
 

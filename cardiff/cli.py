@@ -8,7 +8,7 @@ from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import docstring_parser
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
@@ -68,7 +68,7 @@ def one_sentence_errors(main: Callable) -> Callable:
     """
 
     @functools.wraps(main)
-    def wrapped(argv: Sequence[str] | None = None):
+    def wrapped(argv: Sequence[str] | None = None) -> Any:
         try:
             return main(_with_shipped_configs(sys.argv[1:] if argv is None else argv))
         except UserError as error:
@@ -180,8 +180,8 @@ class CommandLine(ArgumentParser):
         message = " ".join(message.split())
         group = re.search(r"[Gg]roup '([\w.]+)' does not accept option '([\w.]+)'", message)
         unknown = re.search(r"unrecognized arguments: -*([\w.]+)|[Oo]ption '([\w.]+)' is not accepted", message)
-        if group or unknown:
-            key = ".".join(part for part in (group or unknown).groups() if part)
+        if found := group or unknown:
+            key = ".".join(part for part in found.groups() if part)
             names = [action.dest for action in self._actions if action.dest not in ("help", "print_config")]
             options = [name for name in names if not any(other.startswith(f"{name}.") for other in names)]
             same_field = [option for option in options if option.rsplit(".")[-1] == key.rsplit(".")[-1]]

@@ -48,6 +48,6 @@ def gather_dict(mine: dict) -> dict:
     count = this_process().num_processes
     if count == 1:
         return mine
-    everyone = [None] * count
+    everyone: list[dict] = [{}] * count
     torch.distributed.all_gather_object(everyone, mine)
     return {key: value for part in everyone for key, value in part.items()}

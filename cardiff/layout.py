@@ -57,9 +57,9 @@ class CheckoutFinder(MetaPathFinder):
     ) -> ModuleSpec | None:
         """What importlib asks of a finder; None for everything that is not one of these modules."""
         if name == _SCRIPTS:  # a package without an __init__.py
-            spec = ModuleSpec(name, None, is_package=True)
-            spec.submodule_search_locations = [str(TOP)]
-            return spec
+            scripts = ModuleSpec(name, None, is_package=True)
+            scripts.submodule_search_locations = [str(TOP)]
+            return scripts
         other = _other_name(name)
         if other is None:
             return None

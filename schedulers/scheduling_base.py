@@ -68,11 +68,12 @@ class NoiseSchedule(DDPMScheduler):
 
         # diffusers' configs and the command line read the arguments off the signature, and their help off __doc__.
         self_parameter = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        __init__.__signature__ = inspect.Signature([self_parameter, *own, *common])
+        signature = inspect.Signature([self_parameter, *own, *common])
+        setattr(__init__, "__signature__", signature)  # noqa: B010  no checker knows the attribute
         documented = inspect.cleandoc(cls.__doc__ or f"ᾱ of {cls.__name__}.").partition("\nArgs:")
-        common_help = inspect.getdoc(common_arguments).partition("\nArgs:")[2].rstrip()
+        common_help = (inspect.getdoc(common_arguments) or "").partition("\nArgs:")[2].rstrip()
         __init__.__doc__ = f"{documented[0].rstrip()}\n\nArgs:{common_help}{documented[2]}"
-        cls.__init__ = register_to_config(__init__)
+        setattr(cls, "__init__", register_to_config(__init__))  # noqa: B010  nor that a method is set
 
     def to_stock(self) -> DDPMScheduler:
         """The same scheduler as a plain DDPMScheduler, which any diffusers loads without this project."""

@@ -25,7 +25,7 @@ class GeneralisedCosineScheduler(NoiseSchedule):
                 "which is at most 1."
             )
 
-        def power(u):
+        def power(u: np.ndarray | float) -> np.ndarray:
             return np.cos(u * np.pi / 2) ** (2 * tau)
 
         t = times(num_train_timesteps)

@@ -22,8 +22,8 @@ class SigmoidScheduler(NoiseSchedule):
         if not (tau > 0 and end > start):
             raise ValueError(f"SigmoidScheduler: tau={tau} must be above 0, and end={end} above start={start}.")
 
-        def logistic(x):
-            return from_log_snr(x / tau)
+        def logistic(x: np.ndarray | float) -> np.ndarray:
+            return from_log_snr(np.asarray(x / tau))
 
         t = times(num_train_timesteps)
         alphas_bar = (logistic(end) - logistic(t * (end - start) + start)) / (logistic(end) - logistic(start))

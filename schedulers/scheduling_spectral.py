@@ -87,7 +87,7 @@ def optimal_density(
     step = log_snr[1] - log_snr[0]
     density = np.full(len(log_snr), 1 / (step * len(log_snr)))
     for _ in range(iterations):
-        price = 0.0
+        price = np.zeros(len(log_snr))
         for kernel in kernels:
             error = step * (1 / density) @ kernel  # (M,), times 1/n
             price = price + kernel @ ((shares / (weights @ error**2)) @ weights * error)

@@ -23,7 +23,7 @@ class Spectrum:
     mean_powers: np.ndarray
     """Squared coefficient of the mean image, averaged over the modes of each band; (M,)."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("variances", "counts", "mean_powers"):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64))
 

@@ -209,7 +209,7 @@ def _how_it_compares(measures, spectrum, solver, steps, distance, others, ours) 
     }
     if not gains:
         return text + "None of our schedules beats it in structure and both errors at once."
-    best = max(gains, key=gains.get)
+    best = max(gains, key=lambda name: gains[name])
     point = points[best]
     return (
         f"{text}Our {escape(best)} beats it in all three: structure {point.structure:.2f} against "

@@ -211,7 +211,7 @@ def merged(spectrum: Spectrum, resolution: float = 0.02) -> Spectrum:
     weights = spectrum.counts.astype(np.float64)
     totals = np.bincount(band, weights)
 
-    def mean(values):
+    def mean(values: np.ndarray) -> np.ndarray:
         return np.bincount(band, weights * values) / totals
 
     octaves = np.round(mean(spectrum.octaves)).astype(int)

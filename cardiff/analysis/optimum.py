@@ -128,11 +128,12 @@ class Optimum:
         """The table of log-SNRs that minimises weighted log errors minus κ times structure; (T,)."""
         shares = 2 * torch.tensor([pixel_weight, 1 - pixel_weight], dtype=torch.float64)
 
-        def objective(z):
-            z = torch.tensor(z, requires_grad=True)
+        def objective(at: np.ndarray) -> tuple[float, np.ndarray]:
+            z = torch.tensor(at, requires_grad=True)
             structure, pixels, octaves = self._point(self._log_snr(z))
             value = shares @ torch.log(torch.stack([pixels, octaves])) - kappa * structure
             value.backward()
+            assert z.grad is not None
             return value.item(), z.grad.numpy()
 
         gaps = self._gaps(start)

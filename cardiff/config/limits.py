@@ -58,7 +58,7 @@ class Option:
         return field.metadata.get("option", cls())
 
 
-def option(default: Any, *, of_data_set: bool = False, on_resume: OnResume = "report", **limits: float) -> Any:
+def option(default: Any, *, of_data_set: bool = False, on_resume: OnResume = "report", **limits: Any) -> Any:
     """A field of a dataclass with this default, these Limits and what else an Option declares.
 
     Limits of a list hold for every number in it.
@@ -67,7 +67,7 @@ def option(default: Any, *, of_data_set: bool = False, on_resume: OnResume = "re
     return dataclasses.field(**how, metadata={"option": Option(Limits(**limits), of_data_set, on_resume)})
 
 
-def limited(default: Any, **limits: float) -> Any:
+def limited(default: Any, **limits: Any) -> Any:
     """A field of a dataclass with this default and these Limits; of a list they hold for every number in it."""
     return option(default, **limits)
 

@@ -9,7 +9,7 @@ from cardiff.config.schedule import make_schedule
 from cardiff.errors import UserError, did_you_mean
 from cardiff.schedulers import SCHEDULES
 
-PUBLISHED = {
+PUBLISHED: dict[str, dict] = {
     "linear": {"name": "linear"},
     "quadratic": {"name": "quadratic"},
     "constant": {"name": "constant"},
@@ -31,7 +31,7 @@ PUBLISHED = {
     "cosine, input ½": {"name": "cosine", "input_scale": 0.5},
 }
 """Schedules that others have published, with their own parameters."""
-OURS = {
+OURS: dict[str, dict] = {
     "octave geodesic": {"name": "octave"},
     "octave Pareto κ=0.9": {"name": "octave", "kappa": 0.9},
     "spectral": {"name": "spectral"},

@@ -73,16 +73,16 @@ def identify(data: ImageStore | ImageStream, validation_rows: np.ndarray, labell
         return {"stream": _digest_of_stream(data, labelled)}
     rows = np.linspace(0, len(data) - 1, min(len(data), COMPARED)).round().astype(int)
     digest = _digest_of_rows(data, rows)
-    digest.update(np.int64(len(data)))
+    digest.update(np.int64(len(data)).tobytes())
     if labelled:
-        digest.update(np.ascontiguousarray(data.labels))
+        digest.update(np.ascontiguousarray(data.labels).data)
     return {"images": digest.hexdigest(), "held_out": _digest_of_rows(data, validation_rows).hexdigest()}
 
 
-def _digest_of_rows(data: ImageStore, rows: np.ndarray):
+def _digest_of_rows(data: ImageStore, rows: np.ndarray) -> "hashlib._Hash":
     digest = hashlib.sha256()
     for part in np.array_split(rows, max(1, len(rows) // 256)):
-        digest.update(np.ascontiguousarray(data.images[part]))
+        digest.update(np.ascontiguousarray(data.images[part]).data)
     return digest
 
 
@@ -115,9 +115,9 @@ class StoreBatches(Dataset):
     def __init__(self, store: ImageStore, plan: BatchPlan, rows: np.ndarray | None = None):
         self.store, self.plan = store, plan
         self.rows = np.arange(len(store)) if rows is None else rows
-        self._order = lru_cache(maxsize=2)(self._order)  # a batch can span two epochs
+        self._order = lru_cache(maxsize=2)(self._new_order)  # a batch can span two epochs
 
-    def _order(self, epoch: int) -> np.ndarray:
+    def _new_order(self, epoch: int) -> np.ndarray:
         return self.rows[numpy_generator(self.plan.seed, ORDER, epoch).permutation(len(self.rows))]
 
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
@@ -130,12 +130,12 @@ class StoreBatches(Dataset):
             batch["labels"] = torch.from_numpy(self.store.labels[rows])
         return batch
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict:
         # The cache of orders stays behind in the parent process.
         return {"store": self.store, "plan": self.plan, "rows": self.rows}
 
-    def __setstate__(self, state):
-        self.__init__(**state)
+    def __setstate__(self, state: dict) -> None:
+        StoreBatches.__init__(self, **state)
 
 
 class StreamBatches(IterableDataset):
@@ -164,6 +164,8 @@ def batch_loader(
     stream_state: dict | None = None,
 ) -> DataLoader:
     """A loader over the batches of these steps, made of all rows of a store or of those named."""
+    batches: StreamBatches | StoreBatches
+    sampler: range | None
     if isinstance(source, ImageStream):
         batches, sampler = StreamBatches(source, plan, steps, stream_state), None
         num_workers = min(num_workers, 1)  # one reader: the position of the stream is a single one

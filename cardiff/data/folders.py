@@ -28,8 +28,17 @@ logger = logging.getLogger(__name__)
 
 SPLITS = {word: str(split) for split, words in SPLIT_KEYWORDS.items() for word in words}
 """Names of subfolders that are splits if all are, and the splits that they stand for: train, validation or test."""
-LITTER = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "lost+found", "$recycle.bin")
-LITTER += ("system volume information",)
+LITTER = (
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    "icon\r",
+    "__macosx",
+    "@eadir",
+    "lost+found",
+    "$recycle.bin",
+    "system volume information",
+)
 """What operating systems leave in folders, in lower case, besides hidden files."""
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 TABLES = (".parquet", ".arrow")
@@ -73,7 +82,9 @@ class ImageFolder:
     @property
     def class_names(self) -> list[str]:
         """In natural order, those of all splits."""
-        return sorted({self.class_of(picture) for picture in self.pictures} - {None}, key=natural_key)
+        return sorted(
+            {name for picture in self.pictures if (name := self.class_of(picture)) is not None}, key=natural_key
+        )
 
     @property
     def others(self) -> list[str]:
@@ -185,11 +196,11 @@ def load_image_folder(folder: ImageFolder, split: str, conditional: bool) -> dat
     if conditional:
         _check_classes(folder, pictures)
     root = os.path.abspath(folder.path)
-    columns = {"image": [os.path.join(root, name) for name in pictures]}
+    columns: dict[str, list] = {"image": [os.path.join(root, name) for name in pictures]}
     features = {"image": datasets.Image(decode=False)}
     if names:
         numbers = {name: number for number, name in enumerate(names)}
-        columns["label"] = [numbers.get(folder.class_of(picture), -1) for picture in pictures]
+        columns["label"] = [numbers.get(folder.class_of(picture) or "", -1) for picture in pictures]
         features["label"] = datasets.ClassLabel(names=names)
     return datasets.Dataset.from_dict(columns, datasets.Features(features))
 

@@ -40,7 +40,9 @@ class DenoisingLoss:
         """The loss of each image, (b,), from uint8 images (b, C, H, W) and int64 labels (b,)."""
         clean = model_range(images, draws.flip)  # x₀ ~ q(x₀), in [-1, 1]
         t, noise = draws.timesteps, draws.noise  # t ~ Uniform{0, …, T − 1}, ε ~ N(0, I)
-        class_labels = None if self.null_class is None else torch.where(draws.drop, self.null_class, labels)
+        class_labels = None
+        if self.null_class is not None and labels is not None:
+            class_labels = torch.where(draws.drop, self.null_class, labels)
         noisy = self.scheduler.add_noise(clean, noise, t)  # x_t = √ᾱ_t·x₀ + √(1−ᾱ_t)·ε
         prediction = model(noisy.contiguous(memory_format=self.memory_format), t, class_labels).sample
         target = prediction_target(self.scheduler, clean, noise, t)  # ε, v or x₀
@@ -59,9 +61,10 @@ class ClassificationLoss:
         self.scheduler, self.memory_format = scheduler, memory_format
 
     def __call__(
-        self, model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, draws: Draws
+        self, model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor | None, draws: Draws
     ) -> torch.Tensor:
         """The loss of each image, (b,), from uint8 images (b, C, H, W) and int64 labels (b,)."""
+        assert labels is not None
         clean = model_range(images, draws.flip)
         noisy = self.scheduler.add_noise(clean, draws.noise, draws.timesteps)
         logits = model(noisy.contiguous(memory_format=self.memory_format), draws.timesteps)  # (b, N)
@@ -128,7 +131,8 @@ def _schedule_invariant_weights(alphas_cumprod: torch.Tensor, prediction_type: s
     (slope,) = torch.gradient(log_snr)  # dλ/dt = −1/p(λ), over T
     weights = -slope * len(slope) / (2 * math.pi * torch.cosh(log_snr / 2))
     # These are of the v-loss: ‖δv‖² = (1 + 1/SNR)·‖δε‖² = (1 + SNR)·‖δx₀‖².
-    return weights * {"v_prediction": 1.0, "epsilon": 1 + 1 / snr, "sample": 1 + snr}[prediction_type]
+    per_type = {"v_prediction": torch.ones_like(snr), "epsilon": 1 + 1 / snr, "sample": 1 + snr}
+    return weights * per_type[prediction_type]
 
 
 def squared_error(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, ModelMixin, UNet2DModel
@@ -48,7 +48,7 @@ def build_classifier(config: RunConfig, scheduler: DDPMScheduler, class_names: S
     )
 
 
-def _build(network: type[Network], config: RunConfig, **arguments) -> Network:
+def _build(network: type[Network], config: RunConfig, **arguments: Any) -> Network:
     """A network for the run's images, with the arguments of its section and weights drawn from the run's seed."""
     torch.manual_seed(derive_seed(config.train.seed, WEIGHTS))
     images = {"sample_size": config.data.resolution, "in_channels": config.data.channels}

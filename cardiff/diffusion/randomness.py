@@ -23,7 +23,9 @@ def numpy_generator(*keys: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(keys)))
 
 
-def batch_noise(seed: int, step: int, positions: range, image_shape: tuple, device) -> torch.Tensor:
+def batch_noise(
+    seed: int, step: int, positions: range, image_shape: tuple, device: torch.device | str
+) -> torch.Tensor:
     """Standard normal noise, float32 (len(positions), *image_shape), for these positions of a step's global batch."""
     blocks = range(positions.start // NOISE_BLOCK, -(-positions.stop // NOISE_BLOCK))
     generator = torch.Generator(device)

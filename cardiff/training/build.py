@@ -12,6 +12,7 @@ from diffusers import DDPMScheduler, ModelMixin
 
 from cardiff.config.run import RunConfig
 from cardiff.config.schedule import make_schedule
+from cardiff.config.sections import ClassifierTrainConfig, DiffusionTrainConfig
 from cardiff.diffusion.draws import BatchDraws
 from cardiff.diffusion.loss import ClassificationLoss, DenoisingLoss, loss_weights, memory_format
 from cardiff.diffusion.networks import build_classifier, build_pipeline, build_unet, null_class
@@ -42,7 +43,7 @@ def build(config: RunConfig) -> Trainer:
     train, names, form = config.train, data.class_names, memory_format(config)
     model: ModelMixin
     loss: Loss
-    if config.kind == "classifier":
+    if not isinstance(train, DiffusionTrainConfig):
         model = build_classifier(config, scheduler, names)
         loss = ClassificationLoss(scheduler, form)
     else:
@@ -111,9 +112,10 @@ def build_callbacks(config: RunConfig, trainer: Trainer, scheduler: DDPMSchedule
     checkpoint = Checkpoint(train.checkpoint_every, publisher)
     log = LossLog(train.log_every, checkpoint)
     shown: list[Callback]
-    if config.kind == "classifier":
+    if isinstance(train, ClassifierTrainConfig):
         shown = [ClassifierReport(train.report_every, scheduler)]
     else:
+        assert isinstance(train, DiffusionTrainConfig)
         shown = [SampleGrid(train.sample_every, scheduler), Evaluation(train.evaluate_every, scheduler)]
     return [log, checkpoint, *shown, Push(checkpoint, publisher)]
 

@@ -50,7 +50,7 @@ class ClassifierReport(Callback):
             {"timestep": t, "log_snr": value, **share, "images": count}
             for t, value, share in zip(levels, log_snr, shares[1:])
         ]
-        chance = np.bincount(trainer.data.images.labels[trainer.data.validation_rows]).max() / count
+        chance = np.bincount(trainer.data.labels[trainer.data.validation_rows]).max() / count
         self.measured = {
             "step": trainer.global_step,
             "chance": float(chance),  # of always naming the most frequent class
@@ -78,8 +78,8 @@ class ClassifierReport(Callback):
         for first in range(count * index // processes, stop, trainer.pass_size):
             part = range(first, min(first + trainer.pass_size, stop))
             rows = data.validation_rows[part.start : part.stop]
-            images = model_range(torch.from_numpy(data.images.images[rows]).to(trainer.device))
-            labels = torch.from_numpy(data.images.labels[rows]).to(trainer.device)
+            images = model_range(torch.from_numpy(data.store.images[rows]).to(trainer.device))
+            labels = torch.from_numpy(data.labels[rows]).to(trainer.device)
             for k, t in enumerate([0, *levels]):
                 noise = batch_noise(derive_seed(seed, HELD_OUT), k, part, tuple(images.shape[1:]), trainer.device)
                 timesteps = torch.full_like(labels, t)

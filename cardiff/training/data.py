@@ -60,7 +60,19 @@ class TrainingData:
         """Images of each class that are trained on; None where they are not known."""
         if self.rows is None or not self.class_names:
             return None
-        return np.bincount(self.images.labels[self.rows], minlength=len(self.class_names)).tolist()
+        return np.bincount(self.labels[self.rows], minlength=len(self.class_names)).tolist()
+
+    @property
+    def store(self) -> ImageStore:
+        """The images, where they are not a stream."""
+        assert isinstance(self.images, ImageStore)
+        return self.images
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels of all rows of a store, (N,)."""
+        assert self.store.labels is not None
+        return self.store.labels
 
 
 def open_training_data(config: RunConfig, accelerator: Accelerator) -> TrainingData:

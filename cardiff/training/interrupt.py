@@ -4,6 +4,8 @@ import ctypes
 import os
 import signal
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import torch
 
@@ -14,11 +16,11 @@ class StopRequest:
     def __init__(self, num_processes: int):
         self.received = False
         # Agreed on the CPU, so that the device is not waited for.
-        self.group = torch.distributed.new_group(backend="gloo") if num_processes > 1 else None
+        self.group: Any = torch.distributed.new_group(backend="gloo") if num_processes > 1 else None
         self.before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
         _end_with_launcher()
 
-    def _receive(self, number, _frame) -> None:
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
         self.received = True
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
 

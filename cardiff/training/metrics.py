@@ -17,7 +17,7 @@ QUARTERS = 4
 class LossTotals:
     """Sums of the loss by quarter of the timesteps, kept on the device so that a step need not wait for it."""
 
-    def __init__(self, device):
+    def __init__(self, device: torch.device | str):
         self.sums = torch.zeros(2, QUARTERS, device=device)  # loss, number of images
         self.grad_norm = torch.zeros((), device=device)
         self.first_bad_step = torch.full((), torch.inf, device=device)
@@ -118,7 +118,7 @@ def _step(line: str) -> float:
 
 def _flat(config: dict, prefix: str = "") -> dict:
     """Nested sections as dotted names with values that every tracker takes."""
-    flat = {}
+    flat: dict[str, int | float | str | bool] = {}
     for key, value in config.items():
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{key}.")

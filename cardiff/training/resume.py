@@ -225,6 +225,6 @@ def _flat(config: dict) -> dict:
     return {f"{section}.{key}": value for section, fields in config.items() for key, value in fields.items()}
 
 
-def _short(value) -> str:
+def _short(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 80 else text[:77] + "…"

@@ -7,6 +7,7 @@ import numpy as np
 from diffusers import DDPMScheduler
 from tqdm.auto import tqdm
 
+from cardiff.config.sections import DiffusionTrainConfig
 from cardiff.distributed import gather_dict
 from cardiff.evaluation.samples import keep_best, labels_as_in
 from cardiff.pipelines import ClassConditionalPipeline
@@ -18,6 +19,11 @@ from cardiff.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from cardiff.evaluation.protocol import Protocol
+
+
+def _options(trainer: Trainer) -> DiffusionTrainConfig:
+    assert isinstance(trainer.config.train, DiffusionTrainConfig)
+    return trainer.config.train
 
 
 def draw_averaged(
@@ -32,7 +38,7 @@ def draw_averaged(
         make_solver(scheduler, "dpm"),
         dict(enumerate(trainer.data.class_names)),
     )
-    accelerator, train = trainer.accelerator, trainer.config.train
+    accelerator, train = trainer.accelerator, _options(trainer)
     mine = list(range(count))[accelerator.process_index :: accelerator.num_processes]
     hidden = not accelerator.is_main_process
     with tqdm(total=len(mine), desc="sampling", unit="img", leave=False, disable=hidden) as bar:
@@ -66,7 +72,7 @@ class SampleGrid(Callback):
 
     def run(self, trainer: Trainer) -> None:
         """Write samples/step-….png."""
-        train, class_names = trainer.config.train, trainer.data.class_names
+        train, class_names = _options(trainer), trainer.data.class_names
         labels, names, count = grid_of(class_names, train.sample_images)
         scale = getattr(train, "sample_guidance_scale", 1.0)
         images = draw_averaged(trainer, self.scheduler, count, labels, scale)
@@ -107,7 +113,7 @@ class Evaluation(Callback):
             return
         from cardiff.evaluation.protocol import Protocol, ProtocolOptions  # two seconds that other runs need not wait
 
-        train, data = trainer.config.train, trainer.config.data
+        train, data = _options(trainer), trainer.config.data
         options = ProtocolOptions(
             output=str(trainer.output_dir),
             reference=str(trainer.output_dir / "config.yaml"),
@@ -118,8 +124,9 @@ class Evaluation(Callback):
 
     def run(self, trainer: Trainer) -> None:
         """Draw, measure, and keep the model if it is the best so far."""
-        train, count = trainer.config.train, trainer.config.train.evaluate_images
-        labels = labels_as_in(np.bincount(trainer.data.images.labels), count) if trainer.config.labelled else None
+        train = _options(trainer)
+        count = train.evaluate_images
+        labels = labels_as_in(np.bincount(trainer.data.labels), count) if trainer.config.labelled else None
         images = draw_averaged(trainer, self.scheduler, count, labels, guidance_scale=1.0)
         asked_for = None if labels is None else np.array(labels)
         measured = self.protocol.measure(images.transpose(0, 3, 1, 2), asked_for, metrics=["fid"])

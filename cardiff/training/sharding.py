@@ -1,6 +1,7 @@
 """Tensors of which each process may hold a part (FSDP2)."""
 
 import torch
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
@@ -13,4 +14,5 @@ def as_sharded(tensor: torch.Tensor, sharded: torch.Tensor) -> torch.Tensor:
     if not hasattr(sharded, "full_tensor"):
         return tensor
     tensor = tensor.to(sharded.device)
-    return torch.distributed.tensor.distribute_tensor(tensor, sharded.device_mesh, sharded.placements)
+    assert isinstance(sharded, DTensor)
+    return distribute_tensor(tensor, sharded.device_mesh, sharded.placements)
