@@ -9,12 +9,13 @@ With --push_to_hub --hub_model_id user/name the model is published while it trai
 
 from cardiff.cli import one_sentence_errors
 from cardiff.config.run import parse_run
-from cardiff.training.build import build
 
 
 @one_sentence_errors
 def main(argv: list[str] | None = None) -> bool:
     config = parse_run(argv, kind="conditional", description=__doc__)
+    from cardiff.training.build import build  # after the options, of which a help text needs no torch
+
     trainer = build(config)  # data, schedule, network, loss, trainer, callbacks: cardiff/training/build.py
     while not trainer.done:
         trainer.step()  # Algorithm 1 of DDPM, by DenoisingLoss: cardiff/diffusion/loss.py
