@@ -15,7 +15,8 @@ from cardiff.evaluation.protocol import Protocol, ProtocolOptions
 from cardiff.evaluation.reports.evaluation import write_report
 from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options
 from cardiff.hub.serialization import find_model
-from cardiff.sampling.folder import DrawOptions, make_plan
+from cardiff.sampling.draw import make_plan
+from cardiff.sampling.options import DrawOptions
 
 MOST_IMAGES = 50_000
 """Samples by default, at most: the number that published FIDs are measured at."""

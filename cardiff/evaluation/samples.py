@@ -11,8 +11,8 @@ import numpy as np
 from cardiff.errors import UserError
 from cardiff.hub.provenance import read_record
 from cardiff.hub.serialization import load_pipeline, weights_file
-from cardiff.sampling.folder import DrawOptions, SampleOptions
-from cardiff.sampling.folder import run as run_sampling
+from cardiff.sampling.options import DrawOptions, SampleOptions
+from cardiff.sampling.sample import run as run_sampling
 from cardiff.training.checkpoint import file_hash, run_of
 
 

@@ -7,38 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cardiff.config.limits import limited
 from cardiff.errors import UserError
 from cardiff.hub.serialization import classifier_weights_file, find_model, load_classifier, load_pipeline, weights_file
 from cardiff.pipelines import ClassConditionalPipeline
+from cardiff.sampling.options import GuidanceOptions
 from cardiff.schedulers import load_function
 from cardiff.training.checkpoint import file_hash
-
-
-@dataclass(kw_only=True)
-class GuidanceOptions:
-    """Which way the samples are pushed to their class."""
-
-    guidance_scale: str = "1"
-    """Weight w of uncond + w·(cond − uncond); several (0,1,2,4) are the blocks of a grid, or a folder's in turn."""
-    guidance_schedule: str | list[list[float]] | None = None
-    """w as a function of log-SNR instead: points '[[-6,1],[0,4],[6,1]]' joined by lines, or FILE.py:FUNCTION."""
-    guidance_interval: list[float] | str | None = limited(None, infinite=True)
-    """Guide only between two log-SNRs, '[low,high]'; elsewhere a step costs one evaluation."""
-    guidance_interval_sigma: list[float] | str | None = limited(None, infinite=True)
-    """The same between two noise levels σ/a, '[low,high]'."""
-    guidance_rescale: float = 0.0
-    """Share φ of the rescaling of the guided prediction to the spread of the conditional one, 0 to 1."""
-    dynamic_thresholding: float | None = None
-    """Quantile of the pixels, such as 0.995, to which an image estimate outside [-1, 1] is cut and rescaled."""
-    cfg_plus_plus: bool = False
-    """CFG++: renoise with the prediction without a label; guidance_scale then lies between 0 and 1."""
-    guidance_model: str | None = None
-    """Autoguidance: a worse model (folder or Hub repository) in the place of the prediction without a label."""
-    classifier: str | None = None
-    """Classifier guidance: output folder of train_classifier.py, or a Hub repository."""
-    classifier_scale: str = "1"
-    """Weight s of the classifier's gradient; several as for guidance_scale."""
 
 
 @dataclass

@@ -25,8 +25,8 @@ from cardiff.evaluation.protocol import Protocol
 from cardiff.evaluation.reports.evaluation import rows_by_class, shown_classes
 from cardiff.evaluation.samples import keep_best, labels_as_in
 from cardiff.hub.serialization import save_classifier
-from cardiff.sampling.folder import SampleOptions
-from cardiff.sampling.folder import run as run_sampling
+from cardiff.sampling.options import SampleOptions
+from cardiff.sampling.sample import run as run_sampling
 from cardiff.schedulers import CosineScheduler
 from cardiff.version import cardiff_version
 from tests.conftest import ROOT

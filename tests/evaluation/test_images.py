@@ -11,7 +11,8 @@ from cardiff.config.sections import DataConfig
 from cardiff.data import load_source
 from cardiff.evaluation.images import read_folder
 from cardiff.hub.serialization import save_pipeline
-from cardiff.sampling.folder import SampleOptions, run
+from cardiff.sampling.options import SampleOptions
+from cardiff.sampling.sample import run
 from tests.support.tiny_models import NAMES, tiny_pipeline
 
 CLASSES = list(NAMES.values())

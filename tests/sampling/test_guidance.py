@@ -1,6 +1,5 @@
 """Guidance from the command line: every option reaches the pipeline, and the manifest says what it cost."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +17,15 @@ from cardiff.hub.serialization import (
     save_pipeline,
     weights_file,
 )
-from cardiff.sampling.folder import SampleOptions, draw, image_file, read_entry, run
-from cardiff.sampling.guidance import GuidanceOptions, make_guidance
+from cardiff.sampling.draw import draw
+from cardiff.sampling.folder import image_file, read_entry
+from cardiff.sampling.guidance import make_guidance
+from cardiff.sampling.options import GuidanceOptions, SampleOptions
+from cardiff.sampling.sample import run
 from cardiff.sampling.solvers import make_solver
 from cardiff.schedulers import CosineScheduler, LinearScheduler
 from cardiff.training.checkpoint import file_hash
+from tests.support.sampled import manifest, pixels
 from tests.support.tiny_classifier import tiny_classifier
 from tests.support.tiny_models import tiny_pipeline, tiny_unet
 
@@ -56,14 +59,6 @@ def options(models, tmp_path):
     return SampleOptions(
         str(models / "model"), output=str(tmp_path / "out"), num_images=6, steps=STEPS, batch_size=4, solver="ddim"
     )
-
-
-def manifest(folder):
-    return [json.loads(line) for line in Path(folder, "manifest.jsonl").read_text().splitlines()]
-
-
-def pixels(folder, count):
-    return np.stack([np.asarray(Image.open(image_file(Path(folder), i))) for i in range(count)]).astype(int)
 
 
 def drawn(models, labels, guidance_scale=1.0, model="model", **guidance):

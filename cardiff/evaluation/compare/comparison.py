@@ -22,8 +22,8 @@ from cardiff.evaluation.protocol import Protocol, ProtocolOptions, loss
 from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options
 from cardiff.hub.serialization import find_model
 from cardiff.markup import escape
-from cardiff.sampling.folder import DrawOptions, make_plan
-from cardiff.sampling.guidance import GuidanceOptions
+from cardiff.sampling.draw import make_plan
+from cardiff.sampling.options import DrawOptions, GuidanceOptions
 from cardiff.sampling.solvers import SOLVERS
 
 # Raise it when the same images would give other figures.
