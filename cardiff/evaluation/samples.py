@@ -52,9 +52,9 @@ def sample_options(model: Path | str, output: Path, options: DrawOptions, **more
         UserError: Several guidance scales, which sample.py would take in turn.
     """
     for name in ("guidance_scale", "classifier_scale"):
-        if "," in getattr(options, name):
+        if len(getattr(options, name)) > 1:
             raise UserError(
-                f"--{name} is {getattr(options, name)!r}, but images are measured at one: compare.py sweeps."
+                f"--{name} is {getattr(options, name)}, but images are measured at one: compare.py sweeps."
             )
     shared = {field.name: getattr(options, field.name) for field in fields(DrawOptions)}
     return SampleOptions(**shared, model=str(model), output=str(output), **more)

@@ -1,6 +1,5 @@
 """The guidance of a sampling command: from its options to the pipeline's arguments and to what a manifest says."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -76,12 +75,12 @@ def make_guidance(options: GuidanceOptions, pipeline: ClassConditionalPipeline) 
         _same_noise(pipeline, scheduler, f"--classifier {options.classifier}")
         arguments["classifier"] = classifier.to(pipeline.device)
         record["classifier_sha256"] = file_hash(classifier_weights_file(folder))
-    elif options.classifier_scale != "1":
+    elif options.classifier_scale != [1.0]:
         raise UserError("--classifier_scale needs a --classifier.")
 
-    scales = weights = _numbers("guidance_scale", options.guidance_scale)
+    scales = weights = [float(scale) for scale in options.guidance_scale]
     if options.guidance_schedule is not None:
-        if options.guidance_scale != "1":
+        if options.guidance_scale != [1.0]:
             raise UserError("Give --guidance_scale or --guidance_schedule, not both.")
         scales = [_schedule(options.guidance_schedule)]
         record["guidance_schedule"] = weights = [scales[0](level) for level in pipeline.log_snr_of_steps()]
@@ -95,7 +94,7 @@ def make_guidance(options: GuidanceOptions, pipeline: ClassConditionalPipeline) 
             "--classifier has its --classifier_scale."
         )
     if options.classifier is not None:
-        pushes = _numbers("classifier_scale", options.classifier_scale)
+        pushes = [float(scale) for scale in options.classifier_scale]
         variants = [{**variant, "classifier_scale": push} for variant in variants for push in pushes]
     return Guidance(arguments, variants, record)
 
@@ -139,17 +138,6 @@ def _same_noise(pipeline: ClassConditionalPipeline, scheduler, what: str) -> Non
     mine, its = pipeline.scheduler.alphas_cumprod, scheduler.alphas_cumprod
     if len(mine) != len(its) or not torch.allclose(mine.double(), its.double(), rtol=1e-5, atol=1e-7):
         raise UserError(f"{what} was trained on other noise levels than the model: train it on the same schedule.")
-
-
-def _numbers(name: str, text: str) -> list[float]:
-    problem = UserError(f"--{name} is {text!r}, but must be a number, or several with commas.")
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise problem from None
-    if not all(map(math.isfinite, numbers)):
-        raise problem
-    return numbers
 
 
 def _title(kind: str, variant: dict, arguments: dict) -> str:

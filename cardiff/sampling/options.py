@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 from cardiff.config.limits import limited
+from cardiff.config.types import Floats
 
 
 @dataclass(kw_only=True)
 class GuidanceOptions:
     """Which way the samples are pushed to their class."""
 
-    guidance_scale: str = "1"
+    guidance_scale: Floats = limited([1.0])
     """Weight w of uncond + w·(cond − uncond); several (0,1,2,4) are the blocks of a grid, or a folder's in turn."""
     guidance_schedule: str | list[list[float]] | None = None
     """w as a function of log-SNR instead: points '[[-6,1],[0,4],[6,1]]' joined by lines, or FILE.py:FUNCTION."""
@@ -27,7 +28,7 @@ class GuidanceOptions:
     """Autoguidance: a worse model (folder or Hub repository) in the place of the prediction without a label."""
     classifier: str | None = None
     """Classifier guidance: output folder of train_classifier.py, or a Hub repository."""
-    classifier_scale: str = "1"
+    classifier_scale: Floats = limited([1.0])
     """Weight s of the classifier's gradient; several as for guidance_scale."""
 
 

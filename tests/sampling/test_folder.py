@@ -25,7 +25,7 @@ def contents(folder):
 
 def test_the_manifest_says_how_to_draw_every_image(options, model):
     """Each by its recorded seed, label and options, alone and through the pipeline itself."""
-    folder = run(replace(options, guidance_scale="2", solver="ddpm", seed=7, batch_size=1))
+    folder = run(replace(options, guidance_scale=[2], solver="ddpm", seed=7, batch_size=1))
     entries = manifest(folder)
     assert {path.name for path in folder.iterdir()} == {
         *(f"{i:06d}.png" for i in range(5)),
@@ -115,7 +115,7 @@ def test_a_folder_can_be_extended(options, tmp_path):
     [
         ({"seed": 1}, "seed"),
         ({"labels": "ant"}, "labels"),
-        ({"guidance_scale": "2"}, "guidance_scale"),
+        ({"guidance_scale": [2]}, "guidance_scale"),
         ({"solver": "ddpm", "steps": 4}, "solver, steps"),
     ],
 )
@@ -157,6 +157,6 @@ def test_images_that_are_not_finite_are_refused_by_number(unclipped, tmp_path):
     """Images of batches before stay, and no black ones are added."""
     options = SampleOptions(str(unclipped), output=str(tmp_path / "out"), labels="ant", num_images=6, steps=STEPS)
     with pytest.raises(ValueError, match=r"after the last step: 3\. Try a smaller guidance_scale"):
-        run(replace(options, guidance_scale="1,1,1,1e38,1,1e38", batch_size=2))
+        run(replace(options, guidance_scale=[1, 1, 1, 1e38, 1, 1e38], batch_size=2))
     assert [path.name for path in sorted((tmp_path / "out").glob("*.png"))] == ["000000.png", "000001.png"]
     assert not (tmp_path / "out" / "manifest.jsonl").exists()

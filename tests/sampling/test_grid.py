@@ -17,7 +17,7 @@ from tests.support.sampled import STEPS
 def test_a_grid_of_images_that_are_not_finite_is_refused(unclipped, tmp_path):
     options = SampleOptions(str(unclipped), grid=str(tmp_path / "grid.png"), num_images=3, steps=STEPS)
     with pytest.raises(ValueError, match=r"NaN or infinite after the last step: 0, 1, 2\."):
-        run(replace(options, guidance_scale="1,1e38"))
+        run(replace(options, guidance_scale=[1, 1e38]))
     assert not (tmp_path / "grid.png").exists()
 
 
@@ -25,7 +25,7 @@ def test_a_grid_shows_the_series_of_its_seed(model, tmp_path):
     """Row by row and scale by scale, the images that draw_images gives; one seed for all scales."""
     path = tmp_path / "new" / "grid.png"
     options = SampleOptions(
-        str(model), grid=str(path), labels="bee,ant", num_images=6, guidance_scale="0,2.5", steps=STEPS, batch_size=4
+        str(model), grid=str(path), labels="bee,ant", num_images=6, guidance_scale=[0, 2.5], steps=STEPS, batch_size=4
     )
     assert run(options) == path
     picture = np.asarray(Image.open(path)).astype(int)

@@ -8,7 +8,7 @@ from cardiff.sampling.options import SampleOptions
 
 def test_options_from_the_command_line_and_a_file(tmp_path):
     (tmp_path / "options.yaml").write_text("model: m\noutput: o\nsteps: 7\n")
-    expected = SampleOptions("m", output="o", steps=9, labels="0,3,seven", guidance_scale="0,1.5")
+    expected = SampleOptions("m", output="o", steps=9, labels="0,3,seven", guidance_scale=[0, 1.5])
     argv = ["--config", str(tmp_path / "options.yaml"), "--steps", "9", "--labels", "0,3,seven"]
     assert parse_options(SampleOptions, [*argv, "--guidance_scale", "0,1.5"], "test") == expected
 
@@ -19,6 +19,15 @@ def test_options_from_the_command_line_and_a_file(tmp_path):
         (["--model", "m", "--stpes", "3"], "there is no option 'stpes'; did you mean 'steps'?"),
         (["--model", "m", "--steps", "many"], "steps is 'many', but must be int."),
         (["--output", "o"], "model"),
+        (
+            ["--model", "m", "--guidance_scale", "much"],
+            "guidance_scale is 'much', but must be a number, or",
+        ),
+        (
+            ["--model", "m", "--classifier_scale", "1,"],
+            "classifier_scale is '1,', but must be a number, or",
+        ),
+        (["--model", "m", "--guidance_scale", "1,nan"], "--guidance_scale is [1.0, nan], but each of them must be a"),
     ],
 )
 def test_mistakes_on_the_command_line(argv, sentence, capsys):
