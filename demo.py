@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from cardiff.evaluation.features.image_classifier import fit_image_classifier
     from cardiff.hub.serialization import load_classifier, load_pipeline
     from cardiff.plotting import save_labelled_grid
-    from cardiff.sampling.folder import draw
+    from cardiff.sampling.draw import draw
     from cardiff.sampling.solvers import make_solver
     from cardiff.scripts import train_classifier, train_conditional
     from cardiff.training.checkpoint import checkpoint_dir

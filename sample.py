@@ -7,14 +7,15 @@ accelerate launch sample.py --model runs/digits --num_images 5000 --output sampl
 from collections.abc import Sequence
 
 from cardiff.cli import one_sentence_errors, parse_options
+from cardiff.sampling.options import SampleOptions
 
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    from cardiff.distributed import print_once
-    from cardiff.sampling.folder import SampleOptions, run
-
     options = parse_options(SampleOptions, argv, description=__doc__)
+    from cardiff.distributed import print_once
+    from cardiff.sampling.sample import run
+
     print_once(f"Wrote {run(options)}")
 
 

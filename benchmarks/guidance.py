@@ -30,7 +30,7 @@ from cardiff.data import open_store
 from cardiff.evaluation.features.image_classifier import fit_image_classifier
 from cardiff.evaluation.metrics.distances import diversity, frechet_distance
 from cardiff.hub.serialization import load_classifier, load_pipeline
-from cardiff.sampling.folder import draw
+from cardiff.sampling.draw import draw
 from cardiff.sampling.solvers import make_solver
 from cardiff.training.checkpoint import checkpoint_dir
 

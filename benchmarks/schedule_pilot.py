@@ -29,7 +29,7 @@ from cardiff.data import open_store
 from cardiff.diffusion.levels import log_snr_of, timesteps_at, visited_levels
 from cardiff.evaluation.metrics.distances import frechet_distance
 from cardiff.hub.serialization import load_pipeline
-from cardiff.sampling.folder import draw_images
+from cardiff.sampling.draw import draw_images
 from cardiff.sampling.solvers import make_solver
 from cardiff.training.build import build
 

@@ -15,7 +15,7 @@ from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
 from cardiff.evaluation.features.image_classifier import fit_image_classifier
 from cardiff.hub.serialization import load_pipeline
-from cardiff.sampling.folder import draw_images
+from cardiff.sampling.draw import draw_images
 from cardiff.sampling.solvers import make_solver
 
 ROOT = Path(__file__).parent.parent

@@ -196,6 +196,8 @@ class CommandLine(ArgumentParser):
         if wrong is None:
             return message
         key, reason = wrong.groups()
+        if reason.startswith("is "):  # a sentence about the key, of cardiff.config.types
+            return f"{key} {reason}"
         value = re.split(r"Given value type.*Given value: |Got value: ", reason)
         kinds = re.findall(r"Literal\[([^\]]*)\]|<class '(\w+)'>|\b(List\[\w+\])", value[0])
         kinds = [next(filter(None, kind)).replace("NoneType", "null") for kind in kinds]

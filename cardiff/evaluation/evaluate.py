@@ -1,6 +1,7 @@
 """evaluate.py: measure a folder of images or a model against a data set, with the protocol beside every figure."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from cardiff.config.limits import limited
+from cardiff.config.types import Ints
 from cardiff.distributed import this_process
 from cardiff.errors import UserError
 from cardiff.evaluation.images import ImageSet, read_folder
@@ -15,7 +17,8 @@ from cardiff.evaluation.protocol import Protocol, ProtocolOptions
 from cardiff.evaluation.reports.evaluation import write_report
 from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options
 from cardiff.hub.serialization import find_model
-from cardiff.sampling.folder import DrawOptions, make_plan
+from cardiff.sampling.draw import make_plan
+from cardiff.sampling.options import DrawOptions
 
 MOST_IMAGES = 50_000
 """Samples by default, at most: the number that published FIDs are measured at."""
@@ -31,7 +34,7 @@ class EvaluateOptions(ProtocolOptions, DrawOptions):
     """Output folder of a run, one of its checkpoints, or a Hub repository; the options below draw from it."""
     num_images: int | None = limited(None, least=1)
     """Images to draw (default: as many as the reference has, at most 50,000), or to read from the folder."""
-    seeds: str = "0"
+    seeds: Ints = limited([0], least=0)
     """Sampling seeds with commas: several give a mean and a spread."""
     keep_images: bool = True
     """Keep the images that were drawn, in images/ of the output folder."""
@@ -48,7 +51,7 @@ def run(options: EvaluateOptions) -> Path:
         raise UserError("Give either --images DIR or --model DIR_OR_REPO.")
     options.check()
     output = Path(options.output)
-    seeds = read_seeds(options.seeds)
+    check_seeds(options.seeds)
     facts = None
     if options.model is not None:
         with state.main_process_first():
@@ -70,7 +73,7 @@ def run(options: EvaluateOptions) -> Path:
     else:
         count = options.num_images or min(protocol.reference.count, MOST_IMAGES)
         protocol.check_count(count)
-        sets = draw_sets(facts, protocol, options, seeds, count, output / "images")
+        sets = draw_sets(facts, protocol, options, options.seeds, count, output / "images")
 
     total = sum(len(drawn.images) for drawn in sets.values())
     with tqdm(total=total, desc="measuring", unit="img", disable=not state.is_main_process) as bar:
@@ -104,15 +107,14 @@ def _cut(given: ImageSet, count: int | None) -> ImageSet:
     return replace(given, images=given.images[:count], labels=labels, names=given.names[:count])
 
 
-def read_seeds(text: str) -> list[int]:
-    """Seeds of an option such as 0,1,2."""
-    try:
-        seeds = [int(part) for part in str(text).split(",")]
-    except ValueError:
-        raise UserError(f"--seeds is {text!r}, but must be whole numbers with commas: 0,1,2.") from None
-    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise UserError(f"--seeds is {text!r}, but must be different numbers of 0 or more.")
-    return seeds
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuse a seed that is given twice, whose images would count twice.
+
+    Raises:
+        UserError: In one sentence.
+    """
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds is {seeds}, but must be different numbers.")
 
 
 def draw_sets(

@@ -11,8 +11,8 @@ import numpy as np
 from cardiff.errors import UserError
 from cardiff.hub.provenance import read_record
 from cardiff.hub.serialization import load_pipeline, weights_file
-from cardiff.sampling.folder import DrawOptions, SampleOptions
-from cardiff.sampling.folder import run as run_sampling
+from cardiff.sampling.options import DrawOptions, SampleOptions
+from cardiff.sampling.sample import run as run_sampling
 from cardiff.training.checkpoint import file_hash, run_of
 
 
@@ -52,9 +52,9 @@ def sample_options(model: Path | str, output: Path, options: DrawOptions, **more
         UserError: Several guidance scales, which sample.py would take in turn.
     """
     for name in ("guidance_scale", "classifier_scale"):
-        if "," in getattr(options, name):
+        if len(getattr(options, name)) > 1:
             raise UserError(
-                f"--{name} is {getattr(options, name)!r}, but images are measured at one: compare.py sweeps."
+                f"--{name} is {getattr(options, name)}, but images are measured at one: compare.py sweeps."
             )
     shared = {field.name: getattr(options, field.name) for field in fields(DrawOptions)}
     return SampleOptions(**shared, model=str(model), output=str(output), **more)

@@ -1,44 +1,17 @@
 """The guidance of a sampling command: from its options to the pipeline's arguments and to what a manifest says."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from cardiff.config.limits import limited
 from cardiff.errors import UserError
 from cardiff.hub.serialization import classifier_weights_file, find_model, load_classifier, load_pipeline, weights_file
 from cardiff.pipelines import ClassConditionalPipeline
+from cardiff.sampling.options import GuidanceOptions
 from cardiff.schedulers import load_function
 from cardiff.training.checkpoint import file_hash
-
-
-@dataclass(kw_only=True)
-class GuidanceOptions:
-    """Which way the samples are pushed to their class."""
-
-    guidance_scale: str = "1"
-    """Weight w of uncond + w·(cond − uncond); several (0,1,2,4) are the blocks of a grid, or a folder's in turn."""
-    guidance_schedule: str | list[list[float]] | None = None
-    """w as a function of log-SNR instead: points '[[-6,1],[0,4],[6,1]]' joined by lines, or FILE.py:FUNCTION."""
-    guidance_interval: list[float] | str | None = limited(None, infinite=True)
-    """Guide only between two log-SNRs, '[low,high]'; elsewhere a step costs one evaluation."""
-    guidance_interval_sigma: list[float] | str | None = limited(None, infinite=True)
-    """The same between two noise levels σ/a, '[low,high]'."""
-    guidance_rescale: float = 0.0
-    """Share φ of the rescaling of the guided prediction to the spread of the conditional one, 0 to 1."""
-    dynamic_thresholding: float | None = None
-    """Quantile of the pixels, such as 0.995, to which an image estimate outside [-1, 1] is cut and rescaled."""
-    cfg_plus_plus: bool = False
-    """CFG++: renoise with the prediction without a label; guidance_scale then lies between 0 and 1."""
-    guidance_model: str | None = None
-    """Autoguidance: a worse model (folder or Hub repository) in the place of the prediction without a label."""
-    classifier: str | None = None
-    """Classifier guidance: output folder of train_classifier.py, or a Hub repository."""
-    classifier_scale: str = "1"
-    """Weight s of the classifier's gradient; several as for guidance_scale."""
 
 
 @dataclass
@@ -102,12 +75,12 @@ def make_guidance(options: GuidanceOptions, pipeline: ClassConditionalPipeline) 
         _same_noise(pipeline, scheduler, f"--classifier {options.classifier}")
         arguments["classifier"] = classifier.to(pipeline.device)
         record["classifier_sha256"] = file_hash(classifier_weights_file(folder))
-    elif options.classifier_scale != "1":
+    elif options.classifier_scale != [1.0]:
         raise UserError("--classifier_scale needs a --classifier.")
 
-    scales = weights = _numbers("guidance_scale", options.guidance_scale)
+    scales = weights = [float(scale) for scale in options.guidance_scale]
     if options.guidance_schedule is not None:
-        if options.guidance_scale != "1":
+        if options.guidance_scale != [1.0]:
             raise UserError("Give --guidance_scale or --guidance_schedule, not both.")
         scales = [_schedule(options.guidance_schedule)]
         record["guidance_schedule"] = weights = [scales[0](level) for level in pipeline.log_snr_of_steps()]
@@ -121,7 +94,7 @@ def make_guidance(options: GuidanceOptions, pipeline: ClassConditionalPipeline) 
             "--classifier has its --classifier_scale."
         )
     if options.classifier is not None:
-        pushes = _numbers("classifier_scale", options.classifier_scale)
+        pushes = [float(scale) for scale in options.classifier_scale]
         variants = [{**variant, "classifier_scale": push} for variant in variants for push in pushes]
     return Guidance(arguments, variants, record)
 
@@ -165,17 +138,6 @@ def _same_noise(pipeline: ClassConditionalPipeline, scheduler, what: str) -> Non
     mine, its = pipeline.scheduler.alphas_cumprod, scheduler.alphas_cumprod
     if len(mine) != len(its) or not torch.allclose(mine.double(), its.double(), rtol=1e-5, atol=1e-7):
         raise UserError(f"{what} was trained on other noise levels than the model: train it on the same schedule.")
-
-
-def _numbers(name: str, text: str) -> list[float]:
-    problem = UserError(f"--{name} is {text!r}, but must be a number, or several with commas.")
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise problem from None
-    if not all(map(math.isfinite, numbers)):
-        raise problem
-    return numbers
 
 
 def _title(kind: str, variant: dict, arguments: dict) -> str:

@@ -41,6 +41,13 @@ def read_labels(text: str, pipeline: ClassConditionalPipeline, classifier=None) 
     return [reader.label(part) for part in _split(text, ",")]
 
 
+def label_name(label: int | dict, names: dict[int, str]) -> str:
+    """What a label is called: the class, or the mixture."""
+    if isinstance(label, dict):
+        return "+".join(f"{weight:g}*{names[part]}" for part, weight in label.items())
+    return names[label]
+
+
 def _read_file(path: Path, reader: "_Reader") -> list[int | dict[int, float]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()

@@ -12,7 +12,7 @@ from cardiff.distributed import gather_dict
 from cardiff.evaluation.samples import keep_best, labels_as_in
 from cardiff.pipelines import ClassConditionalPipeline
 from cardiff.plotting import save_labelled_grid
-from cardiff.sampling.folder import draw_images
+from cardiff.sampling.draw import draw_images
 from cardiff.sampling.solvers import make_solver
 from cardiff.training.callbacks import Callback, save_model
 from cardiff.training.trainer import Trainer

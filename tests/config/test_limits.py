@@ -12,7 +12,7 @@ from cardiff.cli import parse_options
 from cardiff.config.limits import Limits, check_limits, limited
 from cardiff.evaluation.compare.comparison import CompareOptions
 from cardiff.evaluation.evaluate import EvaluateOptions
-from cardiff.sampling.folder import SampleOptions
+from cardiff.sampling.options import SampleOptions
 
 
 @pytest.mark.parametrize(

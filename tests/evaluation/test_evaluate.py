@@ -25,8 +25,8 @@ from cardiff.evaluation.protocol import Protocol
 from cardiff.evaluation.reports.evaluation import rows_by_class, shown_classes
 from cardiff.evaluation.samples import keep_best, labels_as_in
 from cardiff.hub.serialization import save_classifier
-from cardiff.sampling.folder import SampleOptions
-from cardiff.sampling.folder import run as run_sampling
+from cardiff.sampling.options import SampleOptions
+from cardiff.sampling.sample import run as run_sampling
 from cardiff.schedulers import CosineScheduler
 from cardiff.version import cardiff_version
 from tests.conftest import ROOT
@@ -170,7 +170,7 @@ def test_labels_are_as_frequent_as_in_the_data_at_every_beginning():
 
 
 def test_a_model_is_measured_by_the_images_that_sample_py_draws(world, options, tmp_path):
-    folder = run(replace(options, model=str(world["model"]), seeds="0,1", num_images=24))
+    folder = run(replace(options, model=str(world["model"]), seeds=[0, 1], num_images=24))
     found = metrics_of(folder)
     assert found["images"] == 24 and found["seeds"] == [0, 1]
     assert found["metrics"]["fid"]["over_seeds"] > 0
@@ -485,7 +485,7 @@ def test_exported_labels_come_back(world, options, tmp_path):
             {"reference": "configs/digits_16_conditional.yaml"},
             "has images of 16 pixels and 1 channels, but the samples",
         ),
-        ({"seeds": "0,0"}, "--seeds is '0,0', but must be different"),
+        ({"seeds": [0, 0]}, "--seeds is [0, 0], but must be different"),
         ({"replicates": 1}, "--replicates is 1"),
     ],
 )
@@ -510,7 +510,7 @@ def test_options_are_refused_before_the_reference_is_looked_at(changes, world, o
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"guidance_scale": "1,2"}, "--guidance_scale is '1,2', but images are measured at one"),
+        ({"guidance_scale": [1, 2]}, "--guidance_scale is [1, 2], but images are measured at one"),
         ({"solver": "dmp"}, "There is no solver 'dmp'"),
         ({"steps": 1001}, "--steps is 1001, but the model has 1000 timesteps: give 1 to 1000"),
         ({"guidance_interval": "1"}, "--guidance_interval is 1"),
@@ -542,7 +542,7 @@ def test_the_script_says_it_in_one_sentence(world, options, capsys):
 
 def test_options_of_the_command_line():
     options = parse_options(EvaluateOptions, ["--model", "runs/a", "--output", "out", "--guidance_scale", "2"], "")
-    assert (options.guidance_scale, options.solver, options.network) == ("2", "dpm", "inception")
+    assert (options.guidance_scale, options.solver, options.network) == ([2.0], "dpm", "inception")
 
 
 # The best model of a training run

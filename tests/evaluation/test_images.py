@@ -11,7 +11,8 @@ from cardiff.config.sections import DataConfig
 from cardiff.data import load_source
 from cardiff.evaluation.images import read_folder
 from cardiff.hub.serialization import save_pipeline
-from cardiff.sampling.folder import SampleOptions, run
+from cardiff.sampling.options import SampleOptions
+from cardiff.sampling.sample import run
 from tests.support.tiny_models import NAMES, tiny_pipeline
 
 CLASSES = list(NAMES.values())
@@ -100,7 +101,7 @@ def test_folders_are_read_as_for_training(tmp_path, caplog):
 
 
 def test_a_folder_of_sample_py(options):
-    folder = run(replace(options, guidance_scale="2", labels="bee,ant"))
+    folder = run(replace(options, guidance_scale=[2], labels="bee,ant"))
     found = read_folder(folder)
     assert found.names == [f"{i:06d}.png" for i in range(5)]
     drawn = [np.asarray(Image.open(folder / name)).transpose(2, 0, 1) for name in found.names]
@@ -127,7 +128,7 @@ def test_a_manifest_s_labels_are_matched_by_name(options):
 
 def test_what_differs_between_images_is_no_protocol(options):
     """Two guidance scales: the mean of the evaluations, and labels that are mixtures are no labels."""
-    found = read_folder(run(replace(options, guidance_scale="1,3", labels="ant,0.5*ant+0.5*bee", num_images=4)))
+    found = read_folder(run(replace(options, guidance_scale=[1, 3], labels="ant,0.5*ant+0.5*bee", num_images=4)))
     assert "guidance_scale" not in found.protocol and found.protocol["steps"] == 2
     lines = [json.loads(line) for line in (open(f"{options.output}/manifest.jsonl"))]
     for name in found.evaluations:

@@ -1,6 +1,5 @@
 """Guidance from the command line: every option reaches the pipeline, and the manifest says what it cost."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +17,15 @@ from cardiff.hub.serialization import (
     save_pipeline,
     weights_file,
 )
-from cardiff.sampling.folder import SampleOptions, draw, image_file, read_entry, run
-from cardiff.sampling.guidance import GuidanceOptions, make_guidance
+from cardiff.sampling.draw import draw
+from cardiff.sampling.folder import image_file, read_entry
+from cardiff.sampling.guidance import make_guidance
+from cardiff.sampling.options import GuidanceOptions, SampleOptions
+from cardiff.sampling.sample import run
 from cardiff.sampling.solvers import make_solver
 from cardiff.schedulers import CosineScheduler, LinearScheduler
 from cardiff.training.checkpoint import file_hash
+from tests.support.sampled import manifest, pixels
 from tests.support.tiny_classifier import tiny_classifier
 from tests.support.tiny_models import tiny_pipeline, tiny_unet
 
@@ -58,14 +61,6 @@ def options(models, tmp_path):
     )
 
 
-def manifest(folder):
-    return [json.loads(line) for line in Path(folder, "manifest.jsonl").read_text().splitlines()]
-
-
-def pixels(folder, count):
-    return np.stack([np.asarray(Image.open(image_file(Path(folder), i))) for i in range(count)]).astype(int)
-
-
 def drawn(models, labels, guidance_scale=1.0, model="model", **guidance):
     pipeline = load_pipeline(models / model)
     pipeline.scheduler = make_solver(pipeline.scheduler, "ddim")
@@ -80,16 +75,16 @@ TURNS = [0, 1, 2, 0, 1, 2]
 @pytest.mark.parametrize(
     ("changes", "arguments"),
     [
-        ({"guidance_scale": "3"}, {"guidance_scale": 3.0}),
-        ({"guidance_scale": "3", "guidance_interval": [-3, 3]}, {"guidance_scale": 3.0, "guidance_interval": (-3, 3)}),
-        ({"guidance_scale": "3", "guidance_interval": "-3,3"}, {"guidance_scale": 3.0, "guidance_interval": (-3, 3)}),
+        ({"guidance_scale": [3]}, {"guidance_scale": 3.0}),
+        ({"guidance_scale": [3], "guidance_interval": [-3, 3]}, {"guidance_scale": 3.0, "guidance_interval": (-3, 3)}),
+        ({"guidance_scale": [3], "guidance_interval": "-3,3"}, {"guidance_scale": 3.0, "guidance_interval": (-3, 3)}),
         (
-            {"guidance_scale": "3", "guidance_interval_sigma": [0.3, 3]},
+            {"guidance_scale": [3], "guidance_interval_sigma": [0.3, 3]},
             {"guidance_scale": 3.0, "guidance_interval_sigma": (0.3, 3)},
         ),
-        ({"guidance_scale": "4", "guidance_rescale": 0.7}, {"guidance_scale": 4.0, "guidance_rescale": 0.7}),
-        ({"guidance_scale": "4", "dynamic_thresholding": 0.9}, {"guidance_scale": 4.0, "dynamic_thresholding": 0.9}),
-        ({"guidance_scale": "0.6", "cfg_plus_plus": True}, {"guidance_scale": 0.6, "cfg_plus_plus": True}),
+        ({"guidance_scale": [4], "guidance_rescale": 0.7}, {"guidance_scale": 4.0, "guidance_rescale": 0.7}),
+        ({"guidance_scale": [4], "dynamic_thresholding": 0.9}, {"guidance_scale": 4.0, "dynamic_thresholding": 0.9}),
+        ({"guidance_scale": [0.6], "cfg_plus_plus": True}, {"guidance_scale": 0.6, "cfg_plus_plus": True}),
         (
             {"guidance_schedule": [[-5, 1], [0, 4], [5, 2]]},
             {"guidance_scale": lambda level: np.interp(level, [-5, 0, 5], [1, 4, 2])},
@@ -111,7 +106,7 @@ def test_options_reach_the_pipeline(changes, arguments, options, models):
 
 
 def test_another_network_guides(options, models):
-    folder = run(replace(options, guidance_scale="2", guidance_model=str(models / "worse")))
+    folder = run(replace(options, guidance_scale=[2], guidance_model=str(models / "worse")))
     images, cost = drawn(models, TURNS, 2.0, guidance_unet=load_pipeline(models / "worse").unet)
     assert np.abs(pixels(folder, 6) - images).max() <= 1
     entry = manifest(folder)[0]
@@ -122,7 +117,7 @@ def test_another_network_guides(options, models):
 @pytest.mark.parametrize("model", ["model", "unconditional"])
 def test_a_classifier_guides(model, options, models):
     """With an unconditional model the labels are the classifier's."""
-    changes = {"model": str(models / model), "classifier": str(models / "classifier"), "classifier_scale": "20"}
+    changes = {"model": str(models / model), "classifier": str(models / "classifier"), "classifier_scale": [20]}
     folder = run(replace(options, labels="bee,0", **changes))
     classifier, _ = load_classifier(models / "classifier")
     images, cost = drawn(models, [1, 0] * 3, model=model, classifier=classifier, classifier_scale=20.0)
@@ -137,7 +132,7 @@ def test_a_classifier_guides(model, options, models):
 
 def test_a_folder_takes_several_scales_in_turn(options, models):
     """All labels with the first scale, then all with the second; one pass serves both."""
-    folder = run(replace(options, guidance_scale="0,2.5"))
+    folder = run(replace(options, guidance_scale=[0, 2.5]))
     images, cost = drawn(models, TURNS, np.array([0, 0, 0, 2.5, 2.5, 2.5]))
     assert np.abs(pixels(folder, 6) - images).max() <= 1
     entries = manifest(folder)
@@ -146,38 +141,38 @@ def test_a_folder_takes_several_scales_in_turn(options, models):
 
 
 def test_a_mixed_label(options, models):
-    folder = run(replace(options, labels="0.25*ant+0.75*2,bee", guidance_scale="2"))
+    folder = run(replace(options, labels="0.25*ant+0.75*2,bee", guidance_scale=[2]))
     images, _ = drawn(models, [{0: 0.25, 2: 0.75}, 1] * 3, 2.0)
     assert np.abs(pixels(folder, 6) - images).max() <= 1
     entries = manifest(folder)
     assert entries[0]["label"] == {"0": 0.25, "2": 0.75} and entries[0]["name"] == "0.25*ant+0.75*cat, black"
     assert entries[1]["label"] == 1
-    run(replace(options, labels="0.25*ant+0.75*2,bee", guidance_scale="2"))  # goes on
+    run(replace(options, labels="0.25*ant+0.75*2,bee", guidance_scale=[2]))  # goes on
 
 
 def test_a_grid_of_scales(options, models, tmp_path):
     changes = {"output": None, "grid": str(tmp_path / "grid.png"), "classifier": str(models / "classifier")}
-    run(replace(options, num_images=3, classifier_scale="0,30", **changes))
-    guidance = make_guidance(replace(options, classifier_scale="0,30", **changes), load_pipeline(models / "model"))
+    run(replace(options, num_images=3, classifier_scale=[0, 30], **changes))
+    guidance = make_guidance(replace(options, classifier_scale=[0, 30], **changes), load_pipeline(models / "model"))
     assert guidance.titles == ["classifier guidance 0", "classifier guidance 30"]
     assert Image.open(tmp_path / "grid.png").size[0] > 2 * 64
 
 
 TITLES = {
     "no guidance": {},
-    "classifier-free guidance 2, rescale 0.7": {"guidance_scale": "2", "guidance_rescale": 0.7},
-    "classifier-free guidance 2 for log-SNR in [-1, 2.5)": {"guidance_scale": "2", "guidance_interval": [-1, 2.5]},
+    "classifier-free guidance 2, rescale 0.7": {"guidance_scale": [2], "guidance_rescale": 0.7},
+    "classifier-free guidance 2 for log-SNR in [-1, 2.5)": {"guidance_scale": [2], "guidance_interval": [-1, 2.5]},
     "autoguidance 1 for σ/a in (0.3, 5]": {"guidance_model": "worse", "guidance_interval_sigma": "0.3,5"},
     "CFG++ 0.5, dynamic thresholding 0.9": {
-        "guidance_scale": "0.5",
+        "guidance_scale": [0.5],
         "cfg_plus_plus": True,
         "dynamic_thresholding": 0.9,
     },
     "classifier-free guidance by schedule": {"guidance_schedule": [[-1, 1], [2, 4]]},
     "classifier-free guidance 3 and classifier guidance 0.5": {
-        "guidance_scale": "3",
+        "guidance_scale": [3],
         "classifier": "classifier",
-        "classifier_scale": "0.5",
+        "classifier_scale": [0.5],
     },
 }
 
@@ -192,13 +187,15 @@ def test_the_title_of_a_block_names_the_kind_of_guidance(title, changes, options
 
 
 def test_the_titles_of_several_weights_name_each(options, models):
-    guidance = make_guidance(replace(options, guidance_scale="0,1,2"), load_pipeline(models / "model"))
+    guidance = make_guidance(replace(options, guidance_scale=[0, 1, 2]), load_pipeline(models / "model"))
     assert guidance.titles == [f"classifier-free guidance {weight}" for weight in (0, 1, 2)]
 
 
 def test_variants_are_every_scale_with_every_push(options, models):
     """The pushes of one scale together, so that a grid's blocks read like a table."""
-    options = replace(options, guidance_scale="1,2.5", classifier_scale="0,30", classifier=str(models / "classifier"))
+    options = replace(
+        options, guidance_scale=[1, 2.5], classifier_scale=[0, 30], classifier=str(models / "classifier")
+    )
     guidance = make_guidance(options, load_pipeline(models / "model"))
     assert guidance.titles == [
         f"classifier-free guidance {scale} and classifier guidance {push}"
@@ -225,27 +222,27 @@ def test_a_function_of_ones_own(options, models, tmp_path):
         ({"guidance_interval": [3, 1]}, "guidance_interval is 3 to 1, but must rise"),
         ({"guidance_interval": [1, 3], "guidance_interval_sigma": [1, 3]}, "not both"),
         ({"dynamic_thresholding": 0.0}, "dynamic_thresholding is 0.0, but must lie between 0 and 1"),
-        ({"model": "unconditional", "guidance_scale": "2"}, "need a --guidance_model; a --classifier has its"),
+        ({"model": "unconditional", "guidance_scale": [2]}, "need a --guidance_model; a --classifier has its"),
         (
             {"model": "unconditional", "guidance_schedule": [[0, 1]]},
             "This model is unconditional: --guidance_scale and",
         ),
         ({"model": "unconditional", "guidance_interval": [0, 1]}, "guidance_interval has nothing to guide to"),
         ({"guidance_rescale": 2.0}, "guidance_rescale is 2.0, but must lie between 0 and 1"),
-        ({"cfg_plus_plus": True, "guidance_scale": "0.5,2"}, "--guidance_scale must lie between 0 and 1"),
+        ({"cfg_plus_plus": True, "guidance_scale": [0.5, 2]}, "--guidance_scale must lie between 0 and 1"),
         ({"cfg_plus_plus": True, "classifier": "classifier"}, "CFG++ splits classifier-free guidance"),
         ({"guidance_schedule": [[0, 1], [0, 2]]}, "its log-SNRs must rise"),
         ({"guidance_schedule": [[0, 1, 2]]}, "each point must be two numbers"),
         ({"guidance_schedule": "ramp"}, "must be points [[log-SNR,w],…] or FILE.py:FUNCTION"),
         ({"guidance_schedule": "none.py:ramp"}, "There is no file none.py"),
-        ({"guidance_schedule": [[0, 1]], "guidance_scale": "2"}, "--guidance_scale or --guidance_schedule, not both"),
+        ({"guidance_schedule": [[0, 1]], "guidance_scale": [2]}, "--guidance_scale or --guidance_schedule, not both"),
         ({"guidance_model": "other_noise"}, "was trained on other noise levels than the model"),
         ({"guidance_model": "other_prediction"}, "predicts epsilon and the model v_prediction"),
         ({"guidance_model": "classifier"}, "holds a classifier and no pipeline"),
         ({"classifier": "model"}, "holds a diffusion pipeline and no classifier"),
         ({"classifier": "classifier_other_noise"}, "was trained on other noise levels than the model"),
         ({"classifier": "classifier_other_names"}, "both must have the same, in the same order"),
-        ({"classifier": "classifier", "classifier_scale": "big"}, "--classifier_scale is 'big'"),
+        ({"classifier": "classifier", "classifier_scale": [np.inf]}, "--classifier_scale is [inf]"),
     ],
 )
 def test_refused_guidance_leaves_no_folder(changes, sentence, options, models):
@@ -264,7 +261,7 @@ def test_a_failing_function_is_one_sentence(options, tmp_path):
 
 
 def test_other_guidance_does_not_continue_a_folder(options, models):
-    run(replace(options, guidance_scale="2", guidance_interval=[-2, 2]))
+    run(replace(options, guidance_scale=[2], guidance_interval=[-2, 2]))
     for changes, named in (
         ({"guidance_interval": [-2, 3]}, "guidance_interval"),
         ({"guidance_interval": [-2, 2], "guidance_rescale": 0.5}, "guidance_rescale"),
@@ -272,7 +269,7 @@ def test_other_guidance_does_not_continue_a_folder(options, models):
         ({}, "guidance_interval"),
     ):
         with pytest.raises(ValueError, match=rf"drawn with other options \(.*{named}.* differ"):
-            run(replace(options, guidance_scale="2", **changes))
+            run(replace(options, guidance_scale=[2], **changes))
 
 
 def test_a_foreign_picture_is_not_taken_for_a_sample(options):

@@ -13,17 +13,18 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from cardiff.config.limits import limited
+from cardiff.config.types import Floats, Ints, Names
 from cardiff.distributed import this_process
 from cardiff.errors import UserError
-from cardiff.evaluation.evaluate import class_shares, read_seeds
+from cardiff.evaluation.evaluate import check_seeds, class_shares
 from cardiff.evaluation.images import read_folder
 from cardiff.evaluation.metrics.intervals import Estimate
 from cardiff.evaluation.protocol import Protocol, ProtocolOptions, loss
 from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options
 from cardiff.hub.serialization import find_model
 from cardiff.markup import escape
-from cardiff.sampling.folder import DrawOptions, make_plan
-from cardiff.sampling.guidance import GuidanceOptions
+from cardiff.sampling.draw import make_plan
+from cardiff.sampling.options import DrawOptions, GuidanceOptions
 from cardiff.sampling.solvers import SOLVERS
 
 # Raise it when the same images would give other figures.
@@ -37,15 +38,15 @@ class CompareOptions(ProtocolOptions, DrawOptions):
     runs: list[str]
     """Folders of runs or Hub repositories, each as FOLDER or NAME=FOLDER; several of one name are training seeds of
     the same thing."""
-    guidance_scale: str = "0,1,1.5,2,3"
+    guidance_scale: Floats = limited([0.0, 1.0, 1.5, 2.0, 3.0])
     """Weights w of uncond + w·(cond − uncond), with commas; an unconditional run has none."""
-    solver: str = "dpm"
+    solver: Names = limited(["dpm"])
     """Solvers with commas: ddpm, ddim, dpm (DPM-Solver++), unipc, euler."""
-    steps: str = "25"
+    steps: Ints = limited([25], least=1)
     """Numbers of solver steps with commas."""
     num_images: int | None = limited(None, least=1)
     """Images of each setting (default: as many as the reference has, at most 10,000)."""
-    seeds: str = "0"
+    seeds: Ints = limited([0], least=0)
     """Sampling seeds with commas."""
     halving_rounds: int = limited(0, least=0)
     """Times that the worse half of the settings is given up: all are measured at num_images/2^halving_rounds images,
@@ -143,7 +144,8 @@ class Comparison:
         options.check()
         self.options, self.state = options, this_process()
         self.output = Path(options.output)
-        self.seeds = read_seeds(options.seeds)
+        check_seeds(options.seeds)
+        self.seeds = options.seeds
         self.candidates = self._entrants()
         models = [model for candidate in self.candidates for model in candidate.models]
         size = models[0].resolution, models[0].channels
@@ -206,9 +208,7 @@ class Comparison:
                 )
             folders.setdefault(name, []).append(folder)
         candidates = []
-        scales = [float(scale) for scale in _listed("guidance_scale", options.guidance_scale, float)]
-        solvers, steps = options.solver.split(","), _listed("steps", options.steps, int)
-        unknown = [solver for solver in solvers if solver not in SOLVERS]
+        unknown = [solver for solver in options.solver if solver not in SOLVERS]
         if unknown:
             raise UserError(f"There is no solver {unknown[0]!r}: choose from {', '.join(SOLVERS)}.")
         for name, paths in folders.items():
@@ -216,8 +216,8 @@ class Comparison:
                 models = [ModelFacts(find_model(path, options.revision)) for path in paths]
             if len({bool(model.classes) for model in models}) > 1:
                 raise UserError(f"The runs called {name} are conditional and unconditional: give them two names.")
-            guided = scales if models[0].classes else [None]
-            settings = list(dict.fromkeys(Setting(*parts) for parts in product(solvers, steps, guided)))
+            guided = [float(scale) for scale in options.guidance_scale] if models[0].classes else [None]
+            settings = list(dict.fromkeys(Setting(*parts) for parts in product(options.solver, options.steps, guided)))
             candidates.append(Candidate(name, models, settings))
         return candidates
 
@@ -366,9 +366,9 @@ def _draw_options(options: CompareOptions, setting: Setting) -> DrawOptions:
     """The options of sample.py for one setting."""
     shared = {f.name: getattr(options, f.name) for f in fields(DrawOptions)}
     if setting.guidance_scale is None:  # whatever guides the others
-        shared |= {f.name: f.default for f in fields(GuidanceOptions)}
+        shared |= vars(GuidanceOptions())
     else:
-        shared["guidance_scale"] = shortest(setting.guidance_scale)
+        shared["guidance_scale"] = [setting.guidance_scale]
     return DrawOptions(**{**shared, "solver": setting.solver, "steps": setting.steps})
 
 
@@ -383,14 +383,3 @@ def file_name(name: str) -> str:
     while len(safe.encode()) > 100:
         safe = safe[:-1]
     return name if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def _listed(name: str, text: str, kind: type) -> list:
-    what = UserError(f"--{name} is {text!r}, but must be {'whole numbers' if kind is int else 'numbers'} with commas.")
-    try:
-        numbers = [kind(part) for part in str(text).split(",")]
-    except ValueError:
-        raise what from None
-    if not all(map(math.isfinite, numbers)):
-        raise what
-    return numbers

@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +41,7 @@ def options(world, tmp_path):
         output=str(tmp_path / "report"), runs=[f"conditional={world['model']}", f"unconditional={world['twin']}"],
         reference=str(world["train"]), validation_data=str(world["held_out"]), accuracy_classifier=str(world["judge"]),
         network="pixels",
-        metrics="fid,kid,accuracy,diversity", replicates=20, guidance_scale="0,1,3", steps="2,4", batch_size=8,
+        metrics="fid,kid,accuracy,diversity", replicates=20, guidance_scale=[0, 1, 3], steps=[2, 4], batch_size=8,
         num_images=32,
     )  # fmt: skip
 
@@ -55,7 +56,7 @@ def test_a_setting_has_the_figures_that_evaluate_gives(world, options, tmp_path)
     entry = next(e for e in found["settings"] if (e["steps"], e["guidance_scale"]) == (4, 3.0))
     alone = EvaluateOptions(
         output=str(tmp_path / "alone"), model=str(world["model"]), reference=str(world["train"]), network="pixels",
-        metrics="fid,kid,diversity", replicates=20, guidance_scale="3", steps=4, batch_size=8, num_images=32,
+        metrics="fid,kid,diversity", replicates=20, guidance_scale=[3], steps=4, batch_size=8, num_images=32,
     )  # fmt: skip
     by_evaluate = json.loads((evaluate(alone) / "metrics.json").read_text())["metrics"]
     for name in ("fid", "kid", "diversity"):
@@ -92,7 +93,7 @@ def test_halving_gives_up_the_worse_half_and_draws_nothing_twice(options, monkey
 
 
 def test_an_interrupted_comparison_goes_on(options, monkeypatch):
-    options = replace(options, guidance_scale="1,3", num_images=16)
+    options = replace(options, guidance_scale=[1, 3], num_images=16)
     draw_folder, calls = compare_module.draw_folder, []
 
     def interrupted(*args, **kwargs):
@@ -114,12 +115,12 @@ def test_an_interrupted_comparison_goes_on(options, monkeypatch):
     assert record_of(run(options)) == found
     calls.clear()
     monkeypatch.setattr(compare_module, "draw_folder", lambda *a, **k: calls.append(a) or draw_folder(*a, **k))
-    assert len(record_of(run(replace(options, guidance_scale="1,2,3")))["settings"]) == 8
+    assert len(record_of(run(replace(options, guidance_scale=[1, 2, 3])))["settings"]) == 8
     assert len(calls) == 2  # what a wider sweep adds
 
 
 def test_all_runs_start_from_the_same_noise(options):
-    folder = run(replace(options, guidance_scale="1", steps="2"))
+    folder = run(replace(options, guidance_scale=[1], steps=[2]))
     entries = [
         [json.loads(line) for line in (folder / f"images/{name}/seed-0/manifest.jsonl").read_text().splitlines()]
         for name in ("conditional-0/dpm-2-w1", "unconditional-0/dpm-2")
@@ -140,7 +141,7 @@ def test_the_report_has_its_figures_and_says_what_differs(options):
 
 
 def test_several_trainings_of_one_name(world, options):
-    found = record_of(run(replace(options, runs=[*options.runs, f"conditional={world['model']}"], steps="2")))
+    found = record_of(run(replace(options, runs=[*options.runs, f"conditional={world['model']}"], steps=[2])))
     assert {(e["run"], e["trials"]) for e in found["settings"]} == {("conditional", 2), ("unconditional", 1)}
 
 
@@ -151,7 +152,7 @@ def test_names_that_are_markup_or_no_file_names_mean_themselves(world, options):
     """In the report, in its figures, and as folders that stay inside the output folder."""
     names = ["../a|b", "*_x$$*"]
     runs = [f"{names[1]}={world['model']}", f"{world['twin']}"]
-    options = replace(options, runs=runs, guidance_scale="1,1.00000001", steps="2", num_images=20, metrics="kid")
+    options = replace(options, runs=runs, guidance_scale=[1, 1.00000001], steps=[2], num_images=20, metrics="kid")
     options.rank_by = "kid"
     comparison = Comparison(options)
     comparison.candidates[1].name = names[0]  # as a folder with "/" in a name could not be given
@@ -203,7 +204,7 @@ def test_settings_are_ranked_by_what_all_of_them_have(world, options):
 
 def test_a_figure_that_some_settings_lack_is_left_out(options, tmp_path):
     """Of three samples too few are of one class for a diversity; everything else is there."""
-    few = replace(options, num_images=3, metrics="fid,diversity", guidance_scale="1", steps="2")
+    few = replace(options, num_images=3, metrics="fid,diversity", guidance_scale=[1], steps=[2])
     found = record_of(run(few))
     assert "Where a cell is empty, samples have no labels" in (Path(few.output) / "report.md").read_text()
     assert all("fid" in entry["metrics"] for entry in found["settings"])
@@ -216,7 +217,7 @@ def test_a_figure_that_some_settings_lack_is_left_out(options, tmp_path):
 
 def test_a_warning_names_the_run_and_the_setting(options, caplog, monkeypatch):
     monkeypatch.setattr(compare_report, "contradictions", lambda values: ["Too good."] if values["fid"] > 0 else [])
-    folder = run(replace(options, guidance_scale="1", steps="2", metrics="fid", num_images=8))
+    folder = run(replace(options, guidance_scale=[1], steps=[2], metrics="fid", num_images=8))
     assert [entry["warnings"] for entry in record_of(folder)["settings"]] == [["Too good."]] * 2
     assert "**Warning.** conditional (w = 1, dpm, 2 steps): Too good." in html.unescape(
         (folder / "report.md").read_text().replace("\\", "")
@@ -270,16 +271,16 @@ def test_the_cost_of_a_setting():
         ({"runs": []}, "Name the runs to compare"),
         ({"runs": ["=model"]}, "The run '=model' has no name or no folder"),
         ({"runs": ["a="]}, "The run 'a=' has no name or no folder"),
-        ({"guidance_scale": "1,nan"}, "--guidance_scale is '1,nan', but must be numbers with commas."),
-        ({"steps": "0"}, "--steps is 0, but must be 1 or more."),
-        ({"solver": "dmp"}, "There is no solver 'dmp'"),
-        ({"steps": "two"}, "--steps is 'two', but must be whole numbers with commas."),
-        ({"guidance_scale": "1,x"}, "--guidance_scale is '1,x', but must be numbers with commas."),
+        ({"guidance_scale": [1.0, math.nan]}, "--guidance_scale is [1.0, nan], but each of them must be a number."),
+        ({"steps": [0]}, "--steps is [0], but each of them must be 1 or more."),
+        ({"solver": ["dmp"]}, "There is no solver 'dmp'"),
+        ({"seeds": [1, 1]}, "--seeds is [1, 1], but must be different numbers."),
+        ({"seeds": [-1]}, "--seeds is [-1], but each of them must be 0 or more."),
         ({"rank_by": "recall"}, "--rank_by is 'recall', but must be one of fid, kid"),
         ({"halving_rounds": 3}, "32 images are too few for 3 halving rounds in batches of 8"),
         ({"halving_rounds": -1}, "--halving_rounds is -1"),
-        ({"steps": "2,1001"}, "--steps is 1001, but the model has 1000 timesteps: give 1 to 1000"),
-        ({"classifier_scale": "1,2"}, "--classifier_scale is '1,2', but images are measured at one"),
+        ({"steps": [2, 1001]}, "--steps is 1001, but the model has 1000 timesteps: give 1 to 1000"),
+        ({"classifier_scale": [1, 2]}, "--classifier_scale is [1, 2], but images are measured at one"),
         ({"reference": None}, "No run says what it was trained on: give --reference."),
     ],
 )
@@ -302,6 +303,7 @@ def test_conditional_and_unconditional_need_two_names(world, options):
 
 
 def test_options_of_the_command_line():
-    arguments = ["runs/a", "b=runs/b", "--output", "out", "--steps", "10,50"]
+    arguments = ["runs/a", "b=runs/b", "--output", "out", "--steps", "10,50", "--solver", "dpm,ddim"]
     options = parse_options(CompareOptions, arguments, "", positional="runs")
-    assert options.runs == ["runs/a", "b=runs/b"] and options.steps == "10,50"
+    assert options.runs == ["runs/a", "b=runs/b"] and options.steps == [10, 50] and options.solver == ["dpm", "ddim"]
+    assert (options.guidance_scale, options.seeds) == ([0, 1, 1.5, 2, 3], [0])
