@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,13 +20,13 @@ from cardiff.diffusion.levels import log_snr_of, timesteps_at, visited_levels
 from cardiff.diffusion.randomness import image_generator, image_seed
 from cardiff.distributed import gather_dict, print_once, this_process
 from cardiff.errors import UserError, user_errors
+from cardiff.files import ASIDE, file_hash, write_text, written_aside
 from cardiff.hub.serialization import find_model, load_pipeline, weights_file
 from cardiff.pipelines import ArgumentError, ClassConditionalPipeline, NonFiniteImages
 from cardiff.plotting import save_labelled_grid
 from cardiff.sampling.guidance import Guidance, GuidanceOptions, make_guidance
 from cardiff.sampling.labels import read_labels
 from cardiff.sampling.solvers import make_solver
-from cardiff.training.checkpoint import file_hash
 
 _PNG_KEY = "cardiff"
 
@@ -276,7 +275,7 @@ def _fill_folder(plan: Plan, state: PartialState) -> Path:
     state.wait_for_everyone()
     if state.is_main_process:
         entries = [read_entry(image_file(output, i)) for i in range(count)]
-        _write_text(output / "manifest.jsonl", "".join(f"{json.dumps(entry)}\n" for entry in entries))
+        write_text(output / "manifest.jsonl", "".join(f"{json.dumps(entry)}\n" for entry in entries), per_process=True)
     state.wait_for_everyone()  # who reads the folder next needs the manifest
     return output
 
@@ -325,9 +324,9 @@ def _claim_folder(output: Path, identity: dict) -> None:
     elif output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UserError(f"{output} is not empty and was not made by this command: choose another --output.")
     output.mkdir(parents=True, exist_ok=True)
-    for half_written in output.glob("*.tmp"):
+    for half_written in output.glob(f"{ASIDE}*"):
         half_written.unlink()
-    _write_text(record, json.dumps(identity, indent=1))
+    write_text(record, json.dumps(identity, indent=1), per_process=True)
 
 
 def _labels(pipeline, classifier, text: str | list[int] | None) -> list[int | dict] | None:
@@ -351,12 +350,11 @@ def _batches(count: int, options: SampleOptions, state: PartialState) -> list[ra
 
 
 def _write_png(image: np.ndarray, path: Path, entry: dict) -> None:
-    """Write aside and rename, so that a file that exists is whole. The file itself says how it was made."""
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
+    """Write an image, whose file itself says how it was made."""
     text = PngInfo()
     text.add_text(_PNG_KEY, json.dumps(entry))
-    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(aside, "PNG", pnginfo=text)
-    os.replace(aside, path)
+    with written_aside(path, per_process=True) as aside:
+        Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(aside, "PNG", pnginfo=text)
 
 
 def read_entry(path: Path) -> dict:
@@ -373,9 +371,3 @@ def read_entry(path: Path) -> dict:
         raise UserError(
             f"{path} is damaged or was not written by this command: remove it, and run the command again."
         ) from error
-
-
-def _write_text(path: Path, text: str) -> None:
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
-    aside.write_text(text)
-    os.replace(aside, path)

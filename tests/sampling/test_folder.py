@@ -14,11 +14,11 @@ from PIL import Image
 from cardiff.cli import parse_options
 from cardiff.diffusion.levels import timesteps_at
 from cardiff.diffusion.randomness import image_seed
+from cardiff.files import file_hash
 from cardiff.hub.serialization import load_pipeline, save_pipeline, weights_file
 from cardiff.sampling.folder import SampleOptions, draw_images, image_file, run, to_uint8
 from cardiff.sampling.solvers import SOLVERS, make_solver
 from cardiff.schedulers import CosineScheduler, LinearScheduler
-from cardiff.training.checkpoint import file_hash
 from tests.support.tiny_models import tiny_pipeline, tiny_unet
 
 STEPS = 3
@@ -226,9 +226,9 @@ def test_a_finished_folder_is_left_alone(options):
 def test_what_a_killed_process_left_half_written_goes(options):
     folder = run(options)
     (folder / "000004.png").unlink()
-    (folder / "000004.4194305.tmp").write_bytes(b"half")
+    (folder / ".writing-000004.png.4194305").write_bytes(b"half")
     run(options)
-    assert not list(folder.glob("*.tmp"))
+    assert not list(folder.glob(".writing-*"))
 
 
 def test_a_folder_can_be_extended(options, tmp_path):

@@ -10,6 +10,7 @@ from diffusers import DDPMPipeline
 from PIL import Image
 
 from cardiff.cli import parse_options
+from cardiff.files import file_hash
 from cardiff.hub.serialization import (
     classifier_weights_file,
     load_classifier,
@@ -22,7 +23,6 @@ from cardiff.sampling.folder import SampleOptions, draw, image_file, read_entry,
 from cardiff.sampling.guidance import GuidanceOptions, make_guidance
 from cardiff.sampling.solvers import make_solver
 from cardiff.schedulers import CosineScheduler, LinearScheduler
-from cardiff.training.checkpoint import file_hash
 from tests.support.tiny_classifier import tiny_classifier
 from tests.support.tiny_models import tiny_pipeline, tiny_unet
 
