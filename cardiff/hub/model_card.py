@@ -16,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from cardiff.diffusion.levels import exact_log_snr
 from cardiff.errors import UserError
 from cardiff.evaluation.reports.wording import EXPLAINED, interval, name_with, number
 from cardiff.hub.provenance import public_name, read_record
@@ -279,7 +280,7 @@ def _data(card: Card) -> list[str]:
 
 
 def _schedule(card: Card) -> list[str]:
-    log_snr = torch.logit(card.scheduler.alphas_cumprod.double())
+    log_snr = exact_log_snr(card.scheduler.alphas_cumprod)
     config = card.scheduler.config
     lines = ["## Noise schedule", ""]
     if card.run:
@@ -449,7 +450,7 @@ def _limits(card: Card) -> list[str]:
 def _draw_schedule(scheduler: DDPMScheduler, path: Path) -> None:
     """What is left of the image and how much noise there is, and log-SNR, over the timesteps."""
     alphas_cumprod = scheduler.alphas_cumprod.double()
-    log_snr = torch.logit(alphas_cumprod)
+    log_snr = exact_log_snr(alphas_cumprod)
     figure = Figure(figsize=(8, 3), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)

@@ -12,7 +12,6 @@ from diffusers import DDPMPipeline
 from PIL import Image
 
 from cardiff.cli import parse_options
-from cardiff.diffusion.levels import timesteps_at
 from cardiff.diffusion.randomness import image_seed
 from cardiff.files import file_hash
 from cardiff.hub.serialization import load_pipeline, save_pipeline, weights_file
@@ -420,13 +419,6 @@ def test_dpm_starts_where_there_is_something_to_see():
     first = int(solver.timesteps[0])
     assert log_snr[first] >= -10.2 and first + 2 < len(log_snr) and log_snr[first + 2] < -10.2
     assert make_solver(trained, "ddim").final_alpha_cumprod == 1
-
-
-def test_timesteps_at_log_snr():
-    scheduler = CosineScheduler().to_stock()
-    levels = torch.logit(scheduler.alphas_cumprod.double()).numpy()
-    assert timesteps_at(scheduler, levels[[10, 400, 990]]) == [990, 400, 10]
-    assert timesteps_at(scheduler, np.array([levels[400] + 1e-4, levels[400] - 1e-4, 99.0])) == [400, 0]
 
 
 def test_the_steps_of_another_schedule(model, options):
