@@ -30,6 +30,7 @@ from cardiff.data import open_store
 from cardiff.evaluation.features.image_classifier import fit_image_classifier
 from cardiff.evaluation.metrics.distances import diversity, frechet_distance
 from cardiff.hub.serialization import load_classifier, load_pipeline
+from cardiff.plotting import BLUE, GREEN, GREY, ORANGE, PINK
 from cardiff.sampling.draw import draw
 from cardiff.sampling.solvers import make_solver
 from cardiff.training.checkpoint import checkpoint_dir
@@ -38,7 +39,6 @@ ROOT = Path(__file__).parent.parent
 WORSE = 200  # the checkpoint that autoguidance steers away from, of 600 steps
 INTERVAL = (-1.0, 2.0)
 PLAIN = (0, 0.5, 1, 1.1, 1.25, 1.5, 2, 3, 4, 6)
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"  # of Okabe and Ito
 
 
 def settings(worse=None, classifier=None) -> dict[tuple[str, str], dict]:
@@ -225,7 +225,7 @@ STYLES = {
     "interval": (BLUE, "s-"),
     "autoguidance": (ORANGE, "^-"),
     "CFG++": (GREEN, "D--"),
-    "classifier and label": ("#CC79A7", "v--"),
+    "classifier and label": (PINK, "v--"),
 }
 
 

@@ -27,6 +27,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from cardiff.analysis.ideal import IdealClassifier, IdealUNet, class_priors
 from cardiff.pipelines import ClassConditionalPipeline
+from cardiff.plotting import BLUE, GREEN, ORANGE
+from cardiff.plotting import LIGHT_GREY as GREY
 from cardiff.sampling.solvers import make_solver
 from cardiff.schedulers import CosineScheduler
 
@@ -34,7 +36,6 @@ SCALES = (1.0, 2.0, 4.0, 8.0)
 STEPS, COUNT = 100, 5000  # of the runs in the plane
 CLASS = 0  # the class that is asked for
 WIDTH, DPI = 10.0, 150  # inches, pixels an inch
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#9a9a9a"  # of Okabe and Ito
 
 
 # The data

@@ -1,6 +1,7 @@
 """The processes of a launch, which share a run's work."""
 
 import os
+import platform
 
 import torch
 from accelerate import PartialState
@@ -51,3 +52,17 @@ def gather_dict(mine: dict) -> dict:
     everyone: list[dict] = [{}] * count
     torch.distributed.all_gather_object(everyone, mine)
     return {key: value for part in everyone for key, value in part.items()}
+
+
+def device_name(device: torch.device, with_threads: bool = False) -> str:
+    """The GPU's name, or the kind of device, such as "CPU".
+
+    Args:
+        device: A device of this machine.
+        with_threads: Of a CPU also the architecture and torch's threads, both of which can change the last bits.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if with_threads and device.type == "cpu":
+        return f"CPU ({platform.machine()}), {torch.get_num_threads()} threads"
+    return device.type.upper()

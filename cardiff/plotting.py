@@ -13,6 +13,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cardiff.markup import FONT, drawable
 
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # of Okabe and Ito, told apart by the colour-blind as well
+PINK, YELLOW, LIGHT_BLUE = "#CC79A7", "#E69F00", "#56B4E9"
+COLOURS = (BLUE, ORANGE, GREEN, PINK, YELLOW, LIGHT_BLUE)
+"""The palette of every figure, in the order of use."""
+GREY, LIGHT_GREY = "#777777", "#9a9a9a"
+"""For what the others are compared with: curves, and marks behind curves."""
 TEXT, PAPER = (30, 30, 30), (255, 255, 255)
 SCREEN = 2000
 """Pixels in width and height up to which a grid is one line of blocks with all rows below each other."""
@@ -22,6 +28,13 @@ SMALLEST = 16
 """Pixels in width below which no image is reduced."""
 BETWEEN = 12
 """Pixels between blocks."""
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of this size in inches, drawn without a screen and without global state."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def save_labelled_grid(
@@ -176,8 +189,7 @@ def save_accuracy_curve(report: dict, path: Path) -> None:
         report: A report of cardiff/training/classifier_report.py.
         path: File to write, in a folder that exists.
     """
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7, 4)
     axes = figure.add_subplot()
     clean, levels = report["clean"], report["levels"]
     log_snr = [level["log_snr"] for level in levels]

@@ -22,6 +22,7 @@ from cardiff.config.sections import DataConfig
 from cardiff.data.decode import UnreadableImage, decode_image, name_of_row
 from cardiff.data.sources import load_source, source_fingerprint
 from cardiff.errors import UserError
+from cardiff.files import ASIDE, remove, written_aside
 
 logger = logging.getLogger(__name__)
 
@@ -147,10 +148,10 @@ def _read_if_sound(folder: Path) -> ImageStore | None:
 
 def _remove_leftovers(cache: Path) -> None:
     """Removes the unfinished folders of builds that were killed: those whose lock is free."""
-    for unfinished in cache.glob("*.building"):
+    for unfinished in cache.glob(f"{ASIDE}*"):
         try:
-            with FileLock(unfinished.with_suffix(".lock"), timeout=0):
-                shutil.rmtree(unfinished, ignore_errors=True)
+            with FileLock(cache / f"{unfinished.name.removeprefix(ASIDE)}.lock", timeout=0):
+                remove(unfinished)
         except Timeout:
             pass  # another process is building it
 
@@ -160,11 +161,9 @@ def _build(dataset: datasets.Dataset, config: DataConfig, settings: dict, folder
     if folder.exists():
         logger.warning("The image store %s is damaged and is built again.", folder)
         shutil.rmtree(folder)
-    unfinished = folder.with_suffix(".building")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    try:
-        kept, skipped = _write_images(dataset, config, unfinished / "images.npy")
+    with written_aside(folder) as aside:
+        aside.mkdir()
+        kept, skipped = _write_images(dataset, config, aside / "images.npy")
         if not kept:
             reason = skipped[0]["reason"]
             raise UserError(
@@ -172,7 +171,7 @@ def _build(dataset: datasets.Dataset, config: DataConfig, settings: dict, folder
             )
         labels = _labels(dataset, config)
         if labels is not None:
-            np.save(unfinished / "labels.npy", labels[kept])
+            np.save(aside / "labels.npy", labels[kept])
         meta = {
             "version": STORE_VERSION,
             "shape": [len(kept), config.channels, config.resolution, config.resolution],
@@ -180,11 +179,7 @@ def _build(dataset: datasets.Dataset, config: DataConfig, settings: dict, folder
             "skipped": skipped,
             "settings": settings,
         }
-        (unfinished / "meta.json").write_text(json.dumps(meta, indent=1))
-        unfinished.rename(folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+        (aside / "meta.json").write_text(json.dumps(meta, indent=1))
     if skipped:
         first = ", ".join(entry["name"] for entry in skipped[:3])
         logger.warning(

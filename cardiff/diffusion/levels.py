@@ -4,7 +4,7 @@
 
 - `log_snr_of` takes ᾱ as at least 1e-12: tables of schedules, in closed forms;
 - `trained_log_snr` keeps ᾱ 1e-12 away from both 0 and 1: the search for the trained level nearest to a λ;
-- torch.logit as it is, where −∞ is meant: what the levels of a model are called, and what they are compared with.
+- `exact_log_snr` keeps −∞: what the levels of a model are called, and what they are compared with.
 """
 
 import numpy as np
@@ -18,6 +18,11 @@ def log_snr_of(alphas_cumprod: np.ndarray) -> np.ndarray:
     """ln(ᾱ/(1 − ᾱ)) in float64, with ᾱ = 0 of a zero-terminal-SNR schedule taken as 1e-12."""
     alphas_cumprod = np.maximum(np.asarray(alphas_cumprod, dtype=np.float64), 1e-12)
     return np.log(alphas_cumprod) - np.log1p(-alphas_cumprod)
+
+
+def exact_log_snr(alphas_cumprod: torch.Tensor) -> torch.Tensor:
+    """ln(ᾱ/(1 − ᾱ)) in float64, −∞ at ᾱ = 0; of the shape and on the device of ᾱ."""
+    return torch.logit(alphas_cumprod.double())
 
 
 def trained_log_snr(scheduler: SchedulerMixin) -> torch.Tensor:

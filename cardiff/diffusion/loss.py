@@ -12,6 +12,7 @@ from diffusers import DDPMScheduler
 
 from cardiff.config.run import RunConfig
 from cardiff.diffusion.draws import Draws
+from cardiff.diffusion.levels import exact_log_snr
 
 
 class DenoisingLoss:
@@ -127,7 +128,7 @@ def loss_weights(scheduler: DDPMScheduler, weighting: str, gamma: float = 5.0) -
 
 def _schedule_invariant_weights(alphas_cumprod: torch.Tensor, prediction_type: str) -> torch.Tensor:
     alphas_cumprod = alphas_cumprod.clamp(min=1e-12)  # a last step of pure noise has weight 0 either way
-    log_snr, snr = torch.logit(alphas_cumprod), alphas_cumprod / (1 - alphas_cumprod)
+    log_snr, snr = exact_log_snr(alphas_cumprod), alphas_cumprod / (1 - alphas_cumprod)
     (slope,) = torch.gradient(log_snr)  # dλ/dt = −1/p(λ), over T
     weights = -slope * len(slope) / (2 * math.pi * torch.cosh(log_snr / 2))
     # These are of the v-loss: ‖δv‖² = (1 + 1/SNR)·‖δε‖² = (1 + SNR)·‖δx₀‖².

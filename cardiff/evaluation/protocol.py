@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import torch
 from accelerate import PartialState
 
 from cardiff.cli import check_folder
@@ -16,7 +15,7 @@ from cardiff.config.files import data_section
 from cardiff.config.limits import check_limits, limited
 from cardiff.config.sections import DataConfig
 from cardiff.data import UnreadableImage
-from cardiff.distributed import this_process
+from cardiff.distributed import device_name, this_process
 from cardiff.errors import UserError, did_you_mean
 from cardiff.evaluation.features.extraction import RealImages, export_reference, extract, import_reference, open_real
 from cardiff.evaluation.features.networks import FeatureNetwork, class_columns, load_network
@@ -329,7 +328,7 @@ class Protocol:
             "cardiff": cardiff_version(),
             "libraries": {name: version(name) for name in LIBRARIES},
             "python": platform.python_version(),
-            "device": device_name(this_process().device),
+            "device": device_name(this_process().device, with_threads=True),
         }
 
     def measure(
@@ -497,10 +496,3 @@ def chosen_metrics(text: str) -> list[str]:
             hint = did_you_mean(name, METRICS, f"choose from {', '.join(METRICS)}.")
             raise UserError(f"--metrics names {name!r}, which is not a metric; {hint}")
     return [name for name in METRICS if name in chosen]
-
-
-def device_name(device: torch.device) -> str:
-    """What computed it: the GPU's name, or the kind of CPU and its threads."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU ({platform.machine()}), {torch.get_num_threads()} threads"

@@ -1,7 +1,6 @@
 """The samples of a model that are measured: drawn by sample.py's own code, with classes as in the data."""
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -9,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from cardiff.errors import UserError
+from cardiff.files import file_hash, written_aside
 from cardiff.hub.provenance import read_record
 from cardiff.hub.serialization import load_pipeline, weights_file
 from cardiff.sampling.options import DrawOptions, SampleOptions
 from cardiff.sampling.sample import run as run_sampling
-from cardiff.training.checkpoint import file_hash, run_of
+from cardiff.training.checkpoint import run_of
 
 
 def labels_as_in(shares: np.ndarray, count: int) -> list[int]:
@@ -124,11 +124,8 @@ def keep_best(folder: Path, record: dict, save: Callable[[Path], None]) -> bool:
             return False
     except (OSError, ValueError, KeyError):
         pass  # none, or one that was not written to its end
-    aside = folder.with_name(f".writing-{folder.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    save(aside)
-    (aside / file.name).write_text(json.dumps(record, indent=1) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    with written_aside(folder) as aside:
+        aside.mkdir(parents=True)
+        save(aside)
+        (aside / file.name).write_text(json.dumps(record, indent=1) + "\n")
     return True

@@ -13,14 +13,14 @@ import torch
 import yaml
 from diffusers import DDPMScheduler
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
+from cardiff.diffusion.levels import exact_log_snr
 from cardiff.errors import UserError
 from cardiff.evaluation.reports.wording import EXPLAINED, interval, name_with, number
 from cardiff.hub.provenance import public_name, read_record
 from cardiff.hub.serialization import VARIANTS, load_classifier, load_pipeline, variant_name
 from cardiff.markup import code, escape, fenced
+from cardiff.plotting import BLUE, ORANGE, new_figure
 
 PROJECT = "Cardiff, a project for training, measuring and publishing class-conditional pixel diffusion models"
 FORMATS = ("parquet", "arrow", "csv", "json", "webdataset", "imagefolder")
@@ -279,7 +279,7 @@ def _data(card: Card) -> list[str]:
 
 
 def _schedule(card: Card) -> list[str]:
-    log_snr = torch.logit(card.scheduler.alphas_cumprod.double())
+    log_snr = exact_log_snr(card.scheduler.alphas_cumprod)
     config = card.scheduler.config
     lines = ["## Noise schedule", ""]
     if card.run:
@@ -449,12 +449,11 @@ def _limits(card: Card) -> list[str]:
 def _draw_schedule(scheduler: DDPMScheduler, path: Path) -> None:
     """What is left of the image and how much noise there is, and log-SNR, over the timesteps."""
     alphas_cumprod = scheduler.alphas_cumprod.double()
-    log_snr = torch.logit(alphas_cumprod)
-    figure = Figure(figsize=(8, 3), layout="constrained")
-    FigureCanvasAgg(figure)
+    log_snr = exact_log_snr(alphas_cumprod)
+    figure = new_figure(8, 3)
     left, right = figure.subplots(1, 2)
-    left.plot(alphas_cumprod.sqrt(), label="image, √ᾱ", color="#0072B2")
-    left.plot((1 - alphas_cumprod).sqrt(), label="noise, √(1−ᾱ)", color="#D55E00")
+    left.plot(alphas_cumprod.sqrt(), label="image, √ᾱ", color=BLUE)
+    left.plot((1 - alphas_cumprod).sqrt(), label="noise, √(1−ᾱ)", color=ORANGE)
     left.set(xlabel="timestep", ylim=(0, 1.02), title="Shares in x_t")
     left.legend()
     right.plot(torch.where(log_snr.isfinite(), log_snr, torch.nan), color="black")

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import get_args
 from urllib.parse import urlsplit
 
-import torch
-
 from cardiff.config.run import Kind
 from cardiff.errors import UserError
 from cardiff.version import cardiff_version
@@ -74,11 +72,6 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError:  # too long for the name of a file
         return False
-
-
-def hardware(device: torch.device) -> str:
-    """What a device is called."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
 
 
 def versions() -> dict[str, str]:

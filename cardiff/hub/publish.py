@@ -16,11 +16,12 @@ from PIL import Image
 from cardiff.cli import one_sentence_errors
 from cardiff.config.sections import HubOptions, HubTarget
 from cardiff.errors import UserError
+from cardiff.files import file_hash
 from cardiff.hub.client import HubError, check_access, open_repository, push_checkpoint, push_model
 from cardiff.hub.model_card import write_card
 from cardiff.hub.provenance import read_record, write_record
 from cardiff.hub.serialization import VARIANTS, classifier_weights_file, export_model, find_model, weights_file
-from cardiff.training.checkpoint import file_hash, newest_in, run_of
+from cardiff.training.checkpoint import newest_in, run_of
 
 PATIENCE = 900
 """Seconds that a finished run waits for its last upload."""

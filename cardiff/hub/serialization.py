@@ -14,10 +14,10 @@ from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, ModelMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from cardiff.errors import UserError
+from cardiff.files import apply_folder_permissions
 from cardiff.hub.client import download
 from cardiff.hub.provenance import RUN_RECORD, read_record, write_record
 from cardiff.pipelines import ClassConditionalPipeline, NoisyClassifier
-from cardiff.training.checkpoint import apply_folder_permissions
 
 Network = TypeVar("Network", bound=ModelMixin)
 VARIANTS = {"fp16": torch.float16, "bf16": torch.bfloat16}

@@ -4,7 +4,6 @@ It can be continued and extended: images that are there are not drawn again, and
 """
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from cardiff.diffusion.randomness import image_seed
 from cardiff.errors import UserError
+from cardiff.files import ASIDE, file_hash, write_text, written_aside
 from cardiff.hub.serialization import weights_file
 from cardiff.sampling.draw import Plan, batches_of_process
 from cardiff.sampling.labels import label_name
-from cardiff.training.checkpoint import file_hash
 
 _PNG_KEY = "cardiff"
 
@@ -57,7 +56,7 @@ def fill_folder(plan: Plan, state: PartialState) -> Path:
     state.wait_for_everyone()
     if state.is_main_process:
         entries = [read_entry(image_file(output, i)) for i in range(count)]
-        _write_text(output / "manifest.jsonl", "".join(f"{json.dumps(entry)}\n" for entry in entries))
+        write_text(output / "manifest.jsonl", "".join(f"{json.dumps(entry)}\n" for entry in entries), per_process=True)
     state.wait_for_everyone()  # who reads the folder next needs the manifest
     return output
 
@@ -99,18 +98,17 @@ def _claim_folder(output: Path, identity: dict) -> None:
     elif output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UserError(f"{output} is not empty and was not made by this command: choose another --output.")
     output.mkdir(parents=True, exist_ok=True)
-    for half_written in output.glob("*.tmp"):
+    for half_written in output.glob(f"{ASIDE}*"):
         half_written.unlink()
-    _write_text(record, json.dumps(identity, indent=1))
+    write_text(record, json.dumps(identity, indent=1), per_process=True)
 
 
 def _write_png(image: np.ndarray, path: Path, entry: dict) -> None:
-    """Write aside and rename, so that a file that exists is whole. The file itself says how it was made."""
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
+    """Write an image, whose file itself says how it was made."""
     text = PngInfo()
     text.add_text(_PNG_KEY, json.dumps(entry))
-    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(aside, "PNG", pnginfo=text)
-    os.replace(aside, path)
+    with written_aside(path, per_process=True) as aside:
+        Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(aside, "PNG", pnginfo=text)
 
 
 def read_entry(path: Path) -> dict:
@@ -127,9 +125,3 @@ def read_entry(path: Path) -> dict:
         raise UserError(
             f"{path} is damaged or was not written by this command: remove it, and run the command again."
         ) from error
-
-
-def _write_text(path: Path, text: str) -> None:
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
-    aside.write_text(text)
-    os.replace(aside, path)

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 
 from cardiff.errors import UserError
+from cardiff.files import file_hash
 from cardiff.hub.serialization import classifier_weights_file, find_model, load_classifier, load_pipeline, weights_file
 from cardiff.pipelines import ClassConditionalPipeline
 from cardiff.sampling.options import GuidanceOptions
 from cardiff.schedulers import load_function
-from cardiff.training.checkpoint import file_hash
 
 
 @dataclass

@@ -10,8 +10,9 @@ from accelerate.utils import broadcast_object_list
 from diffusers import ModelMixin
 from safetensors import SafetensorError
 
+from cardiff.distributed import device_name
 from cardiff.errors import UserError
-from cardiff.hub.provenance import hardware, versions, without_paths, write_record
+from cardiff.hub.provenance import versions, without_paths, write_record
 from cardiff.hub.publish import BackgroundPublisher
 from cardiff.training import checkpoint as checkpoints
 from cardiff.training.resume import TrainingState
@@ -190,7 +191,7 @@ def save_model(trainer: Trainer, model: ModelMixin, folder: Path) -> None:
         "step": trainer.global_step,
         "images_seen": trainer.global_step * config.train.batch_size,
         "seconds": trainer.seconds_spent,
-        "hardware": hardware(trainer.device),
+        "hardware": device_name(trainer.device),
         "processes": trainer.accelerator.num_processes,
         "precision": trainer.accelerator.mixed_precision,
         "versions": versions(),

@@ -5,19 +5,18 @@ state and what cannot be derived from the step number. Tensors are safetensors a
 checkpoint is ever unpickled.
 """
 
-import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from cardiff.errors import UserError
+from cardiff.files import ASIDE, apply_folder_permissions, file_hash, flush, written_aside
 
 CHECKSUMS = "checksums.json"
 _FILE = re.compile(r"(\w+/)?\w+\.(json|safetensors|py)", re.ASCII)
@@ -55,23 +54,15 @@ def write_checkpoint(root: Path, step: int, fill: Callable[[Path], None]) -> Pat
         OSError: The disk is full or not writable; what was written is removed and earlier checkpoints are untouched.
     """
     final = checkpoint_dir(root, step)
-    aside = Path(root, f".writing-{final.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
+    with written_aside(final) as aside:  # a damaged one of this step, passed over in resuming, is replaced
+        aside.mkdir(parents=True)
         fill(aside)
         files = sorted(p for p in aside.rglob("*") if p.is_file())
         checksums = {p.relative_to(aside).as_posix(): file_hash(p) for p in files}
         Path(aside, CHECKSUMS).write_text(json.dumps(checksums, indent=1))
         for path in [*files, aside / CHECKSUMS]:
-            _flush(path)
-        if final.exists():  # a damaged one of the same step, passed over when the run was resumed
-            shutil.rmtree(final)
-        os.replace(aside, final)
-        _flush(Path(root))
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+            flush(path)  # before the rename makes it count
+    flush(Path(root))
     return final
 
 
@@ -82,12 +73,8 @@ def publish(checkpoint: Path, output_dir: Path) -> None:
         if source.is_file() and relative.parts[0] != "training" and source.name != CHECKSUMS:
             target = output_dir / relative
             target.parent.mkdir(parents=True, exist_ok=True)
-            aside = target.with_name(f".{target.name}.writing")
-            try:
+            with written_aside(target) as aside:
                 shutil.copyfile(source, aside)
-                aside.replace(target)
-            finally:
-                aside.unlink(missing_ok=True)
 
 
 def prune(root: Path, newest: int, every: int, in_use: Path | None = None) -> None:
@@ -105,7 +92,7 @@ def prune(root: Path, newest: int, every: int, in_use: Path | None = None) -> No
 
 def remove_leftovers(root: Path) -> None:
     """Remove what a killed process left half-written or half-removed."""
-    for pattern in (".writing-*", ".removing-*"):
+    for pattern in (f"{ASIDE}*", ".removing-*"):
         for path in Path(root).glob(pattern):
             shutil.rmtree(path, ignore_errors=True)
 
@@ -162,12 +149,6 @@ def find_damage(checkpoint: Path) -> str | None:
     return None
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def save_tensors(tensors: dict, path: Path) -> None:
     """Write tensors by name as safetensors."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,24 +159,6 @@ def save_tensors(tensors: dict, path: Path) -> None:
     apply_folder_permissions(path)
 
 
-def apply_folder_permissions(file: Path) -> None:
-    """Let those read a file who may read its folder: safetensors writes for the owner alone, whatever the umask."""
-    mode = file.stat().st_mode & 0o777
-    wanted = mode | file.parent.stat().st_mode & 0o444
-    if wanted != mode:
-        with suppress(PermissionError):  # a file system without such rights
-            file.chmod(wanted)
-
-
 def load_tensors(path: Path) -> dict:
     """Read tensors by name onto the CPU."""
     return load_file(path)
-
-
-def _flush(path: Path) -> None:
-    """Have the operating system put a file or folder on the disk before the rename makes it count."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler
 
+from cardiff.diffusion.levels import exact_log_snr
 from cardiff.diffusion.loss import memory_format, model_range
 from cardiff.diffusion.randomness import HELD_OUT, batch_noise, derive_seed
 from cardiff.plotting import save_accuracy_curve
@@ -43,7 +44,7 @@ class ClassifierReport(Callback):
         """Write reports/step-….json and its figure."""
         levels = report_timesteps(self.scheduler.alphas_cumprod)
         correct, cross_entropy = self.measure(trainer, levels).tolist()  # of the clean images first
-        log_snr = torch.logit(self.scheduler.alphas_cumprod.double())[levels].tolist()
+        log_snr = exact_log_snr(self.scheduler.alphas_cumprod)[levels].tolist()
         count = len(trainer.data.validation_rows)
         shares = [{"accuracy": c / count, "cross_entropy": h / count} for c, h in zip(correct, cross_entropy)]
         noisy = [
@@ -101,6 +102,6 @@ class ClassifierReport(Callback):
 
 def report_timesteps(alphas_cumprod: torch.Tensor) -> list[int]:
     """Up to LEVELS timesteps, rising, at even distances in log-SNR from the first to the last or LEAST_LOG_SNR."""
-    log_snr = torch.logit(alphas_cumprod.double())  # (T,), falling; the last can be -inf
+    log_snr = exact_log_snr(alphas_cumprod)  # (T,), falling; the last can be -inf
     wanted = torch.linspace(log_snr[0], log_snr[-1].clamp(min=LEAST_LOG_SNR), LEVELS, dtype=torch.float64)
     return (log_snr[:, None] - wanted).abs().argmin(dim=0).unique().tolist()

@@ -1,7 +1,6 @@
 """The log of a run: JSON lines, Accelerate's trackers and the progress bar."""
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,8 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
+
+from cardiff.files import write_text
 
 QUARTERS = 4
 
@@ -104,9 +105,7 @@ def _forget_after(file: Path, step: int) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.exists():
         lines = [line for line in file.read_text().splitlines() if _step(line) <= step]
-        aside = file.with_suffix(".tmp")
-        aside.write_text("".join(line + "\n" for line in lines))
-        os.replace(aside, file)
+        write_text(file, "".join(line + "\n" for line in lines))
 
 
 def _step(line: str) -> float:

@@ -83,29 +83,3 @@ def test_diffusers_makes_these_variances(steps, solver, scheduler):
     zero_mean = Spectrum(VARIANCES, SPECTRUM.counts, SPECTRUM.octaves, np.zeros(len(VARIANCES)))
     expected = error_terms(zero_mean, torch.from_numpy(log_snr_of(visited_levels(TABLES["cosine"], steps))), solver)[2]
     np.testing.assert_allclose(x.var(1).numpy() / VARIANCES, expected, rtol=0.05)  # four standard errors
-
-
-@pytest.mark.parametrize("steps", [1, 10, 50, 250, 1000])
-def test_visited_steps_are_those_of_diffusers(steps):
-    scheduler = DDPMScheduler(timestep_spacing="trailing")
-    scheduler.set_timesteps(steps)
-    assert visited_levels(np.arange(1000), steps)[::-1].tolist() == scheduler.timesteps.tolist()
-
-
-@pytest.mark.parametrize("total", [100, 1000])
-def test_visited_steps_of_any_number_are_those_of_diffusers(total):
-    """Where the number does not divide the timesteps too: halves are rounded as there (48 of 1000), and none down."""
-    scheduler, uneven = DDPMScheduler(num_train_timesteps=total, timestep_spacing="trailing"), 0
-    for steps in range(1, total + 1):
-        scheduler.set_timesteps(steps)
-        visited = scheduler.timesteps.tolist()
-        if len(visited) == steps:  # diffusers has one too many for some numbers, which sampling refuses
-            assert visited_levels(np.arange(total), steps)[::-1].tolist() == visited
-            uneven += total % steps > 0
-    assert uneven > total / 2
-
-
-@pytest.mark.parametrize("steps", [0, 1001])
-def test_refused_steps(steps):
-    with pytest.raises(ValueError, match="sampling steps"):
-        visited_levels(np.arange(1000), steps)

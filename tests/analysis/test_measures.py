@@ -11,7 +11,6 @@ from cardiff.analysis.measures import GRID, MAX_LEAK, first_below, measure_data,
 from cardiff.analysis.spectra import fit_gaussian
 from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
-from cardiff.diffusion.levels import log_snr_of
 from cardiff.schedulers import SCHEDULES
 from cardiff.schedulers.spectrum import Spectrum
 from tests.conftest import ROOT
@@ -28,12 +27,6 @@ def digits():
 def measured(digits):
     tables = {name: SCHEDULES[name].alphas_bar(1000) for name in ("linear", "cosine", "edm_lognormal")}
     return {name: measure_schedule(name, table, digits) for name, table in tables.items()}
-
-
-def test_log_snr_of_a_schedule():
-    alphas_bar = SCHEDULES["linear_log_snr"].alphas_bar(1000)
-    np.testing.assert_allclose(log_snr_of(alphas_bar), 10 - 20 * np.arange(1, 1001) / 1000, atol=1e-9)
-    assert log_snr_of(np.array([0.5, 0.0]))[1] == pytest.approx(np.log(1e-12))
 
 
 def test_structure_is_the_mean_of_the_octaves(digits, measured):

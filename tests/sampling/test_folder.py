@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 
 from cardiff.diffusion.randomness import image_seed
+from cardiff.files import file_hash
 from cardiff.hub.serialization import load_pipeline, save_pipeline, weights_file
 from cardiff.sampling.folder import image_file
 from cardiff.sampling.options import SampleOptions
 from cardiff.sampling.sample import run
 from cardiff.sampling.solvers import make_solver
-from cardiff.training.checkpoint import file_hash
 from tests.support.sampled import STEPS, manifest, pixels
 from tests.support.tiny_models import tiny_pipeline
 
@@ -95,9 +95,9 @@ def test_a_finished_folder_is_left_alone(options):
 def test_what_a_killed_process_left_half_written_goes(options):
     folder = run(options)
     (folder / "000004.png").unlink()
-    (folder / "000004.4194305.tmp").write_bytes(b"half")
+    (folder / ".writing-000004.png.4194305").write_bytes(b"half")
     run(options)
-    assert not list(folder.glob("*.tmp"))
+    assert not list(folder.glob(".writing-*"))
 
 
 def test_a_folder_can_be_extended(options, tmp_path):

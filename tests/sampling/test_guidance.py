@@ -9,6 +9,7 @@ from diffusers import DDPMPipeline
 from PIL import Image
 
 from cardiff.cli import parse_options
+from cardiff.files import file_hash
 from cardiff.hub.serialization import (
     classifier_weights_file,
     load_classifier,
@@ -24,7 +25,6 @@ from cardiff.sampling.options import GuidanceOptions, SampleOptions
 from cardiff.sampling.sample import run
 from cardiff.sampling.solvers import make_solver
 from cardiff.schedulers import CosineScheduler, LinearScheduler
-from cardiff.training.checkpoint import file_hash
 from tests.support.sampled import manifest, pixels
 from tests.support.tiny_classifier import tiny_classifier
 from tests.support.tiny_models import tiny_pipeline, tiny_unet

@@ -1,10 +1,8 @@
 """Solvers by name, with the settings of the model."""
 
-import numpy as np
 import pytest
 import torch
 
-from cardiff.diffusion.levels import timesteps_at
 from cardiff.sampling.solvers import SOLVERS, make_solver
 from cardiff.schedulers import CosineScheduler, LinearScheduler
 
@@ -55,10 +53,3 @@ def test_dpm_starts_where_there_is_something_to_see():
     first = int(solver.timesteps[0])
     assert log_snr[first] >= -10.2 and first + 2 < len(log_snr) and log_snr[first + 2] < -10.2
     assert make_solver(trained, "ddim").final_alpha_cumprod == 1
-
-
-def test_timesteps_at_log_snr():
-    scheduler = CosineScheduler().to_stock()
-    levels = torch.logit(scheduler.alphas_cumprod.double()).numpy()
-    assert timesteps_at(scheduler, levels[[10, 400, 990]]) == [990, 400, 10]
-    assert timesteps_at(scheduler, np.array([levels[400] + 1e-4, levels[400] - 1e-4, 99.0])) == [400, 0]

@@ -15,10 +15,11 @@ import train_conditional
 from cardiff.config.run import parse_run
 from cardiff.data import open_store
 from cardiff.data.batches import split_rows
+from cardiff.files import file_hash
 from cardiff.hub.serialization import load_classifier
 from cardiff.schedulers import CosineScheduler, LinearScheduler
 from cardiff.training.build import build
-from cardiff.training.checkpoint import file_hash, list_checkpoints
+from cardiff.training.checkpoint import list_checkpoints
 from cardiff.training.classifier_report import LEVELS, report_timesteps
 from tests.conftest import ROOT
 from tests.support.tiny_set import write_set

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import train_conditional
 from cardiff.config.run import parse_run
+from cardiff.files import file_hash
 from cardiff.training import checkpoint as checkpoints
 from cardiff.training.resume import TrainingState, refuse_changes
 from tests.conftest import ROOT, TINY_UNET
@@ -53,7 +54,7 @@ def checkpoint_of(source):
 def seal(checkpoint, **also):
     """Checksums that fit what lies there, as whoever crafted it would write them."""
     files = [p for p in checkpoint.rglob("*") if p.is_file() and p.name != "checksums.json"]
-    sums = {p.relative_to(checkpoint).as_posix(): checkpoints.file_hash(p) for p in files} | also
+    sums = {p.relative_to(checkpoint).as_posix(): file_hash(p) for p in files} | also
     (checkpoint / "checksums.json").write_text(json.dumps(sums))
 
 

@@ -18,9 +18,10 @@ import train_classifier
 import train_conditional
 import train_unconditional
 from cardiff.config.run import SECTIONS, parse_run
+from cardiff.files import file_hash
 from cardiff.training import build as builder
 from cardiff.training.callbacks import Checkpoint
-from cardiff.training.checkpoint import file_hash, list_checkpoints
+from cardiff.training.checkpoint import list_checkpoints
 from cardiff.training.metrics import LossTotals
 from cardiff.training.samples import grid_of
 from cardiff.training.trainer import Trainer

@@ -21,6 +21,7 @@ from cardiff.evaluation.images import read_folder
 from cardiff.evaluation.metrics.intervals import Estimate
 from cardiff.evaluation.protocol import Protocol, ProtocolOptions, loss
 from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options
+from cardiff.files import write_text
 from cardiff.hub.serialization import find_model
 from cardiff.markup import escape
 from cardiff.sampling.draw import make_plan
@@ -343,9 +344,7 @@ class Comparison:
             whole.append(f"{line}\n")
         self.state.wait_for_everyone()
         if self.state.is_main_process and whole:
-            aside = self.file.with_suffix(".tmp")
-            aside.write_text("".join(whole))
-            aside.replace(self.file)
+            write_text(self.file, "".join(whole))
         return known
 
 

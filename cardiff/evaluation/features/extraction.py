@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,8 +18,8 @@ from cardiff.distributed import gather_dict, this_process
 from cardiff.errors import UserError
 from cardiff.evaluation.features.networks import FeatureNetwork
 from cardiff.evaluation.metrics.distances import Gaussian
+from cardiff.files import apply_folder_permissions, written_aside
 from cardiff.hub.provenance import public_name
-from cardiff.training.checkpoint import apply_folder_permissions
 
 # Raise it when the same images and network would give other features, or the files change.
 CACHE_VERSION = 1
@@ -207,20 +205,16 @@ def _read(folder: Path) -> tuple[np.ndarray, np.ndarray | None] | None:
 
 
 def _write(folder: Path, features: np.ndarray, logits: np.ndarray | None, record: dict) -> None:
-    """Write aside and rename, so that a folder that exists is whole."""
-    aside = folder.with_name(f"{folder.name}.{os.getpid()}.writing")
+    """Write features into the cache, in place of what is damaged or was written by another command in the meantime."""
     try:
-        aside.mkdir(parents=True)
-        np.save(aside / "features.npy", features)
-        if logits is not None:
-            np.save(aside / "logits.npy", logits)
-        meta = {"shape": list(features.shape), "logits": logits is not None, **record}
-        (aside / "meta.json").write_text(json.dumps(meta, indent=1))
-        if folder.exists():  # damaged, or written by another command in the meantime
-            shutil.rmtree(folder)
-        os.replace(aside, folder)
+        with written_aside(folder, per_process=True) as aside:
+            aside.mkdir(parents=True)
+            np.save(aside / "features.npy", features)
+            if logits is not None:
+                np.save(aside / "logits.npy", logits)
+            meta = {"shape": list(features.shape), "logits": logits is not None, **record}
+            (aside / "meta.json").write_text(json.dumps(meta, indent=1))
     except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
         raise UserError(
             f"The cache {folder.parent} cannot be written ({error}): set data.cache_dir or CARDIFF_CACHE elsewhere."
         ) from error

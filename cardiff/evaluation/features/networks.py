@@ -22,9 +22,9 @@ from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
 from cardiff.errors import UserError
+from cardiff.files import file_hash
 from cardiff.hub.client import download
 from cardiff.hub.serialization import classifier_weights_file, load_classifier
-from cardiff.training.checkpoint import file_hash
 
 MOST_PIXELS = 4096
 """Numbers of an image whose pixels are features: the covariance has the square of it."""

@@ -31,10 +31,10 @@ from cardiff.evaluation.reports.evaluation import (
     shown_classes,
     summary,
 )
-from cardiff.evaluation.reports.figures import COLOURS, GREY, MANY_CLASSES, new_figure
+from cardiff.evaluation.reports.figures import MANY_CLASSES
 from cardiff.evaluation.reports.wording import EXPLAINED, contradictions, interval, name_with, number
 from cardiff.markup import escape, fenced, figure_text, legend_text
-from cardiff.plotting import save_labelled_grid
+from cardiff.plotting import COLOURS, GREY, new_figure, save_labelled_grid
 
 logger = logging.getLogger(__name__)
 

@@ -4,27 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from cardiff.evaluation.metrics.distances import Extrapolation
 from cardiff.evaluation.metrics.memorisation import Memorisation
 from cardiff.markup import figure_text
-from cardiff.plotting import save_labelled_grid
+from cardiff.plotting import BLUE, GREY, ORANGE, new_figure, save_labelled_grid
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"  # of Okabe and Ito
-COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
 MANY_CLASSES = 30
 """With more classes a confusion matrix is drawn without names and numbers, and tables have the extremes alone."""
 LONGEST = 40
 """Characters of a class's name in a figure."""
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """A figure that is drawn without a screen and without global state."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def save_confusion(confusion: np.ndarray, names: Sequence[str], path: Path) -> None:

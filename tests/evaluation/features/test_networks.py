@@ -26,9 +26,9 @@ from transformers import (
 
 from cardiff.evaluation.features import networks
 from cardiff.evaluation.features.networks import FeatureNetwork, class_columns, load_network
+from cardiff.files import file_hash
 from cardiff.hub.serialization import save_classifier
 from cardiff.schedulers import CosineScheduler
-from cardiff.training.checkpoint import file_hash
 from tests.support.tiny_classifier import NAMES, tiny_classifier
 
 pytestmark = [
