@@ -11,15 +11,22 @@ from jsonargparse.typing import register_type
 from cardiff.errors import UserError
 
 
-class Floats(list[float]):
+class _ByName(type):
+    """Of a class that --help shows by its name."""
+
+    def __repr__(cls) -> str:
+        return cls.__name__
+
+
+class Floats(list[float], metaclass=_ByName):
     """Numbers; whole ones become floats."""
 
 
-class Ints(list[int]):
+class Ints(list[int], metaclass=_ByName):
     """Whole numbers."""
 
 
-class Names(list[str]):
+class Names(list[str], metaclass=_ByName):
     """Words without commas."""
 
 
@@ -29,10 +36,8 @@ def _read(kind: type[list], convert: Callable[[Any], Any], what: str, value: Any
     Raises:
         UserError: An item is missing or of another type.
     """
-    if isinstance(value, str):
-        text = value.strip()
-        inside = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-        items = [part.strip() for part in inside.split(",")]
+    if isinstance(value, str):  # jsonargparse has read one in brackets already
+        items = [part.strip() for part in value.split(",")]
     else:
         items = list(value) if isinstance(value, list | tuple) else [value]
     try:
@@ -52,7 +57,7 @@ def _whole(item: Any) -> int:
 def _name(item: Any) -> str:
     if not isinstance(item, str):
         raise TypeError(item)
-    return item.strip("'\"")
+    return item
 
 
 def _register(kind: type[list], convert: Callable[[Any], Any], what: str) -> None:

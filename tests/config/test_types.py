@@ -72,3 +72,9 @@ def test_what_is_refused_is_one_sentence(argv, sentence, capsys):
     with pytest.raises(SystemExit, match="2"):
         parse_options(Lists, argv, "test")
     assert capsys.readouterr().err == f"error: {sentence}\n"
+
+
+def test_help_shows_the_kind_of_list_and_the_default(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        parse_options(Lists, ["--help"], "test")
+    assert "Numbers. (type: Floats, default: [1.0])" in " ".join(capsys.readouterr().out.split())
