@@ -63,9 +63,9 @@ if TYPE_CHECKING:
     from cardiff.hub.serialization import load_classifier as load_classifier
     from cardiff.hub.serialization import load_pipeline as load_pipeline
     from cardiff.plotting import save_labelled_grid as save_labelled_grid
-    from cardiff.sampling.folder import SampleOptions as SampleOptions
-    from cardiff.sampling.folder import draw as draw
-    from cardiff.sampling.folder import run as sample  # noqa: F401
+    from cardiff.sampling.draw import draw as draw
+    from cardiff.sampling.options import SampleOptions as SampleOptions
+    from cardiff.sampling.sample import run as sample  # noqa: F401
     from cardiff.sampling.solvers import make_solver as make_solver
     from cardiff.training.build import build as build
 
@@ -80,9 +80,9 @@ API = {
     "load_pipeline": "hub.serialization.load_pipeline",
     "load_classifier": "hub.serialization.load_classifier",
     "make_solver": "sampling.solvers.make_solver",
-    "draw": "sampling.folder.draw",
-    "SampleOptions": "sampling.folder.SampleOptions",
-    "sample": "sampling.folder.run",
+    "draw": "sampling.draw.draw",
+    "SampleOptions": "sampling.options.SampleOptions",
+    "sample": "sampling.sample.run",
     "save_labelled_grid": "plotting.save_labelled_grid",
     "EvaluateOptions": "evaluation.evaluate.EvaluateOptions",
     "evaluate": "evaluation.evaluate.run",
