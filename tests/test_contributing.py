@@ -12,7 +12,8 @@ from PIL import Image
 import cardiff
 from cardiff import schedulers
 from cardiff.data.store import open_store
-from cardiff.sampling.folder import SampleOptions, run
+from cardiff.sampling.options import SampleOptions
+from cardiff.sampling.sample import run
 from cardiff.schedulers.scheduling_base import NoiseSchedule
 from tests.conftest import ROOT, TINY_UNET
 from tests.support.tiny_models import tiny_pipeline
