@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow mutation quality style lock
+.PHONY: demo test test-slow wheel mutation quality types api style lock
 
 # The stamp is the installed lock file itself, so a changed lock installs again and an interrupted install too.
 .venv: .venv/requirements.lock
@@ -13,6 +13,7 @@ BIN := .venv/bin
 	  { echo "error: Cardiff needs Python 3.11 or newer (diffusers does): make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	cp requirements.lock .venv/requirements.lock
 
 demo: .venv
@@ -23,6 +24,10 @@ demo: .venv
 test: .venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+# Builds the wheel, unpacks it into an empty folder and imports all that is in it.
+wheel: .venv
+	$(BIN)/python -m pytest -m wheel tests/test_package.py
+
 test-slow: .venv
 	$(BIN)/python -m pytest -m slow
 
@@ -30,6 +35,15 @@ test-slow: .venv
 # last run is not run again.
 mutation: .venv
 	$(BIN)/python benchmarks/mutation.py
+
+# Against the package as it is installed, where cardiff.schedulers and cardiff.pipelines lie inside cardiff.
+types: .venv
+	rm -rf build/types
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/types .
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p cardiff
+
+api: .venv
+	$(BIN)/python docs/make_api.py
 
 quality: .venv
 	$(BIN)/ruff check .

@@ -6,16 +6,17 @@ python analyze_schedules.py --data.path my_images --data.resolution 64 --output 
 """
 
 import os
+from collections.abc import Sequence
 
-# Before numpy is imported: the searches' matrices are small, and sharing them between threads costs more than not.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-from cardiff.analysis.report import parse_analysis, run
 from cardiff.cli import one_sentence_errors
 
 
 @one_sentence_errors
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
+    # Before numpy is imported: the searches' matrices are small, and sharing them between threads costs more than not.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from cardiff.analysis.report import parse_analysis, run
+
     print(f"Look at {run(*parse_analysis(argv, description=__doc__)) / 'report.md'}")
 
 

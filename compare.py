@@ -1,20 +1,24 @@
-"""Compare runs at the same seeds, noise, classes, number of images and reference, over guidance, solvers and steps.
+"""Compare runs fairly: the same seeds, noise, classes, images and reference, over guidance, solvers and steps.
 
 python compare.py runs/conditional runs/unconditional --network pixels --output runs/comparison
 python compare.py conditional=runs/c0 conditional=runs/c1 unconditional=runs/u0 unconditional=runs/u1 \\
-  --guidance_scale 0,1,2,4 --solver dpm,ddpm --steps 10,50 --num_images 4000 --halvings 2 --output runs/comparison
+  --guidance_scale 0,1,2,4 --solver dpm,ddpm --steps 10,50 --num_images 4000 --halving_rounds 2 \\
+  --output runs/comparison
 """
 
+from collections.abc import Sequence
+
 from cardiff.cli import one_sentence_errors, parse_options
-from cardiff.evaluation.compare import CompareOptions
-from cardiff.evaluation.compare_report import run
-from cardiff.processes import say_once
 
 
 @one_sentence_errors
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
+    from cardiff.distributed import print_once
+    from cardiff.evaluation.compare.comparison import CompareOptions
+    from cardiff.evaluation.reports.comparison import run
+
     options = parse_options(CompareOptions, argv, description=__doc__, positional="runs")
-    say_once(f"Look at {run(options) / 'report.html'}")
+    print_once(f"Look at {run(options) / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -1,28 +1,18 @@
-"""The demo: train on the digits, draw the classes that are asked for with every kind of guidance, and check them.
+"""Show it all on the shipped digits: train, draw each class with every kind of guidance, and check the images.
 
 `make demo` runs it; `python demo.py --output_dir DIR` puts the run elsewhere.
 """
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from tqdm.auto import tqdm
-
-import train_classifier
-import train_conditional
-from cardiff.checkpoints import checkpoint_dir
 from cardiff.cli import one_sentence_errors
-from cardiff.config import parse_run
-from cardiff.data import open_store
-from cardiff.evaluation.judges import fit_image_classifier
-from cardiff.hub import load_classifier, load_pipeline
-from cardiff.plots import save_labelled_grid
-from cardiff.sampling import draw, make_solver
+from cardiff.layout import IS_CHECKOUT, shipped_config
 
-CONFIGS = Path(__file__).parent / "configs"
-# After a training this short, more of DDPM's samples are read correctly than DPM-Solver++'s: docs/results.md.
+# After a training this short, more of DDPM's samples are classified as the requested class than DPM-Solver++'s:
+# docs/results.md.
 SOLVER, STEPS = "ddpm", 20
 WORSE = 200  # the step of the checkpoint that autoguidance steers away from
 SHOWN = 6  # images of each class and kind of guidance in the grid
@@ -30,16 +20,29 @@ MEASURED = {"guidance 1": 40, "guidance 2": 40}  # images of each class behind t
 
 
 @one_sentence_errors
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", default="runs/demo", help="folder of the run (default: runs/demo)")
     output_dir = Path(parser.parse_args(argv).output_dir)
     started = time.monotonic()
 
+    import numpy as np
+    from tqdm.auto import tqdm
+
+    from cardiff.config.run import parse_run
+    from cardiff.data import open_store
+    from cardiff.evaluation.features.image_classifier import fit_image_classifier
+    from cardiff.hub.serialization import load_classifier, load_pipeline
+    from cardiff.plotting import save_labelled_grid
+    from cardiff.sampling.draw import draw
+    from cardiff.sampling.solvers import make_solver
+    from cardiff.scripts import train_classifier, train_conditional
+    from cardiff.training.checkpoint import checkpoint_dir
+
     # Train the model, and the classifier that can guide it.
-    options = ["--config", str(CONFIGS / "digits_16_conditional.yaml"), "--output_dir", str(output_dir)]
+    options = ["--config", str(shipped_config("digits_16_conditional")), "--output_dir", str(output_dir)]
     classifier_dir = output_dir / "classifier"
-    config = CONFIGS / "digits_16_classifier.yaml"
+    config = shipped_config("digits_16_classifier")
     if not train_conditional.main(options):
         return  # interrupted: the same command goes on
     if not train_classifier.main(["--config", str(config), "--output_dir", str(classifier_dir)]):
@@ -47,7 +50,7 @@ def main(argv=None):
 
     # Draw: the same noise and classes for each kind of guidance.
     store = open_store(parse_run(options, kind="conditional", description=__doc__).data, conditional=True)
-    judge = fit_image_classifier(np.asarray(store.images), store.labels)
+    classifier = fit_image_classifier(np.asarray(store.images), store.labels)
     pipeline = load_pipeline(output_dir)
     pipeline.scheduler = make_solver(pipeline.scheduler, SOLVER)
     worse = load_pipeline(checkpoint_dir(output_dir / "checkpoints", WORSE)).unet
@@ -71,23 +74,27 @@ def main(argv=None):
         settings = {"seed": 0, "labels": wanted.tolist(), "steps": STEPS, "batch_size": 100, "progress": bar.update}
         images, _ = draw(pipeline, range(counts[kind]), **settings, **guidance)
         if kind in MEASURED:
-            lines.append(f"  {judge.accuracy(images, wanted):6.1%} of {counts[kind]} samples at {kind} as asked for")
+            lines.append(
+                f"  {classifier.accuracy(images, wanted):6.1%} of {counts[kind]} samples at {kind} as the "
+                "requested class"
+            )
         by_class = images[: SHOWN * len(labels)].reshape(SHOWN, len(labels), *images.shape[1:]).swapaxes(0, 1)
         blocks.append(by_class.reshape(-1, *images.shape[1:]))
     bar.close()
     grid = output_dir / "grid.png"
     save_labelled_grid(np.stack(blocks), store.class_names, list(kinds), grid, zoom=3, blocks_per_line=4)
 
+    command = ".venv/bin/cardiff" if IS_CHECKOUT else "cardiff"
     print(f"\nLook at {grid}")
-    print(f"A classifier that reads {judge.held_out_accuracy:.1%} of held-out real digits correctly reads")
+    print(f"A classifier with an accuracy of {classifier.held_out_accuracy:.1%} on held-out real digits classifies")
     print("\n".join(lines))
     print(f"Done in {time.monotonic() - started:.0f} s. Next:")
-    print(f"  .venv/bin/python sample.py --model {output_dir} --labels 3,seven --guidance_scale 2 --grid sevens.png")
-    print(f"  .venv/bin/python sample.py --model {output_dir} --classifier {classifier_dir} --grid classifier.png")
-    print(f"  .venv/bin/python evaluate.py --model {output_dir} --network pixels --output {output_dir}/evaluation")
-    print(f"  .venv/bin/python publish.py --model {output_dir} --output {output_dir}/card")
-    print(f"  .venv/bin/tensorboard --logdir {output_dir}/logs")
-    print("  .venv/bin/accelerate launch train_conditional.py --help")
+    print(f"  {command} sample --model {output_dir} --labels 3,seven --guidance_scale 2 --grid sevens.png")
+    print(f"  {command} sample --model {output_dir} --classifier {classifier_dir} --grid classifier.png")
+    print(f"  {command} evaluate --model {output_dir} --network pixels --output {output_dir}/evaluation")
+    print(f"  {command} publish --model {output_dir} --output {output_dir}/card")
+    print(f"  {command} train-conditional --help")
+    print(f"  {command.removesuffix('cardiff')}tensorboard --logdir {output_dir}/logs")
 
 
 if __name__ == "__main__":

@@ -3,19 +3,22 @@
 python evaluate.py --model runs/digits --network pixels --solver ddpm --steps 20 --output runs/digits_report
 python evaluate.py --images samples/cifar10 --reference configs/cifar10_32_conditional.yaml --metrics fid,kid,prdc \\
   --network_weights inception.pt --output runs/cifar10_report
-accelerate launch evaluate.py --model runs/cars --num_images 8144 --held_out test --metrics all --judge runs/judge \\
-  --network facebook/dinov2-base --output runs/cars_report
+accelerate launch evaluate.py --model runs/cars --num_images 8144 --validation_data test --metrics all \\
+  --accuracy_classifier runs/judge --network facebook/dinov2-base --output runs/cars_report
 """
 
+from collections.abc import Sequence
+
 from cardiff.cli import one_sentence_errors, parse_options
-from cardiff.evaluation.run import EvaluateOptions, run
-from cardiff.processes import say_once
 
 
 @one_sentence_errors
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
+    from cardiff.distributed import print_once
+    from cardiff.evaluation.evaluate import EvaluateOptions, run
+
     options = parse_options(EvaluateOptions, argv, description=__doc__)
-    say_once(f"Look at {run(options) / 'report.html'}")
+    print_once(f"Look at {run(options) / 'report.html'}")
 
 
 if __name__ == "__main__":

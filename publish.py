@@ -1,4 +1,4 @@
-"""Publish a trained model on the Hub, with a card that says what it is, what trained it and how good it is.
+"""Publish a trained model on the Hub: with a card that says what it is, what trained it and how good it is.
 
     python publish.py --model runs/digits --hub_model_id user/digits --hub_private
     python publish.py --model runs/digits --metrics runs/digits_report --variants fp16 --output preview
@@ -6,12 +6,15 @@
 The second line uploads nothing and shows what would be. The token is that of `hf auth login` or HF_TOKEN.
 """
 
+from collections.abc import Sequence
+
 from cardiff.cli import one_sentence_errors, parse_options
-from cardiff.publishing import PublishOptions, publish
 
 
 @one_sentence_errors
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
+    from cardiff.hub.publish import PublishOptions, publish
+
     options = parse_options(PublishOptions, argv, description=__doc__, flags=("hub_private",))
     print(publish(options))
 

@@ -4,15 +4,19 @@ python sample.py --model runs/digits --labels 0,3,seven --guidance_scale 2 --gri
 accelerate launch sample.py --model runs/digits --num_images 5000 --output samples/
 """
 
+from collections.abc import Sequence
+
 from cardiff.cli import one_sentence_errors, parse_options
-from cardiff.processes import say_once
-from cardiff.sampling import SampleOptions, run
+from cardiff.sampling.options import SampleOptions
 
 
 @one_sentence_errors
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     options = parse_options(SampleOptions, argv, description=__doc__)
-    say_once(f"Wrote {run(options)}")
+    from cardiff.distributed import print_once
+    from cardiff.sampling.sample import run
+
+    print_once(f"Wrote {run(options)}")
 
 
 if __name__ == "__main__":

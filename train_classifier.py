@@ -7,16 +7,19 @@ Run the same command again to go on with an interrupted run. Any option can foll
 With --push_to_hub --hub_model_id user/name the model is published while it trains.
 """
 
-from cardiff.classifier_training import ClassifierTrainer
 from cardiff.cli import one_sentence_errors
-from cardiff.config import parse_run
+from cardiff.config.run import parse_run
 
 
 @one_sentence_errors
-def main(argv=None):
-    trainer = ClassifierTrainer(parse_run(argv, kind="classifier", description=__doc__))
-    while trainer.maintain():
-        trainer.step()
+def main(argv: list[str] | None = None) -> bool:
+    config = parse_run(argv, kind="classifier", description=__doc__)
+    from cardiff.training.build import build  # after the options, of which a help text needs no torch
+
+    trainer = build(config)  # data, schedule, network, loss, trainer, callbacks: cardiff/training/build.py
+    while not trainer.done:
+        trainer.step()  # minimises ClassificationLoss: cardiff/diffusion/loss.py
+        trainer.run_callbacks()  # log, checkpoint, report, push: cardiff/training/callbacks.py
     return trainer.finish()
 
 

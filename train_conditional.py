@@ -8,15 +8,18 @@ With --push_to_hub --hub_model_id user/name the model is published while it trai
 """
 
 from cardiff.cli import one_sentence_errors
-from cardiff.config import parse_run
-from cardiff.diffusion_training import DiffusionTrainer
+from cardiff.config.run import parse_run
 
 
 @one_sentence_errors
-def main(argv=None):
-    trainer = DiffusionTrainer(parse_run(argv, kind="conditional", description=__doc__))
-    while trainer.maintain():
-        trainer.step()
+def main(argv: list[str] | None = None) -> bool:
+    config = parse_run(argv, kind="conditional", description=__doc__)
+    from cardiff.training.build import build  # after the options, of which a help text needs no torch
+
+    trainer = build(config)  # data, schedule, network, loss, trainer, callbacks: cardiff/training/build.py
+    while not trainer.done:
+        trainer.step()  # Algorithm 1 of DDPM, by DenoisingLoss: cardiff/diffusion/loss.py
+        trainer.run_callbacks()  # log, checkpoint, sample grid, evaluation, push: cardiff/training/callbacks.py
     return trainer.finish()
 
 

@@ -34,7 +34,7 @@ def main():
     parser.add_argument("--guidance_scale", default="0,1,1.5,2,3")
     parser.add_argument("--solver", default="dpm,ddpm")
     parser.add_argument("--steps", default="10,20")
-    parser.add_argument("--halvings", default="2")
+    parser.add_argument("--halving_rounds", default="2")
     options = parser.parse_args()
     started = time.monotonic()
 
@@ -52,14 +52,15 @@ def main():
     for seed, name in enumerate(("reader", "judge")):
         config = ROOT / "configs/digits_16_classifier.yaml"
         arguments = ["--config", str(config), "--output_dir", str(folder / name), *data, "--train.seed", str(seed)]
-        train_classifier.main([*arguments, "--train.held_out", "0"])
+        train_classifier.main([*arguments, "--train.validation_fraction", "0"])
 
     # Compare.
     section = yaml.safe_load((folder / "conditional_0/config.yaml").read_text())["data"]
     held_out = folder / "held_out.yaml"
     held_out.write_text(yaml.safe_dump({"data": {**section, "data_files": str(files["test"])}}))
-    swept = {name: getattr(options, name) for name in ("guidance_scale", "solver", "steps", "halvings")}
-    given = {"network": folder / "reader", "judge": folder / "judge", "held_out": held_out, **swept}
+    swept = {name: getattr(options, name) for name in ("guidance_scale", "solver", "steps", "halving_rounds")}
+    given = {"network": folder / "reader", "accuracy_classifier": folder / "judge", "validation_data": held_out}
+    given |= swept
     given |= {"metrics": "fid,fid_infinity,kid,prdc,accuracy,diversity,memorisation"}
     output = folder / ("report" if options.seeds == "0" else f"report_{options.seeds.replace(',', '_')}")
     compare.main([*runs, "--output", str(output), *(p for name, v in given.items() for p in (f"--{name}", str(v)))])

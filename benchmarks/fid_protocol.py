@@ -15,7 +15,6 @@ number of images that is reached.
 import argparse
 import hashlib
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -25,10 +24,11 @@ from tqdm.auto import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cardiff.config import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import ImageStore, open_store
-from cardiff.evaluation.distances import frechet_distance
-from cardiff.evaluation.networks import FeatureNetwork, load_network
+from cardiff.evaluation.features.networks import FeatureNetwork, load_network
+from cardiff.evaluation.metrics.distances import frechet_distance
+from cardiff.files import written_aside
 
 SIZES = (1000, 2500, 5000, 10_000)
 PART = 50  # images in one pass and file
@@ -73,10 +73,8 @@ def features_of(rows: range, store: ImageStore, network: FeatureNetwork, folder:
     if not file.exists():
         images = torch.from_numpy(np.array(store.images[rows.start : rows.stop]))
         file.parent.mkdir(parents=True, exist_ok=True)
-        aside = file.with_suffix(f".{os.getpid()}.tmp")
-        with open(aside, "wb") as stream:
+        with written_aside(file, per_process=True) as aside, open(aside, "wb") as stream:
             np.save(stream, network(images)[0].cpu().numpy())
-        os.replace(aside, file)  # so that a file that exists is whole
     return np.load(file)
 
 

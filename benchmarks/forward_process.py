@@ -40,7 +40,7 @@ def main():
         run("benchmarks/schedule_steps.py", "--models", PILOT, "--output", FOLDER / "steps.json")
         if (ROOT / CIFAR).is_dir():
             folder, which = ROOT / "runs/pilot_cifar10", ("--set", "cifar10")
-            learned = ("--schedules", "cosine", "--weightings", "schedule_free", "--seeds", "0,1")
+            learned = ("--schedules", "cosine", "--weightings", "schedule_invariant", "--seeds", "0,1")
             run("benchmarks/schedule_pilot.py", *which, *learned, "--output", folder)
             plain = ("--schedules", "cosine,sigmoid,spectral pixels", "--weightings", "uniform", "--seeds", "0,1")
             run("benchmarks/schedule_pilot.py", *which, *plain, "--output", folder)
@@ -105,7 +105,10 @@ def draw_pilot(results: Path, path: Path) -> None:
     )
     figure, axes = plt.subplots(1, 3, figsize=(11, 0.42 * len(names) + 1.6), sharey=True, layout="constrained")
     for axis, (title, key) in zip(axes, columns.items()):
-        for weighting, colour, marker, shift in (("uniform", BLUE, "o", 0.14), ("schedule_free", ORANGE, "D", -0.14)):
+        for weighting, colour, marker, shift in (
+            ("uniform", BLUE, "o", 0.14),
+            ("schedule_invariant", ORANGE, "D", -0.14),
+        ):
             for row, name in enumerate(names):
                 chosen = [e for e in entries if (e["schedule"], e["weighting"]) == (name, weighting)]
                 values = [e["distances"][key]["pixel"] for e in chosen]
@@ -129,13 +132,13 @@ def draw_steps(results: Path, path: Path) -> None:
     results = json.loads(results.read_text())
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.9), layout="constrained")
     styles = {"Gaussian": (BLUE, "-"), "finite set": (GREEN, ":"), "network": (ORANGE, "--")}
-    for kind, price in results["prices"].items():
+    for kind, local_error in results["local_errors"].items():
         colour, line = styles[kind]
-        density = np.sqrt(np.maximum(price, 0))
+        density = np.sqrt(np.maximum(local_error, 0))
         axes[0].plot(results["log_snr"], density / density.sum(), line, color=colour, lw=2, label=kind)
     axes[0].invert_xaxis()
     axes[0].set_xlabel("log-SNR of the step, clean to noise")
-    axes[0].set_ylabel("best density of steps, √price")
+    axes[0].set_ylabel("best density of steps, √(local error)")
     axes[0].legend(frameon=False, title="denoiser")
     for axis, (title, value) in zip(axes[1:], MEASURES.items()):
         for (solver, steps), (colour, marker) in MARKS.items():

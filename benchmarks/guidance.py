@@ -25,19 +25,20 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import train_classifier
 import train_conditional
 from benchmarks.schedule_pilot import classifier_features
-from cardiff.checkpoints import checkpoint_dir
-from cardiff.config import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
-from cardiff.evaluation.distances import diversity, frechet_distance
-from cardiff.evaluation.judges import fit_image_classifier
-from cardiff.hub import load_classifier, load_pipeline
-from cardiff.sampling import draw, make_solver
+from cardiff.evaluation.features.image_classifier import fit_image_classifier
+from cardiff.evaluation.metrics.distances import diversity, frechet_distance
+from cardiff.hub.serialization import load_classifier, load_pipeline
+from cardiff.plotting import BLUE, GREEN, GREY, ORANGE, PINK
+from cardiff.sampling.draw import draw
+from cardiff.sampling.solvers import make_solver
+from cardiff.training.checkpoint import checkpoint_dir
 
 ROOT = Path(__file__).parent.parent
 WORSE = 200  # the checkpoint that autoguidance steers away from, of 600 steps
 INTERVAL = (-1.0, 2.0)
 PLAIN = (0, 0.5, 1, 1.1, 1.25, 1.5, 2, 3, 4, 6)
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"  # of Okabe and Ito
 
 
 def settings(worse=None, classifier=None) -> dict[tuple[str, str], dict]:
@@ -127,7 +128,7 @@ def train(folder: Path, seed: int) -> None:
     model = ["--config", str(ROOT / "configs/digits_16_conditional.yaml"), "--output_dir", f"{folder}/digits_{seed}"]
     model += ["--train.keep_checkpoints_every", str(WORSE)]
     train_conditional.main([*model, *common])
-    classifier = ["--config", str(ROOT / "configs/digits_16_classifier.yaml"), "--train.held_out", "0"]
+    classifier = ["--config", str(ROOT / "configs/digits_16_classifier.yaml"), "--train.validation_fraction", "0"]
     train_classifier.main([*classifier, "--output_dir", f"{folder}/classifier_{seed}", *common])
 
 
@@ -224,7 +225,7 @@ STYLES = {
     "interval": (BLUE, "s-"),
     "autoguidance": (ORANGE, "^-"),
     "CFG++": (GREEN, "D--"),
-    "classifier and label": ("#CC79A7", "v--"),
+    "classifier and label": (PINK, "v--"),
 }
 
 

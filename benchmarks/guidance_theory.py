@@ -26,15 +26,16 @@ from scipy.stats import norm
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from cardiff.analysis.ideal import IdealClassifier, IdealUNet, class_priors
-from cardiff.sampling import make_solver
-from pipelines import ClassConditionalPipeline
-from schedulers import CosineScheduler
+from cardiff.pipelines import ClassConditionalPipeline
+from cardiff.plotting import BLUE, GREEN, ORANGE
+from cardiff.plotting import LIGHT_GREY as GREY
+from cardiff.sampling.solvers import make_solver
+from cardiff.schedulers import CosineScheduler
 
 SCALES = (1.0, 2.0, 4.0, 8.0)
 STEPS, COUNT = 100, 5000  # of the runs in the plane
 CLASS = 0  # the class that is asked for
 WIDTH, DPI = 10.0, 150  # inches, pixels an inch
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#9a9a9a"  # of Okabe and Ito
 
 
 # The data

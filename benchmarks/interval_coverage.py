@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cardiff.evaluation.distances import (
+from cardiff.evaluation.metrics.distances import (
     Gaussian,
     density_coverage,
     frechet_distance,
@@ -26,7 +26,7 @@ from cardiff.evaluation.distances import (
     kernel_estimate,
     precision_recall,
 )
-from cardiff.evaluation.intervals import Estimate, share
+from cardiff.evaluation.metrics.intervals import Estimate, share
 
 REPLICATES = 200  # as evaluate.py has them
 DIMENSION = 64

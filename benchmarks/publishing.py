@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from tests.hub_server import HubServer  # noqa: E402 - the project's root must be found first
+from tests.support.hub_server import HubServer  # noqa: E402 - the project's root must be found first
 
 STEPS, EVERY = 240, 40
 KINDS = ("no push", "push", "push, silent Hub")

@@ -19,14 +19,15 @@ from tqdm.auto import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cardiff.analysis.catalogue import PUBLISHED, alphas_cumprod_of
-from cardiff.analysis.errors import SOLVERS, log_snr_of
+from cardiff.analysis.errors import SOLVERS
 from cardiff.analysis.measures import GONE, MAX_LEAK, WHOLE, merged
 from cardiff.analysis.optimum import Optimum, Point, knots_of, point_of
 from cardiff.analysis.spectra import GaussianModel, fit_gaussian, octave_arguments
-from cardiff.config import DataConfig
+from cardiff.config.schedules_by_name import PUBLISHED, alphas_cumprod_of
+from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
-from schedulers.spectrum import Spectrum
+from cardiff.diffusion.levels import log_snr_of
+from cardiff.schedulers.spectrum import Spectrum
 
 ROOT = Path(__file__).parent.parent
 LOCAL = ROOT / "data/local"

@@ -19,17 +19,19 @@ from scipy.stats import spearmanr
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cardiff.analysis.catalogue import alphas_cumprod_of
-from cardiff.analysis.errors import log_snr_of, steps_of
 from cardiff.analysis.measures import merged
 from cardiff.analysis.optimum import point_of
 from cardiff.analysis.spectra import fit_gaussian, octave_arguments
-from cardiff.config import DataConfig, parse_run
+from cardiff.config.run import parse_run
+from cardiff.config.schedules_by_name import alphas_cumprod_of
+from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
-from cardiff.diffusion_training import DiffusionTrainer
-from cardiff.evaluation.distances import frechet_distance
-from cardiff.hub import load_pipeline
-from cardiff.sampling import draw_images, make_solver, timesteps_at
+from cardiff.diffusion.levels import log_snr_of, timesteps_at, visited_levels
+from cardiff.evaluation.metrics.distances import frechet_distance
+from cardiff.hub.serialization import load_pipeline
+from cardiff.sampling.draw import draw_images
+from cardiff.sampling.solvers import make_solver
+from cardiff.training.build import build
 
 ROOT = Path(__file__).parent.parent
 SETS = {
@@ -69,7 +71,7 @@ def main():
     parser.add_argument("--output", type=Path, default=Path("runs/pilot"))
     parser.add_argument("--set", choices=SETS, default="digits", help="what is learned (default: digits)")
     parser.add_argument("--schedules", default=",".join(SCHEDULES))
-    parser.add_argument("--weightings", default="uniform,schedule_free")
+    parser.add_argument("--weightings", default="uniform,schedule_invariant")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--steps", type=int, default=1000, help="optimizer steps of batch 64 (default: 1000)")
     options = parser.parse_args()
@@ -127,9 +129,10 @@ def train(folder: Path, data: DataConfig, scheduler: dict, weighting: str, seed:
     argv = ["--config", str(ROOT / "configs/digits_16_unconditional.yaml")]
     for key, value in settings.items():
         argv += [f"--{key}", json.dumps(value) if isinstance(value, list | bool) else str(value)]
-    trainer = DiffusionTrainer(parse_run(argv, kind="unconditional", description=__doc__))
-    while trainer.maintain():
+    trainer = build(parse_run(argv, kind="unconditional", description=__doc__))
+    while not trainer.done:
         trainer.step()
+        trainer.run_callbacks()
     trainer.finish()
 
 
@@ -141,7 +144,7 @@ def measure(folder: Path, images: np.ndarray, features, spectrum: dict) -> dict:
     for other in ("cosine", "spectral κ=0"):
         levels = log_snr_of(alphas_cumprod_of(section(other, spectrum)))
         for solver, steps in CROSS:
-            timesteps = timesteps_at(trained, steps_of(levels, steps))
+            timesteps = timesteps_at(trained, visited_levels(levels, steps))
             found[f"{solver} {steps} at {other}"] = distances(pipeline, solver, steps, timesteps, *data)
     return {"distances": found, "error_over_log_snr": denoising_error(pipeline.unet, trained, images)}
 
@@ -150,7 +153,7 @@ def distances(pipeline, solver: str, steps: int, timesteps: list[int] | None, im
     """Fréchet distances of samples to the data, on pixels and on a classifier's features.
 
     Args:
-        solver: A name of `cardiff.sampling.SOLVERS`.
+        solver: A name of `cardiff.sampling.solvers.SOLVERS`.
         steps: Evenly spaced sampling steps, unless timesteps are given.
     """
     trained = pipeline.scheduler

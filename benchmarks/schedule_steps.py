@@ -23,23 +23,24 @@ from tqdm.auto import tqdm
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.schedule_pilot import SETS, classifier_features, distances
-from cardiff.analysis.catalogue import alphas_cumprod_of, with_spectrum
-from cardiff.analysis.errors import log_snr_of, sampling_error, steps_of
-from cardiff.analysis.measures import merged
-from cardiff.analysis.optimum import Optimum, knots_of
-from cardiff.analysis.price import (
+from cardiff.analysis.catalogue import with_spectrum
+from cardiff.analysis.errors import sampling_error
+from cardiff.analysis.local_error import (
     LEVELS,
     finite_set_denoiser,
-    measured_price,
+    measured_local_error,
     network_denoiser,
-    schedule_of_price,
+    schedule_of_local_error,
 )
+from cardiff.analysis.measures import merged
+from cardiff.analysis.optimum import Optimum, knots_of
 from cardiff.analysis.spectra import fit_gaussian, octave_arguments
-from cardiff.config import make_schedule
+from cardiff.config.schedule import make_schedule
+from cardiff.config.schedules_by_name import alphas_cumprod_of
 from cardiff.data import open_store
-from cardiff.hub import load_pipeline
-from cardiff.sampling import timesteps_at
-from pipelines import ClassConditionalPipeline
+from cardiff.diffusion.levels import log_snr_of, timesteps_at, visited_levels
+from cardiff.hub.serialization import load_pipeline
+from cardiff.pipelines import ClassConditionalPipeline
 
 SECTIONS = {
     "linear": {"name": "linear"},
@@ -90,18 +91,25 @@ def main():
     images = np.asarray(store.images)
     gaussian = fit_gaussian(images)
     features = classifier_features(images, store.labels)
-    networks = {folder.name: load_pipeline(folder) for folder in sorted(options.models.glob("cosine_schedule_free_*"))}
+    networks = {
+        folder.name: load_pipeline(folder) for folder in sorted(options.models.glob("cosine_schedule_invariant_*"))
+    }
     sections = {name: with_spectrum(section, octave_arguments(gaussian)) for name, section in SECTIONS.items()}
-    trained = [measured_price(network_denoiser(p), images, LEVELS, count=128) for p in networks.values()]
-    prices = {
-        "Gaussian": gaussian_price(gaussian.spectrum),
-        "finite set": measured_price(finite_set_denoiser(images), images, LEVELS),
+    trained = [measured_local_error(network_denoiser(p), images, LEVELS, count=128) for p in networks.values()]
+    local_errors = {
+        "Gaussian": gaussian_local_error(gaussian.spectrum),
+        "finite set": measured_local_error(finite_set_denoiser(images), images, LEVELS),
         "network": np.mean(trained, axis=0),
     }
     for kind in ("finite set", "network"):
-        sections[f"price of the {kind}"] = schedule_of_price(LEVELS, prices[kind], last=-10.0, first=10.0)
+        sections[f"local error of the {kind}"] = schedule_of_local_error(
+            LEVELS, local_errors[kind], last=-10.0, first=10.0
+        )
 
-    results = {"prices": {kind: price.tolist() for kind, price in prices.items()}, "log_snr": LEVELS.tolist()}
+    results = {
+        "local_errors": {kind: local_error.tolist() for kind, local_error in local_errors.items()},
+        "log_snr": LEVELS.tolist(),
+    }
     results["rows"] = []
     numbers = [int(number) for number in options.steps.split(",")]
     spectrum = merged(gaussian.spectrum)
@@ -112,7 +120,7 @@ def main():
             best = knots_of(Optimum(merged(spectrum, 0.1), solver, steps).best(0.0, 1.0, start))
             for name, section in {**sections, "optimum in pixels": best}.items():
                 levels = log_snr_of(alphas_cumprod_of(section))
-                error = sampling_error(spectrum, steps_of(levels, steps), solver)
+                error = sampling_error(spectrum, visited_levels(levels, steps), solver)
                 row = {"schedule": name, "solver": solver, "steps": steps, "section": section}
                 row |= {"pixels": error.pixels, "octaves": error.octaves}
                 exact = finite_set_pipeline(section, images)
@@ -120,7 +128,7 @@ def main():
                 bar.update()
                 row["network"] = []
                 for pipeline in networks.values():
-                    timesteps = timesteps_at(pipeline.scheduler, steps_of(levels, steps))
+                    timesteps = timesteps_at(pipeline.scheduler, visited_levels(levels, steps))
                     row["network"].append(distances(pipeline, SOLVERS[solver], steps, timesteps, images, features))
                     bar.update()
                 results["rows"].append(row)
@@ -130,8 +138,8 @@ def main():
     options.output.with_suffix(".md").write_text(markdown(results))
 
 
-def gaussian_price(spectrum) -> np.ndarray:
-    """The measured price's closed form: the root mean square over pixels of √ℓ·w(1 − w)/8."""
+def gaussian_local_error(spectrum) -> np.ndarray:
+    """The measured local error's closed form: the root mean square over pixels of √ℓ·w(1 − w)/8."""
     gain = spectrum.gain(LEVELS + 0.5)
     return np.sqrt((spectrum.counts * spectrum.variances) @ (gain * (1 - gain) / 8).T ** 2 / spectrum.counts.sum())
 

@@ -11,11 +11,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cardiff.config import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
-from cardiff.evaluation.judges import fit_image_classifier
-from cardiff.hub import load_pipeline
-from cardiff.sampling import draw_images, make_solver
+from cardiff.evaluation.features.image_classifier import fit_image_classifier
+from cardiff.hub.serialization import load_pipeline
+from cardiff.sampling.draw import draw_images
+from cardiff.sampling.solvers import make_solver
 
 ROOT = Path(__file__).parent.parent
 

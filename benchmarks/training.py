@@ -31,10 +31,11 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cardiff.config import DataConfig, parse_run
+from cardiff.config.run import parse_run
+from cardiff.config.sections import DataConfig
 from cardiff.data import decode_image, open_store
 from cardiff.data.batches import BatchPlan, batch_loader
-from cardiff.diffusion_training import DiffusionTrainer
+from cardiff.training.build import build
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,7 +46,7 @@ def step_ratio(resolution: int, batch_size: int, rounds: int, folder: Path, devi
     arguments += f"--data.data_files {ROOT}/data/digits.parquet --data.resolution {resolution}".split()
     arguments += f"--data.cache_dir {folder} --train.batch_size {batch_size} --train.log_every 50".split()
     arguments += "--train.max_steps 100000 --train.checkpoint_every 0 --train.sample_every 0".split()
-    trainer = DiffusionTrainer(parse_run(arguments, kind="conditional", description=""))
+    trainer = build(parse_run(arguments, kind="conditional", description=""))
     trainer.log.bar.disable = True
     shape = (batch_size, 1, resolution, resolution)
     unet, optimizer = trainer.model, trainer.optimizer
@@ -60,8 +61,8 @@ def step_ratio(resolution: int, batch_size: int, rounds: int, folder: Path, devi
         optimizer.zero_grad()
 
     def ours():
-        trainer.maintain()
         trainer.step()
+        trainer.run_callbacks()
 
     ratios, rates = [], []
     for _ in range(3):
@@ -127,7 +128,7 @@ def data_path(folder: Path, count: int = 512) -> dict:
         decode_image(row["image"], config)
     decoded = count / (time.perf_counter() - start)
     store = open_store(config, conditional=True)
-    plan = BatchPlan(0, 128, range(128), 1000, True, 0.1)
+    plan = BatchPlan(seed=0, batch_size=128, positions=range(128))
     loader = batch_loader(store, plan, range(2000), num_workers=0, pin_memory=False)
     start = time.perf_counter()
     for _ in loader:

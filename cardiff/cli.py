@@ -1,6 +1,5 @@
 """What every script shares: a command line from a documented dataclass, and errors in one sentence."""
 
-import difflib
 import functools
 import os
 import re
@@ -9,16 +8,30 @@ from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import docstring_parser
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
-from cardiff.limits import check_limits
+from cardiff.config.limits import check_limits
+from cardiff.errors import REPORT, UserError, did_you_mean
+from cardiff.layout import shipped_config, shipped_configs
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 Options = TypeVar("Options")
+EXTRAS = {
+    "datasets": "train",
+    "pyarrow": "train",
+    "tensorboard": "train",
+    "markdown": "evaluate",
+    "sklearn": "evaluate",
+    "torch_fidelity": "evaluate",
+    "torchvision": "evaluate",
+    "transformers": "evaluate",
+    "torchmetrics": "analysis",
+}
+"""The extra of setup.cfg that installs a package which loading a model and drawing from it do not need."""
 
 
 def parse_options(
@@ -48,33 +61,73 @@ def parse_options(
 
 
 def one_sentence_errors(main: Callable) -> Callable:
-    """Turn a ValueError, which is the user's to mend, into one sentence and exit status 1.
+    """Turn a UserError into one sentence and exit status 1; anything else is a bug and keeps its traceback.
 
-    CARDIFF_DEBUG=1 in the environment shows the traceback instead.
+    A missing package of an extra is one sentence as well. CARDIFF_DEBUG=1 in the environment shows the traceback of a
+    UserError, too. `--config` also takes the bare name of a shipped configuration.
     """
 
     @functools.wraps(main)
-    def wrapped(argv: Sequence[str] | None = None):
+    def wrapped(argv: Sequence[str] | None = None) -> Any:
         try:
-            return main(argv)
-        except ValueError as error:
+            return main(_with_shipped_configs(sys.argv[1:] if argv is None else argv))
+        except UserError as error:
             if os.environ.get("CARDIFF_DEBUG"):
                 raise
             say_error(str(error))
             sys.exit(1)
+        except ModuleNotFoundError as error:
+            extra = EXTRAS.get((error.name or "").partition(".")[0])
+            if extra is None:
+                error.add_note(REPORT)
+                raise
+            say_error(f"this command needs {error.name}, which is not installed: pip install 'cardiff[{extra}]'.")
+            sys.exit(1)
+        except Exception as error:
+            error.add_note(REPORT)
+            raise
 
     return wrapped
+
+
+def _with_shipped_configs(argv: Sequence[str]) -> list[str]:
+    """The command line with the files of the shipped configurations that `--config` names without a folder."""
+    argv = list(map(str, argv))
+    found = []
+    for before, argument in zip(["", *argv], argv):
+        if before == "--config":
+            argument = config_file(argument)
+        elif argument.startswith("--config="):
+            argument = "--config=" + config_file(argument.removeprefix("--config="))
+        found.append(argument)
+    return found
+
+
+def config_file(config: str) -> str:
+    """The file that a value of `--config` names; anything but a bare name is left to the parser.
+
+    Raises:
+        UserError: Neither a file nor a shipped configuration has this name.
+    """
+    if not re.fullmatch(r"\w[\w.-]*", config) or Path(config).exists():
+        return config
+    shipped = shipped_config(config)
+    if shipped is None:
+        known = shipped_configs()
+        remedy = did_you_mean(config.removesuffix(".yaml"), known, f"choose from {', '.join(known)}.")
+        raise UserError(f"--config {config} is neither a file nor the name of a shipped configuration; {remedy}")
+    return os.path.relpath(shipped) if shipped.is_relative_to(Path.cwd()) else str(shipped)
 
 
 def check_folder(option: str, folder: Path) -> None:
     """Refuse a folder that could not be written, without making it.
 
     Raises:
-        ValueError: Something else is in its place, or it is not to be written.
+        UserError: Something else is in its place, or it is not writable.
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
-        raise ValueError(f"--{option} {folder} cannot be written: name another folder.")
+        raise UserError(f"--{option} {folder} cannot be written: name another folder.")
 
 
 def say_error(message: str) -> None:
@@ -83,7 +136,7 @@ def say_error(message: str) -> None:
 
 
 def say_note(message: str) -> None:
-    """Print what the user should know but need not mend, as `say_error` does."""
+    """Print what the user should know but need not correct, as `say_error` does."""
     _say(f"note: {message}")
 
 
@@ -127,14 +180,15 @@ class CommandLine(ArgumentParser):
         message = " ".join(message.split())
         group = re.search(r"[Gg]roup '([\w.]+)' does not accept option '([\w.]+)'", message)
         unknown = re.search(r"unrecognized arguments: -*([\w.]+)|[Oo]ption '([\w.]+)' is not accepted", message)
-        if group or unknown:
-            key = ".".join(part for part in (group or unknown).groups() if part)
+        if found := group or unknown:
+            key = ".".join(part for part in found.groups() if part)
             names = [action.dest for action in self._actions if action.dest not in ("help", "print_config")]
             options = [name for name in names if not any(other.startswith(f"{name}.") for other in names)]
             same_field = [option for option in options if option.rsplit(".")[-1] == key.rsplit(".")[-1]]
             last_word = [option for option in options if key.endswith(f"_{option}")]
-            near = same_field or last_word or difflib.get_close_matches(key, options, n=1, cutoff=0.4)
-            return f"there is no option '{key}'; " + (f"did you mean '{near[0]}'?" if near else "see --help.")
+            near = same_field or last_word
+            hint = f"did you mean {near[0]!r}?" if near else did_you_mean(key, options, "see --help.")
+            return f"there is no option {key!r}; {hint}"
         empty = re.search(r"argument (--[\w.]+)\S*: expected one argument", message)
         if empty:
             return f"{empty[1]} has no value; one that begins with a dash needs an equals sign: {empty[1]}=-x."
@@ -142,6 +196,8 @@ class CommandLine(ArgumentParser):
         if wrong is None:
             return message
         key, reason = wrong.groups()
+        if reason.startswith("is "):  # a sentence about the key, of cardiff.config.types
+            return f"{key} {reason}"
         value = re.split(r"Given value type.*Given value: |Got value: ", reason)
         kinds = re.findall(r"Literal\[([^\]]*)\]|<class '(\w+)'>|\b(List\[\w+\])", value[0])
         kinds = [next(filter(None, kind)).replace("NoneType", "null") for kind in kinds]

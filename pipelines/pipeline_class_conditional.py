@@ -52,6 +52,10 @@ RESPACED = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "u
 """Options by which a scheduler chooses noise levels by itself, and cannot be given timesteps."""
 
 
+class ArgumentError(ValueError):
+    """An argument that does not fit the model, the scheduler or another argument."""
+
+
 class NonFiniteImages(ValueError):
     """Images that came out as NaN or infinity.
 
@@ -118,7 +122,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         num_classes = (unet.config.num_class_embeds or 1) - 1
         names = {int(i): str(name) for i, name in (id2label or {i: i for i in range(num_classes)}).items()}
         if sorted(names) != list(range(num_classes)):
-            raise ValueError(
+            raise ArgumentError(
                 f"id2label names the classes {sorted(names)}, but the UNet has the classes 0 to {num_classes - 1}; "
                 "give every class one name."
             )
@@ -158,7 +162,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """Names of the classes that can be asked for: the UNet's, or the classifier's if the UNet has none.
 
         Raises:
-            ValueError: The classifier has no attribute `id2label`, of its own or in its config.
+            ArgumentError: The classifier has no attribute `id2label`, of its own or in its config.
         """
         return self.id2label or (_names_of(classifier) if classifier is not None else {})
 
@@ -166,7 +170,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """Class indices of labels given as indices or names.
 
         Raises:
-            ValueError: A name is unknown or shared by several classes, or an index is out of range.
+            ArgumentError: A name is unknown or shared by several classes, or an index is out of range.
         """
         names = self.class_names(classifier)
         return [_find_class(label, names) for label in _as_list(class_labels)]
@@ -179,7 +183,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             classifier: Names the classes if the UNet has none.
 
         Raises:
-            ValueError: As for `label_ids`, or the weights of a mixture are negative or do not add up to 1.
+            ArgumentError: As for `label_ids`, or the weights of a mixture are negative or do not add up to 1.
         """
         names = self.class_names(classifier)
         labels = _as_list(class_labels)
@@ -189,7 +193,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             for part, weight in mixture.items():
                 row[_find_class(part, names)] += weight
             if not (row >= 0).all() or not math.isclose(row.sum(), 1, abs_tol=1e-6):
-                raise ValueError(
+                raise ArgumentError(
                     f"The weights of the mixture {dict(mixture)} must not be negative and must add up to 1."
                 )
         return shares
@@ -261,15 +265,15 @@ class ClassConditionalPipeline(DiffusionPipeline):
             classifier_scale: s.
 
         Raises:
-            ValueError: Unknown label, kinds of guidance that do not go together, latents of another shape, or steps
+            ArgumentError: Unknown label, kinds of guidance that do not go together, latents of another shape, or steps
                 that the scheduler cannot take correctly.
             NonFiniteImages: Images came out as NaN or infinity.
         """
         if output_type not in ("pil", "np", "pt"):
-            raise ValueError(f"output_type {output_type!r} is unknown: use 'pil', 'np' or 'pt'.")
+            raise ArgumentError(f"output_type {output_type!r} is unknown: use 'pil', 'np' or 'pt'.")
         unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
         if unknown:
-            raise ValueError(f"The callback can be given {self._callback_tensor_inputs}, not {sorted(unknown)}.")
+            raise ArgumentError(f"The callback can be given {self._callback_tensor_inputs}, not {sorted(unknown)}.")
         kinds = {"guidance_unet": guidance_unet, "classifier": classifier, "guidance_rescale": guidance_rescale}
         kinds |= {"dynamic_thresholding": dynamic_thresholding, "cfg_plus_plus": cfg_plus_plus}
         kinds |= {"guidance_interval": guidance_interval, "guidance_interval_sigma": guidance_interval_sigma}
@@ -277,7 +281,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         shares = None if class_labels is None else self.label_weights(class_labels, classifier)
         if num_images_per_label < 1 or (shares is None and num_images_per_label != 1):
             what = "needs class_labels: give batch_size" if shares is None else "must be 1 or more"
-            raise ValueError(f"num_images_per_label is {num_images_per_label}, but {what}.")
+            raise ArgumentError(f"num_images_per_label is {num_images_per_label}, but {what}.")
         if shares is not None:
             shares = shares.repeat(num_images_per_label, axis=0)  # (B, N)
         count = batch_size if shares is None else len(shares)
@@ -288,9 +292,9 @@ class ClassConditionalPipeline(DiffusionPipeline):
         size = (size, size) if isinstance(size, int) else tuple(size)
         shape = (count, self.unet.config.in_channels, *size)
         if isinstance(generator, list) and len(generator) != count:
-            raise ValueError(f"{len(generator)} generators for {count} images: give one, or one per image.")
+            raise ArgumentError(f"{len(generator)} generators for {count} images: give one, or one per image.")
         if latents is not None and tuple(latents.shape) != shape:
-            raise ValueError(f"latents has the shape {tuple(latents.shape)}, but must have {shape}.")
+            raise ArgumentError(f"latents has the shape {tuple(latents.shape)}, but must have {shape}.")
         dtype = torch.promote_types(self.unet.dtype, torch.float32)
         self.set_timesteps(num_inference_steps, timesteps)
         if latents is None:
@@ -378,13 +382,13 @@ class ClassConditionalPipeline(DiffusionPipeline):
             timesteps: Falling ones to take instead; n is not read then.
 
         Raises:
-            ValueError: A scheduler without the noise levels of training, a number of steps that it cannot take, or
+            ArgumentError: A scheduler without the noise levels of training, a number of steps that it cannot take, or
                 timesteps that it cannot step through.
         """
         scheduler, total = self.scheduler, self.scheduler.config.num_train_timesteps
         name = type(scheduler).__name__
         if not hasattr(scheduler, "alphas_cumprod"):
-            raise ValueError(
+            raise ArgumentError(
                 f"{name} has no alphas_cumprod, and so not the noise levels that the network was trained on: use "
                 f"{TRIED}."
             )
@@ -394,16 +398,16 @@ class ClassConditionalPipeline(DiffusionPipeline):
         )
         if timesteps is not None:
             if not takes_timesteps:
-                raise ValueError(
+                raise ArgumentError(
                     f"{name} cannot step through given timesteps: use DDPM, DDIM, DPM-Solver++ or Euler, or leave "
                     "them out."
                 )
             timesteps = [int(t) for t in timesteps]
             if not (timesteps and _are_falling(timesteps, total)):
-                raise ValueError(f"timesteps must fall strictly within 0 to {total - 1}, not {timesteps}.")
+                raise ArgumentError(f"timesteps must fall strictly within 0 to {total - 1}, not {timesteps}.")
         else:
             if not 1 <= num_inference_steps <= total:
-                raise ValueError(f"num_inference_steps={num_inference_steps}, but must lie between 1 and {total}.")
+                raise ArgumentError(f"num_inference_steps={num_inference_steps}, but must lie between 1 and {total}.")
             scheduler.set_timesteps(num_inference_steps)
             timesteps = self._mended_timesteps(num_inference_steps, takes_timesteps)
         if timesteps is not None and isinstance(scheduler, DDIM):
@@ -420,10 +424,12 @@ class ClassConditionalPipeline(DiffusionPipeline):
             usable = int((torch.logit(scheduler.alphas_cumprod.double()) >= NOISIEST).sum())  # the timesteps below it
             if takes_timesteps and (own[0] >= usable or min(own) < 0):
                 if n > usable:
-                    raise ValueError(f"num_inference_steps={n}: {name} takes at most {usable} on this noise schedule.")
+                    raise ArgumentError(
+                        f"num_inference_steps={n}: {name} takes at most {usable} on this noise schedule."
+                    )
                 return _evenly(usable, n)
             if own[0] >= usable and scheduler.config.prediction_type == "epsilon":
-                raise ValueError(
+                raise ArgumentError(
                     f"{name} combines predictions of ε at noise levels that are too far apart where this noise "
                     f"schedule starts: use {TRIED}."
                 )
@@ -438,7 +444,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             scheduler.timesteps, scheduler.num_inference_steps = scheduler.timesteps[:n], n
             scheduler.sigmas = torch.cat([scheduler.sigmas[:n], scheduler.sigmas[-1:]])
             return None
-        raise ValueError(f"num_inference_steps={n}: {name} runs past the last timestep; use {TRIED}.")
+        raise ArgumentError(f"num_inference_steps={n}: {name} runs past the last timestep; use {TRIED}.")
 
     def _step_kwargs(self, generator):
         """What this scheduler's step takes besides the usual."""
@@ -464,7 +470,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """Refuse kinds of guidance that do not fit the model or one another, as a call with them would.
 
         Raises:
-            ValueError: In one sentence.
+            ArgumentError: In one sentence.
         """
         self._check_networks(class_labels, guidance_unet, classifier)
         self._check_kinds(guidance_rescale, dynamic_thresholding, cfg_plus_plus, guidance_unet, classifier)
@@ -472,20 +478,20 @@ class ClassConditionalPipeline(DiffusionPipeline):
             kinds = {"guidance_interval": guidance_interval, "guidance_interval_sigma": guidance_interval_sigma}
             kinds |= {"guidance_rescale": guidance_rescale, "cfg_plus_plus": cfg_plus_plus}
             for name in (name for name, value in kinds.items() if value):
-                raise ValueError(f"{name} has nothing to guide to: give class_labels, or a guidance_unet.")
+                raise ArgumentError(f"{name} has nothing to guide to: give class_labels, or a guidance_unet.")
         _inside(guidance_interval, guidance_interval_sigma, np.empty(0))
 
     def _check_networks(self, class_labels, guidance_unet, classifier):
         """Networks that do not fit the model or the labels."""
         config = self.unet.config
         if config.num_class_embeds is None and class_labels is not None and classifier is None:
-            raise ValueError("This model is unconditional: leave class_labels out and give batch_size instead.")
+            raise ArgumentError("This model is unconditional: leave class_labels out and give batch_size instead.")
         if classifier is not None:
             if class_labels is None:
-                raise ValueError("A classifier guides to classes: give class_labels too.")
+                raise ArgumentError("A classifier guides to classes: give class_labels too.")
             names = _names_of(classifier, {})
             if self.id2label and names and names != self.id2label:
-                raise ValueError(
+                raise ArgumentError(
                     f"The classifier knows the classes {list(names.values())[:6]} and the model "
                     f"{list(self.id2label.values())[:6]}: both must have the same, in the same order."
                 )
@@ -493,10 +499,10 @@ class ClassConditionalPipeline(DiffusionPipeline):
             for key in ("sample_size", "in_channels", "out_channels"):
                 mine, its = (getattr(unet.config, key, None) for unet in (self.unet, guidance_unet))
                 if mine != its:
-                    raise ValueError(f"guidance_unet has {key} {its} and the model {mine}: they must be equal.")
+                    raise ArgumentError(f"guidance_unet has {key} {its} and the model {mine}: they must be equal.")
             classes = guidance_unet.config.num_class_embeds
             if config.num_class_embeds is not None and classes not in (None, config.num_class_embeds):
-                raise ValueError(
+                raise ArgumentError(
                     f"guidance_unet has {classes - 1} classes and the model {config.num_class_embeds - 1}: "
                     "take one of the same classes, or one without."
                 )
@@ -504,13 +510,13 @@ class ClassConditionalPipeline(DiffusionPipeline):
     def _check_kinds(self, rescale, dynamic_thresholding, plus_plus, guidance_unet, classifier):
         """Numbers without a meaning and kinds of guidance that do not go together."""
         if not 0 <= rescale <= 1:
-            raise ValueError(f"guidance_rescale is {rescale}, but must lie between 0 and 1.")
+            raise ArgumentError(f"guidance_rescale is {rescale}, but must lie between 0 and 1.")
         if dynamic_thresholding is not None:
             if not 0 < dynamic_thresholding < 1:
-                raise ValueError(f"dynamic_thresholding is {dynamic_thresholding}, but must lie between 0 and 1.")
+                raise ArgumentError(f"dynamic_thresholding is {dynamic_thresholding}, but must lie between 0 and 1.")
             own = self.scheduler.config.get("thresholding") and self.scheduler.config.sample_max_value > 1
             if own:
-                raise ValueError("The scheduler has dynamic thresholding of its own: leave one of the two out.")
+                raise ArgumentError("The scheduler has dynamic thresholding of its own: leave one of the two out.")
         if plus_plus:
             problem = None
             if guidance_unet is not None:
@@ -520,7 +526,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             elif rescale:
                 problem = "interpolates, so that guidance_rescale has nothing to mend"
             if problem:
-                raise ValueError(f"CFG++ {problem}: leave one of the two out.")
+                raise ArgumentError(f"CFG++ {problem}: leave one of the two out.")
 
     def log_snr_of_steps(self) -> np.ndarray:
         """ln(ᾱ/(1−ᾱ)) at the scheduler's timesteps, (steps,)."""
@@ -561,7 +567,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         else:
             weak_ids = np.full(scales.shape[1], guidance_unet.config.num_class_embeds - 1)
         if plus_plus and not ((scales >= 0) & (scales <= 1)).all():
-            raise ValueError("With CFG++ guidance_scale must lie between 0 and 1: it interpolates.")
+            raise ArgumentError("With CFG++ guidance_scale must lie between 0 and 1: it interpolates.")
 
         steps, known = [], {}
         counts = {name: np.zeros(scales.shape[1], int) for name in ("unet", "guidance_unet", "classifier")}
@@ -596,7 +602,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         unets = [u for u in (self.unet, guidance_unet) if u is not None and u.config.num_class_embeds is not None]
         tables = [unet.class_embedding for unet in unets] if len(mixtures) else []
         if any(not isinstance(table, torch.nn.Embedding) for table in tables):
-            raise ValueError("Only a table of class embeddings can be mixed; this network computes them otherwise.")
+            raise ArgumentError("Only a table of class embeddings can be mixed; this network computes them otherwise.")
         for unet, table in zip(unets, tables):
             shares = torch.from_numpy(mixtures).to(table.weight)  # (M, N)
             rows = torch.cat([table.weight, shares @ table.weight[: shares.shape[1]]])
@@ -703,19 +709,19 @@ def _find_class(label: int | str, names: Mapping[int, str]) -> int:
     """Index of a class given by index or name.
 
     Raises:
-        ValueError: There is no such class, or several.
+        ArgumentError: There is no such class, or several.
     """
     if isinstance(label, str):
         matches = [i for i, name in names.items() if name == label]
         if len(matches) > 1:
-            raise ValueError(f"Class label {label!r} names the classes {matches}: give the index.")
+            raise ArgumentError(f"Class label {label!r} names the classes {matches}: give the index.")
         if not matches:
             near = difflib.get_close_matches(label, names.values(), n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"the classes are: {_some(names)}."
-            raise ValueError(f"Class label {label!r} is not a class of this model; {hint}")
+            raise ArgumentError(f"Class label {label!r} is not a class of this model; {hint}")
         label = matches[0]
     if label not in names:
-        raise ValueError(f"Class label {label} is out of range: {_some(names)}.")
+        raise ArgumentError(f"Class label {label} is out of range: {_some(names)}.")
     return int(label)
 
 
@@ -730,7 +736,7 @@ def _names_of(classifier, default=None) -> dict[int, str]:
     """Class names of a classifier in the order of their indices, by its attribute `id2label` or that of its config."""
     names = getattr(classifier, "id2label", None) or getattr(getattr(classifier, "config", None), "id2label", default)
     if names is None:
-        raise ValueError("The classifier must say which classes it knows: give it an attribute id2label.")
+        raise ArgumentError("The classifier must say which classes it knows: give it an attribute id2label.")
     return dict(sorted((int(i), str(name)) for i, name in names.items()))
 
 
@@ -751,17 +757,17 @@ def _rows_of_classes(shares: np.ndarray | None) -> tuple[np.ndarray | None, np.n
 def _inside(interval, interval_sigma, levels: np.ndarray) -> np.ndarray:
     """Whether log-SNRs lie in low ≤ λ < high, the interval being given in λ or in σ/a = exp(−λ/2); bool (steps,)."""
     if interval is not None and interval_sigma is not None:
-        raise ValueError("Give guidance_interval in log-SNR or guidance_interval_sigma, not both.")
+        raise ArgumentError("Give guidance_interval in log-SNR or guidance_interval_sigma, not both.")
     if interval_sigma is not None:
         low, high = interval_sigma
         if not 0 <= low < high:
-            raise ValueError(f"guidance_interval_sigma is {low:g} to {high:g}, but must rise from 0 or more.")
+            raise ArgumentError(f"guidance_interval_sigma is {low:g} to {high:g}, but must rise from 0 or more.")
         interval = (-2 * math.log(high), math.inf if low == 0 else -2 * math.log(low))
     if interval is None:
         return np.ones(len(levels), bool)
     low, high = interval
     if not low < high:
-        raise ValueError(f"guidance_interval is {low:g} to {high:g}, but must rise.")
+        raise ArgumentError(f"guidance_interval is {low:g} to {high:g}, but must rise.")
     return (levels >= low) & (levels < high)
 
 
@@ -771,10 +777,10 @@ def _scales(name: str, scale: Scale, levels: np.ndarray, count: int) -> np.ndarr
     rows = [torch.as_tensor(row, dtype=torch.float64, device="cpu").numpy() for row in rows]
     if any(row.shape not in ((), (count,)) for row in rows):
         shape = next(row.shape for row in rows if row.shape not in ((), (count,)))
-        raise ValueError(f"{name} has shape {shape} for {count} images: give one number, or one for each image.")
+        raise ArgumentError(f"{name} has shape {shape} for {count} images: give one number, or one for each image.")
     scales = np.stack([np.broadcast_to(row, (count,)) for row in rows])
     if not np.isfinite(scales).all():
-        raise ValueError(f"{name} must be finite.")
+        raise ArgumentError(f"{name} must be finite.")
     return scales
 
 

@@ -1,17 +1,23 @@
 """Noise schedules as DDPMScheduler subclasses, one file each, found by name.
 
-`scheduling_<name>.py` brings the schedule `<name>`: the one NoiseSchedule that it defines.
+`scheduling_<name>.py` brings the schedule `<name>`: the one NoiseSchedule that it defines. The names are those of the
+files, so they are known without importing diffusers; a schedule is imported when it is asked for.
 """
+
+from __future__ import annotations
 
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
-from schedulers.from_function import load_function, schedule_from_function
-from schedulers.scheduling_base import NoiseSchedule
-from schedulers.scheduling_cosine import CosineScheduler
-from schedulers.scheduling_linear import LinearScheduler
-from schedulers.scheduling_sigmoid import SigmoidScheduler
+if TYPE_CHECKING:
+    from .from_function import load_function, schedule_from_function
+    from .scheduling_base import NoiseSchedule
+    from .scheduling_cosine import CosineScheduler
+    from .scheduling_linear import LinearScheduler
+    from .scheduling_sigmoid import SigmoidScheduler
 
 __all__ = [
     "SCHEDULES",
@@ -24,22 +30,54 @@ __all__ = [
     "schedule_from_function",
 ]
 
-
-def _defined_in(module) -> type[NoiseSchedule]:
-    (schedule,) = (
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, NoiseSchedule) and value.__module__ == module.__name__
-    )
-    return schedule
-
-
-SCHEDULES: dict[str, type[NoiseSchedule]] = {
-    module.name.removeprefix("scheduling_"): _defined_in(importlib.import_module(f"{__name__}.{module.name}"))
-    for module in pkgutil.iter_modules(__path__)
-    if module.name.startswith("scheduling_") and module.name != "scheduling_base"
+_MODULES = {
+    "CosineScheduler": "scheduling_cosine",
+    "LinearScheduler": "scheduling_linear",
+    "NoiseSchedule": "scheduling_base",
+    "SigmoidScheduler": "scheduling_sigmoid",
+    "load_function": "from_function",
+    "schedule_from_function": "from_function",
 }
-"""Every schedule by name, in alphabetical order."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+class _Schedules(Mapping[str, "type[NoiseSchedule]"]):
+    """Every schedule by name, in alphabetical order."""
+
+    def __init__(self) -> None:
+        files = [module.name for module in pkgutil.iter_modules(__path__)]
+        names = [name.removeprefix("scheduling_") for name in files if name.startswith("scheduling_")]
+        self._names = dict.fromkeys(name for name in names if name != "base")
+
+    def __getitem__(self, name: str) -> type[NoiseSchedule]:
+        if name not in self._names:
+            raise KeyError(name)
+        from .scheduling_base import NoiseSchedule
+
+        module = importlib.import_module(f"{__name__}.scheduling_{name}")
+        (schedule,) = (
+            value
+            for value in vars(module).values()
+            if isinstance(value, type) and issubclass(value, NoiseSchedule) and value.__module__ == module.__name__
+        )
+        return schedule
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+SCHEDULES = _Schedules()
 
 
 def find_schedule(name: str) -> type[NoiseSchedule]:
@@ -52,6 +90,8 @@ def find_schedule(name: str) -> type[NoiseSchedule]:
         return SCHEDULES[name]
     path, colon, function = name.rpartition(":")
     if colon and path.endswith(".py"):
+        from .from_function import load_function, schedule_from_function
+
         return schedule_from_function(load_function(path, function))
     near = difflib.get_close_matches(name, SCHEDULES, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(SCHEDULES)}, or FILE.py:FUNCTION."

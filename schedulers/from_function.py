@@ -3,11 +3,13 @@
 import importlib.util
 import inspect
 from collections.abc import Callable
+from inspect import Parameter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from schedulers.scheduling_base import NoiseSchedule, common_arguments, times
+from .scheduling_base import NoiseSchedule, common_arguments, times
 
 
 def schedule_from_function(function: Callable[..., np.ndarray], name: str | None = None) -> type[NoiseSchedule]:
@@ -22,8 +24,9 @@ def schedule_from_function(function: Callable[..., np.ndarray], name: str | None
         ValueError: Parameters that a schedule cannot have.
     """
     name = name or function.__name__
-    first, *own = inspect.signature(function, eval_str=True).parameters.values() or [None]
-    if first is None or first.kind not in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD):
+    parameters = list(inspect.signature(function, eval_str=True).parameters.values())
+    own = parameters[1:]
+    if not parameters or parameters[0].kind not in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD):
         raise ValueError(f"{name}: the function must take the times t as its first parameter.")
     taken = inspect.signature(common_arguments).parameters
     for parameter in own:
@@ -33,7 +36,7 @@ def schedule_from_function(function: Callable[..., np.ndarray], name: str | None
                 f"{', '.join(taken)}, which every schedule has."
             )
 
-    def alphas_bar(num_train_timesteps, **parameters):
+    def alphas_bar(num_train_timesteps: int, **parameters: Any) -> np.ndarray:
         try:
             return np.asarray(function(times(num_train_timesteps), **parameters), dtype=np.float64)
         except Exception as error:
@@ -42,7 +45,7 @@ def schedule_from_function(function: Callable[..., np.ndarray], name: str | None
     steps = inspect.Parameter("num_train_timesteps", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     own = [p.replace(kind=p.POSITIONAL_OR_KEYWORD, annotation=_type_of(p)) for p in own]
     own.sort(key=lambda p: p.default is not p.empty)  # as a signature must be; they are always given by name
-    alphas_bar.__signature__ = inspect.Signature([steps, *own])
+    setattr(alphas_bar, "__signature__", inspect.Signature([steps, *own]))  # noqa: B010
     return type(name, (NoiseSchedule,), {"alphas_bar": staticmethod(alphas_bar), "__doc__": inspect.getdoc(function)})
 
 
@@ -55,6 +58,8 @@ def load_function(path: str, name: str) -> Callable:
     if not Path(path).is_file():
         raise ValueError(f"There is no file {path} to take the function {name} from.")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path} is not a Python file, whose name ends in .py.")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -66,7 +71,7 @@ def load_function(path: str, name: str) -> Callable:
     return function
 
 
-def _type_of(parameter: inspect.Parameter):
+def _type_of(parameter: inspect.Parameter) -> Any:
     """The parameter's type, which the command line needs: as annotated, else that of its default."""
     if parameter.annotation is not parameter.empty or parameter.default in (parameter.empty, None):
         return parameter.annotation

@@ -1,11 +1,23 @@
-"""What every noise schedule of this project shares: its arguments, ᾱ in float64, and betas that survive conversion."""
+"""What every noise schedule of this project shares: its arguments, ᾱ in float64, and betas that survive conversion.
+
+A schedule is one function, `alphas_bar`, whose signature an editor shows; the constructor is made from it at run time,
+so `help()` shows all arguments and a type checker accepts any. Two other forms were weighed. With an `__init__`
+written out in each, as in diffusers, a file grows by half (by a count, not by trial), and the eight common arguments
+and their defaults stand in it again. With the parameters as fields
+(typing.dataclass_transform, tried on two schedules) checkers see them and files are as short, but the constructor is
+still made at run time, since diffusers reads its signature; every value lives twice, in the attribute and in `config`,
+and the two come apart when diffusers changes the latter; and a parameter cannot be called like an attribute of a
+scheduler, as the table's `alphas_cumprod` is.
+"""
 
 import inspect
-from typing import Literal
+import sys
+from typing import Any, Literal
 
 import numpy as np
 from diffusers import DDPMScheduler
 from diffusers.configuration_utils import register_to_config
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 MAX_LOG_SNR_ERROR = 0.05
 """Largest error of log-SNR, where there is more signal than noise, that rounding β to float32 may cause: 5% of SNR.
@@ -28,12 +40,15 @@ class NoiseSchedule(DDPMScheduler):
         ValueError: ᾱ does not fall strictly from below 1 to above 0, or float32 cannot hold it.
     """
 
-    def __init_subclass__(cls, **kwargs):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if cls.__module__ in sys.modules:
+            # diffusers looks for it beside a class that it shall load as part of a saved pipeline.
+            vars(sys.modules[cls.__module__])["SchedulerMixin"] = SchedulerMixin
         own = [p for p in inspect.signature(cls.alphas_bar).parameters.values() if p.name != "num_train_timesteps"]
         common = list(inspect.signature(common_arguments).parameters.values())
 
-        def __init__(self, **arguments):
+        def __init__(self: DDPMScheduler, **arguments: Any) -> None:
             # register_to_config has already put the defaults of what was left out into the config.
             given = {p.name: arguments.pop(p.name, p.default) for p in (*own, *common)}
             if arguments:
@@ -53,11 +68,12 @@ class NoiseSchedule(DDPMScheduler):
 
         # diffusers' configs and the command line read the arguments off the signature, and their help off __doc__.
         self_parameter = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        __init__.__signature__ = inspect.Signature([self_parameter, *own, *common])
+        signature = inspect.Signature([self_parameter, *own, *common])
+        setattr(__init__, "__signature__", signature)  # noqa: B010  no checker knows the attribute
         documented = inspect.cleandoc(cls.__doc__ or f"ᾱ of {cls.__name__}.").partition("\nArgs:")
-        common_help = inspect.getdoc(common_arguments).partition("\nArgs:")[2].rstrip()
+        common_help = (inspect.getdoc(common_arguments) or "").partition("\nArgs:")[2].rstrip()
         __init__.__doc__ = f"{documented[0].rstrip()}\n\nArgs:{common_help}{documented[2]}"
-        cls.__init__ = register_to_config(__init__)
+        setattr(cls, "__init__", register_to_config(__init__))  # noqa: B010  nor that a method is set
 
     def to_stock(self) -> DDPMScheduler:
         """The same scheduler as a plain DDPMScheduler, which any diffusers loads without this project."""
@@ -73,7 +89,7 @@ def common_arguments(
     input_scale: float = 1.0,
     rescale_betas_zero_snr: bool = False,
     trained_betas: list[float] | None = None,
-):
+) -> None:
     """The constructor arguments of every schedule.
 
     Args:

@@ -5,9 +5,8 @@ the distribution is cut off instead and what is left of it spread over all steps
 """
 
 import numpy as np
-from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401  diffusers looks for it in this module
 
-from schedulers.scheduling_base import NoiseSchedule, from_log_snr, times
+from .scheduling_base import NoiseSchedule, from_log_snr, times
 
 
 class CauchyScheduler(NoiseSchedule):

@@ -1,9 +1,8 @@
 """Cosine ᾱ: Nichol and Dhariwal, "Improved Denoising Diffusion Probabilistic Models" (arXiv 2102.09672), eq. 17."""
 
 import numpy as np
-from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401  diffusers looks for it in this module
 
-from schedulers.scheduling_base import NoiseSchedule, from_betas, times
+from .scheduling_base import NoiseSchedule, from_betas, times
 
 
 class CosineScheduler(NoiseSchedule):

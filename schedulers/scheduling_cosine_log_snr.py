@@ -3,9 +3,8 @@ images" (arXiv 2301.11093), section 3.1.
 """
 
 import numpy as np
-from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401  diffusers looks for it in this module
 
-from schedulers.scheduling_base import NoiseSchedule, from_log_snr, times
+from .scheduling_base import NoiseSchedule, from_log_snr, times
 
 
 class CosineLogSnrScheduler(NoiseSchedule):

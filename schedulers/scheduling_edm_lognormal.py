@@ -4,9 +4,8 @@ Generative Models" (arXiv 2206.00364), table 1.
 
 import numpy as np
 import torch
-from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401  diffusers looks for it in this module
 
-from schedulers.scheduling_base import NoiseSchedule, from_log_snr, middles
+from .scheduling_base import NoiseSchedule, from_log_snr, middles
 
 
 class EdmLognormalScheduler(NoiseSchedule):

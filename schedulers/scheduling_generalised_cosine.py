@@ -3,9 +3,8 @@
 """
 
 import numpy as np
-from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401  diffusers looks for it in this module
 
-from schedulers.scheduling_base import NoiseSchedule, times
+from .scheduling_base import NoiseSchedule, times
 
 
 class GeneralisedCosineScheduler(NoiseSchedule):
@@ -26,7 +25,7 @@ class GeneralisedCosineScheduler(NoiseSchedule):
                 "which is at most 1."
             )
 
-        def power(u):
+        def power(u: np.ndarray | float) -> np.ndarray:
             return np.cos(u * np.pi / 2) ** (2 * tau)
 
         t = times(num_train_timesteps)

@@ -3,9 +3,8 @@
 """
 
 import numpy as np
-from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401  diffusers looks for it in this module
 
-from schedulers.scheduling_base import NoiseSchedule, from_betas, from_log_snr, times
+from .scheduling_base import NoiseSchedule, from_betas, from_log_snr, times
 
 
 class GeodiffSigmoidScheduler(NoiseSchedule):

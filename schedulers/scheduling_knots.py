@@ -4,10 +4,9 @@ Local Monotone Piecewise Cubic Interpolants" (SIAM J. Sci. Stat. Comput. 5, 1984
 """
 
 import numpy as np
-from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401  diffusers looks for it in this module
 
-from schedulers.scheduling_base import NoiseSchedule, from_log_snr
-from schedulers.scheduling_base import times as step_times
+from .scheduling_base import NoiseSchedule, from_log_snr
+from .scheduling_base import times as step_times
 
 
 class KnotsScheduler(NoiseSchedule):
@@ -46,7 +45,7 @@ def monotone_cubic(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
     before, after = 2 * h[1:] + h[:-1], h[1:] + 2 * h[:-1]
     inner = (before + after) / (before / secants[:-1] + after / secants[1:])
 
-    def at_end(h, secants):
+    def at_end(h: np.ndarray, secants: np.ndarray) -> float:
         slope = ((2 * h[0] + h[1]) * secants[0] - h[0] * secants[1]) / (h[0] + h[1])  # of the parabola
         return slope if slope * secants[0] > 0 else 0.0
 

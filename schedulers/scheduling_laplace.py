@@ -4,9 +4,8 @@ The beta_schedule="laplace" of diffusers is another one: it takes √(SNR/(1 + S
 """
 
 import numpy as np
-from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401  diffusers looks for it in this module
 
-from schedulers.scheduling_base import NoiseSchedule, from_log_snr, middles
+from .scheduling_base import NoiseSchedule, from_log_snr, middles
 
 
 class LaplaceScheduler(NoiseSchedule):

@@ -1,9 +1,8 @@
 """Linear β: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (arXiv 2006.11239), section 4."""
 
 import numpy as np
-from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401  diffusers looks for it in this module
 
-from schedulers.scheduling_base import NoiseSchedule, from_betas, times
+from .scheduling_base import NoiseSchedule, from_betas, times
 
 
 class LinearScheduler(NoiseSchedule):

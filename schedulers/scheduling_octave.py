@@ -7,11 +7,10 @@ spectrally optimal schedule it pays for steps near clean images, where w is 1, s
 """
 
 import numpy as np
-from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401  diffusers looks for it in this module
 
-from schedulers.scheduling_base import NoiseSchedule, from_log_snr, times
-from schedulers.scheduling_spectral import quantiles
-from schedulers.spectrum import spectrum_from_octaves
+from .scheduling_base import NoiseSchedule, from_log_snr, times
+from .scheduling_spectral import quantiles
+from .spectrum import spectrum_from_octaves
 
 
 class OctaveScheduler(NoiseSchedule):

@@ -3,9 +3,8 @@ with the start, end and temperature of Chen, "On the Importance of Noise Schedul
 """
 
 import numpy as np
-from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401  diffusers looks for it in this module
 
-from schedulers.scheduling_base import NoiseSchedule, from_log_snr, times
+from .scheduling_base import NoiseSchedule, from_log_snr, times
 
 
 class SigmoidScheduler(NoiseSchedule):
@@ -23,8 +22,8 @@ class SigmoidScheduler(NoiseSchedule):
         if not (tau > 0 and end > start):
             raise ValueError(f"SigmoidScheduler: tau={tau} must be above 0, and end={end} above start={start}.")
 
-        def logistic(x):
-            return from_log_snr(x / tau)
+        def logistic(x: np.ndarray | float) -> np.ndarray:
+            return from_log_snr(np.asarray(x / tau))
 
         t = times(num_train_timesteps)
         alphas_bar = (logistic(end) - logistic(t * (end - start) + start)) / (logistic(end) - logistic(start))

@@ -17,10 +17,9 @@ schedule of an image is the root mean square of one shifted cosine an octave.
 from typing import Literal
 
 import numpy as np
-from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401  diffusers looks for it in this module
 
-from schedulers.scheduling_base import NoiseSchedule, from_log_snr, times
-from schedulers.spectrum import Spectrum, spectrum_from_octaves
+from .scheduling_base import NoiseSchedule, from_log_snr, times
+from .spectrum import Spectrum, spectrum_from_octaves
 
 MAX_IDLE = 0.25
 """Share of steps near the clean image beyond which structure is bought by idling, and the schedule is refused."""
@@ -88,7 +87,7 @@ def optimal_density(
     step = log_snr[1] - log_snr[0]
     density = np.full(len(log_snr), 1 / (step * len(log_snr)))
     for _ in range(iterations):
-        price = 0.0
+        price = np.zeros(len(log_snr))
         for kernel in kernels:
             error = step * (1 / density) @ kernel  # (M,), times 1/n
             price = price + kernel @ ((shares / (weights @ error**2)) @ weights * error)

@@ -1,9 +1,8 @@
 """A schedule from a list of all its ᾱ."""
 
 import numpy as np
-from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401  diffusers looks for it in this module
 
-from schedulers.scheduling_base import NoiseSchedule
+from .scheduling_base import NoiseSchedule
 
 
 class TableScheduler(NoiseSchedule):

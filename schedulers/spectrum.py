@@ -23,7 +23,7 @@ class Spectrum:
     mean_powers: np.ndarray
     """Squared coefficient of the mean image, averaged over the modes of each band; (M,)."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("variances", "counts", "mean_powers"):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64))
 
@@ -129,7 +129,7 @@ def spectrum_from_octaves(
             mean = counts[inside] @ variances[inside, colour] / counts[inside].sum()
             variances[inside, colour] *= powers[k, colour] / mean
     colours = powers.shape[1]
-    mean_powers = np.where(band_octave == 0, mean_square * colours * resolution**2 / colours, 0.0)
+    mean_powers = np.where(band_octave == 0, mean_square * resolution**2, 0.0)
     return Spectrum(
         variances.ravel(), np.repeat(counts, colours), np.repeat(band_octave, colours), np.repeat(mean_powers, colours)
     )

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cardiff.markup import escape
-from tests.without_project import run_without_project
+from tests.support.without_project import run_without_project
 
 pytestmark = pytest.mark.slow
 
@@ -121,7 +121,7 @@ def test_the_model_is_measured_and_compared_with_its_twin(runs, folder, data, la
     comparison = folder / "comparison"
     launch(
         *("compare.py", *runs, *shared, "--guidance_scale", "1,2", "--num_images", 392, "--batch_size", 98),
-        *("--halvings", 1, "--output", comparison),
+        *("--halving_rounds", 1, "--output", comparison),
     )
     compared = json.loads((comparison / "comparison.json").read_text())
     base = {e["run"]: e for e in compared["settings"] if e["guidance_scale"] in (None, 1.0)}
@@ -148,12 +148,12 @@ def test_a_judge_reads_the_classes_that_were_asked_for(runs, folder, data, launc
     options = [option.replace("--unet.", "--classifier.") for option in MODEL]
     for name in ("--classifier.up_block_types", "--classifier.add_attention", "--scheduler.prediction_type"):
         del options[options.index(name) : options.index(name) + 2]
-    options += ["--classifier.attention_head_dim", "32", "--train.held_out", "0", "--data.path", data]
+    options += ["--classifier.attention_head_dim", "32", "--train.validation_fraction", "0", "--data.path", data]
     launch("train_classifier.py", *options, "--output_dir", judge)
     report = folder / "judged"
     launch(
         *("evaluate.py", "--images", data, "--reference", data, "--network", "pixels", "--metrics", "fid,accuracy"),
-        *("--judge", judge, "--output", report, "--replicates", 20),
+        *("--accuracy_classifier", judge, "--output", report, "--replicates", 20),
     )
     found = json.loads((report / "metrics.json").read_text())
     assert found["metrics"]["accuracy"]["value"] > 0.5  # by chance 1/196

@@ -9,9 +9,10 @@ import yaml
 import analyze_schedules
 import sample
 from cardiff.analysis.report import parse_analysis
-from cardiff.hub import save_pipeline
+from cardiff.data import open_store
+from cardiff.hub.serialization import save_pipeline
 from tests.conftest import ROOT
-from tests.tiny_models import tiny_pipeline
+from tests.support.tiny_models import tiny_pipeline
 
 FEW = ["--schedules", "linear,cosine", "--max_images", 60, "--num_train_timesteps", 50, "--steps", 10]
 
@@ -54,9 +55,9 @@ def test_a_model_gets_steps_of_its_own(tmp_path, capsys):
     save_pipeline(tiny_pipeline(), model)
     data = ["--data.data_files", ROOT / "data/digits.parquet", "--data.resolution", 8, "--data.channels", 1]
     run(analyze_schedules, *FEW, *data, "--model", model, "--output", tmp_path / "out")
-    section = yaml.safe_load((tmp_path / "out/price.yaml").read_text())["scheduler"]
+    section = yaml.safe_load((tmp_path / "out/local_error.yaml").read_text())["scheduler"]
     assert section["name"] == "knots" and section["log_snr"][0] == 10 and section["log_snr"][-1] == -10
-    how = ["--solver", "ddpm", "--steps", 5, "--steps_of", tmp_path / "out/price.yaml", "--num_images", 2]
+    how = ["--solver", "ddpm", "--steps", 5, "--timesteps_from", tmp_path / "out/local_error.yaml", "--num_images", 2]
     run(sample, "--model", model, *how, "--output", tmp_path / "images")
     first = json.loads((tmp_path / "images/manifest.jsonl").read_text().splitlines()[0])
     assert len(first["timesteps"]) == 5
@@ -71,11 +72,10 @@ def test_a_model_gets_steps_of_its_own(tmp_path, capsys):
 
 
 def test_the_shipped_data_is_found_from_anywhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    _, data, _ = parse_analysis([], description="")
-    assert (tmp_path / data.data_files).samefile(ROOT / "data/digits.parquet")
-    monkeypatch.chdir(ROOT)
-    assert parse_analysis([], description="")[1].data_files == "data/digits.parquet"
+    for folder in (tmp_path, ROOT):
+        monkeypatch.chdir(folder)
+        _, data, _ = parse_analysis([], description="")
+        assert data.data_files == "data/digits.parquet" and len(open_store(data, conditional=True)) == 1797
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import train_conditional
-from cardiff.checkpoints import file_hash, list_checkpoints
-from cardiff.hub import load_pipeline
+from cardiff.files import ASIDE, file_hash
+from cardiff.hub.serialization import load_pipeline
+from cardiff.training.checkpoint import list_checkpoints
 
 # Three accumulation parts, a batch that does not divide the 1,797 images, and an epoch that ends inside the run.
 OPTIONS = ["--train.max_steps", "42", "--train.batch_size", "48", "--train.gradient_accumulation_steps", "3"]
@@ -52,7 +53,7 @@ def test_a_run_leaves_what_it_promises(whole_run):
     assert {"samples/step-00000021.png", "samples/step-00000042.png", "logs/metrics.jsonl"} <= files
     assert [p.name for p in list_checkpoints(whole_run / "checkpoints")] == ["step-00000040", "step-00000042"]
     assert len(losses(whole_run)) == 42
-    assert not [name for name in files if name.endswith((".bin", ".pkl", ".pt", ".ckpt", ".writing"))]
+    assert not [name for name in files if name.endswith((".bin", ".pkl", ".pt", ".ckpt")) or ASIDE in name]
     assert file_hash(whole_run / "unet/diffusion_pytorch_model.safetensors") == next(iter(weights(whole_run).values()))
     assert load_pipeline(whole_run).id2label[7] == "seven"
 
@@ -72,13 +73,13 @@ def test_a_sharded_model_trains_saves_and_resumes_as_a_whole_one(whole_run, shar
     options = [*digits_options, *OPTIONS, "--output_dir", folder, "--train.sample_every", 20]
     options[options.index("--train.max_steps") + 1] = "20"
     options += ["--train.lr_schedule", "constant_with_warmup"]  # the same with another max_steps
-    launch("tests/sharded_training.py", "train_conditional", *options, processes=2)
+    launch("tests/support/sharded_training.py", "train_conditional", *options, processes=2)
     assert (folder / "samples/step-00000020.png").exists()
     # Goes on in one process without sharding, and sharded again; both end where a run that was never sharded does.
     options[options.index("--train.max_steps") + 1] = "30"
     launch("train_conditional.py", *options)
     options[options.index("--train.max_steps") + 1] = "42"
-    launch("tests/sharded_training.py", "train_conditional", *options, processes=2)
+    launch("tests/support/sharded_training.py", "train_conditional", *options, processes=2)
     plain = [*options, "--output_dir", shared / "plain"]
     launch("train_conditional.py", *plain)
     np.testing.assert_allclose(losses(folder), losses(shared / "plain"), rtol=1e-4)
@@ -90,7 +91,11 @@ def test_a_sharded_model_trains_saves_and_resumes_as_a_whole_one(whole_run, shar
 def test_two_processes_train_a_classifier_as_one(shared, launch, classifier_options):
     """Their reports too, of which each makes a part; and so do two that share the weights."""
     options = [*classifier_options, "--train.max_steps", 12, "--train.batch_size", 48, "--train.report_every", 6]
-    scripts = {"one": "train_classifier.py", "two": "train_classifier.py", "sharded": "tests/sharded_training.py"}
+    scripts = {
+        "one": "train_classifier.py",
+        "two": "train_classifier.py",
+        "sharded": "tests/support/sharded_training.py",
+    }
     logs, reports = {}, {}
     for name, script in scripts.items():
         folder = shared / f"classifier_{name}"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from schedulers.spectrum import Spectrum
+from cardiff.schedulers.spectrum import Spectrum
 
 SOLVERS = ("ddpm", "ddim")
 
@@ -28,26 +28,6 @@ class SamplingError:
     """Over the whole image, relative to its total variance."""
     octaves: float
     """Of each octave relative to the octave's own variance, averaged over octaves."""
-
-
-def log_snr_of(alphas_cumprod: np.ndarray) -> np.ndarray:
-    """ln(ᾱ/(1 − ᾱ)), with ᾱ = 0 of a zero-terminal-SNR schedule taken as 1e-12."""
-    alphas_cumprod = np.maximum(np.asarray(alphas_cumprod, dtype=np.float64), 1e-12)
-    return np.log(alphas_cumprod) - np.log1p(-alphas_cumprod)
-
-
-def steps_of(table: np.ndarray, steps: int) -> np.ndarray:
-    """The values of a table over timesteps that `steps` trailing steps visit, cleanest first; (steps,).
-
-    Raises:
-        ValueError: More steps than timesteps.
-    """
-    total = len(table)
-    if not 1 <= steps <= total:
-        raise ValueError(f"{steps} sampling steps were asked for, but the schedule has {total} timesteps.")
-    # The positions of DDPMScheduler.set_timesteps with timestep_spacing="trailing" (arXiv 2305.08891, table 2).
-    positions = np.round(np.arange(total, 0, -total / steps)[:steps]).astype(int) - 1
-    return table[positions[::-1]]
 
 
 def error_terms(

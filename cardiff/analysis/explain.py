@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from cardiff.analysis.errors import error_terms, steps_of
+from cardiff.analysis.errors import error_terms
 from cardiff.analysis.measures import GONE, MAX_LEAK, WHOLE, DataMeasures, ScheduleMeasures, first_below, merged
 from cardiff.analysis.optimum import Point, point_of
+from cardiff.diffusion.levels import visited_levels
 from cardiff.markup import escape
-from schedulers.spectrum import Spectrum
+from cardiff.schedulers.spectrum import Spectrum
 
 CLEAN, FINE, MIDDLE, COARSE, NOISE = range(5)
 ZONES = (
@@ -142,8 +143,8 @@ def _what_leaks(measures: ScheduleMeasures, spectrum: Spectrum) -> str:
 
 
 def _what_it_costs(measures: ScheduleMeasures, spectrum: Spectrum, solver: str, steps: int) -> str:
-    visited = steps_of(measures.log_snr, steps)
-    zone = np.append(steps_of(zones(measures.octaves), steps), NOISE)  # the start counts to the noisy end
+    visited = visited_levels(measures.log_snr, steps)
+    zone = np.append(visited_levels(zones(measures.octaves), steps), NOISE)  # the start counts to the noisy end
     split = error_by_step(spectrum, visited, solver)
     found = []
     for norm, weights in (("in pixels", spectrum.pixel_weights), ("by octave", spectrum.octave_weights)):
@@ -208,7 +209,7 @@ def _how_it_compares(measures, spectrum, solver, steps, distance, others, ours) 
     }
     if not gains:
         return text + "None of our schedules beats it in structure and both errors at once."
-    best = max(gains, key=gains.get)
+    best = max(gains, key=lambda name: gains[name])
     point = points[best]
     return (
         f"{text}Our {escape(best)} beats it in all three: structure {point.structure:.2f} against "

@@ -18,20 +18,20 @@ from cardiff.analysis.measures import ScheduleMeasures, first_below
 from cardiff.analysis.optimum import Point
 from cardiff.analysis.spectra import to_float
 from cardiff.markup import figure_text, legend_text
-from schedulers.spectrum import Spectrum
+from cardiff.plotting import BLUE, GREEN, LIGHT_BLUE, LIGHT_GREY, ORANGE, PINK, YELLOW
+from cardiff.schedulers.spectrum import Spectrum
 
 WIDTH, DPI = 10.0, 150  # inches, pixels an inch
 STYLES = {
-    "linear": ("#0072B2", (0, (6, 2))),
-    "cosine": ("#009E73", (0, (5, 1.5, 1, 1.5))),
-    "sigmoid τ=0.5": ("#56B4E9", (0, (1.2, 1.2))),
-    "EDM ρ=7": ("#E69F00", (0, (2.5, 1))),
-    "Laplace": ("#CC79A7", (0, (3, 1, 1, 1, 1, 1))),
-    "spectral": ("#D55E00", "-"),
+    "linear": (BLUE, (0, (6, 2))),
+    "cosine": (GREEN, (0, (5, 1.5, 1, 1.5))),
+    "sigmoid τ=0.5": (LIGHT_BLUE, (0, (1.2, 1.2))),
+    "EDM ρ=7": (YELLOW, (0, (2.5, 1))),
+    "Laplace": (PINK, (0, (3, 1, 1, 1, 1, 1))),
+    "spectral": (ORANGE, "-"),
     "spectral κ=4": ("#000000", "-"),
 }
 """Colour and line style of the schedules that are followed through all figures."""
-GREY = "#9a9a9a"
 TIMES = 10  # columns of the strip of noised images
 
 
@@ -138,9 +138,7 @@ def draw_octaves(schedules: Sequence[ScheduleMeasures], path: Path) -> None:
     for axis, measures in zip(axes.flat, shown):
         for k in range(octaves):
             axis.plot(_times(measures), measures.octaves[:, k], color=colours[k], label=octave_name(k))
-        axis.plot(
-            _times(measures), measures.structure, color="#D55E00", ls="--", lw=1.6, label="structure S, their mean"
-        )
+        axis.plot(_times(measures), measures.structure, color=ORANGE, ls="--", lw=1.6, label="structure S, their mean")
         axis.set_title(f"{figure_text(measures.name)}   A = {measures.mean_structure:.2f}", fontsize=10)
         axis.set(xlim=(0, 1), ylim=(0, 1.02), xticks=[0, 0.5, 1], xlabel="t")
         _finish(axis)
@@ -198,7 +196,7 @@ def draw_density(schedules: Sequence[ScheduleMeasures], spectrum: Spectrum, path
     for name, place in sorted(places.items(), key=lambda item: item[1]):
         line = next((i for i, end in enumerate(free) if place > end), 0)
         free[line] = place + 1.2
-        axis.axvline(place, color=GREY, lw=0.8, zorder=0)
+        axis.axvline(place, color=LIGHT_GREY, lw=0.8, zorder=0)
         axis.text(place, 1.015 + 0.045 * line, name, transform=axis.get_xaxis_transform(), ha="center", fontsize=8.5)
     axis.set_title("grey: where each octave (in cycles an image) is half readable", fontsize=9.5, loc="left", pad=32)
     _finish(axis)
@@ -236,9 +234,7 @@ def draw_plane(
         axis.plot(*line(bounds[norm]), color="black", lw=1, ls=":", label="least possible error in this norm")
         axis.plot(*line(front), color="black", lw=1.6, label="computed front of both errors")
         if family:
-            axis.plot(
-                *line(family.values()), color="#D55E00", lw=2, marker="o", ms=3, label="our spectral family over κ"
-            )
+            axis.plot(*line(family.values()), color=ORANGE, lw=2, marker="o", ms=3, label="our spectral family over κ")
         for (leaks, ours), label in {
             (False, False): "published or given",
             (True, False): "the same, but leaks signal at t = 1",
@@ -246,7 +242,7 @@ def draw_plane(
             (True, True): "ours, but leaks signal at t = 1",
         }.items():
             here = [p for p, *kind in points.values() if tuple(kind) == (leaks, ours)]
-            colour = "#D55E00" if ours else "#0072B2"
+            colour = ORANGE if ours else BLUE
             face = "white" if leaks else colour
             if here:
                 axis.plot(*line(here), "s" if ours else "o", ms=6, mfc=face, mec=colour, label=label, ls="none")
@@ -272,9 +268,9 @@ def _draw_lines(axis: Axes, schedules: Sequence[ScheduleMeasures], values: Calla
     styles = choose_styles([m.name for m in schedules])
     for measures in schedules:
         if measures.name not in styles:
-            axis.plot(_times(measures), values(measures), color=GREY, lw=0.7, zorder=1)
+            axis.plot(_times(measures), values(measures), color=LIGHT_GREY, lw=0.7, zorder=1)
     if len(styles) < len(schedules):
-        axis.plot([], [], color=GREY, lw=0.7, label=f"the other {len(schedules) - len(styles)}")
+        axis.plot([], [], color=LIGHT_GREY, lw=0.7, label=f"the other {len(schedules) - len(styles)}")
     for measures in schedules:
         if measures.name in styles:
             colour, dashes = styles[measures.name]
@@ -368,7 +364,9 @@ def _name_points(axis: Axes, places: dict[str, tuple[float, float]], curves: Seq
             ha="center",
             va="center",
             color="#333333",
-            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": GREY, "shrinkA": 0, "shrinkB": 3} if far else None,
+            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": LIGHT_GREY, "shrinkA": 0, "shrinkB": 3}
+            if far
+            else None,
         )
 
 

@@ -8,11 +8,15 @@ finite set of images are all of this kind. Noised to x_t = a·x₀ + σ·ε they
 A label is a statement about π: a class keeps the components that belong to it, no label keeps them all.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
-from diffusers import ConfigMixin, ModelMixin
+from diffusers import ConfigMixin, DDPMScheduler, ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import nn
+
+Timestep = int | torch.Tensor
 
 
 def class_priors(components: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -39,7 +43,7 @@ class IdealUNet(ModelMixin, ConfigMixin):
         priors: (N + 1, K) as `class_priors` makes them, or (1, K) for a network without classes.
     """
 
-    def __init__(self, means, variances, scheduler, priors):
+    def __init__(self, means: Any, variances: Any, scheduler: DDPMScheduler, priors: Any):
         super().__init__()
         means, variances, priors = (torch.as_tensor(v, dtype=torch.float64) for v in (means, variances, priors))
         self.register_to_config(
@@ -54,7 +58,7 @@ class IdealUNet(ModelMixin, ConfigMixin):
         self.register_buffer("variances", variances)
         self.register_buffer("alphas_cumprod", scheduler.alphas_cumprod.double())
 
-    def log_responsibilities(self, x: torch.Tensor, t, priors: torch.Tensor) -> torch.Tensor:
+    def log_responsibilities(self, x: torch.Tensor, t: Timestep, priors: torch.Tensor) -> torch.Tensor:
         """log r_k of images (B, C, H, W) at timestep t under priors (B, K); (B, K)."""
         a, _, variances = self._level(t)
         x = x.double().flatten(1)  # (B, D)
@@ -62,7 +66,7 @@ class IdealUNet(ModelMixin, ConfigMixin):
         densities = -squares / (2 * variances) - variances.log() * x.shape[1] / 2
         return (densities + priors.log()).log_softmax(1)
 
-    def forward(self, x: torch.Tensor, t, class_labels: torch.Tensor | None = None) -> UNet2DOutput:
+    def forward(self, x: torch.Tensor, t: Timestep, class_labels: torch.Tensor | None = None) -> UNet2DOutput:
         """The exact prediction for x_t, (B, C, H, W), in x's precision."""
         if class_labels is None:
             class_labels = torch.zeros(len(x), dtype=torch.long)
@@ -77,7 +81,7 @@ class IdealUNet(ModelMixin, ConfigMixin):
         outputs = {"epsilon": noise, "sample": clean, "v_prediction": a * noise - sigma * clean}
         return UNet2DOutput(outputs[self.config.prediction_type].reshape(x.shape).to(x.dtype))
 
-    def _level(self, t) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _level(self, t: Timestep) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """a, σ and the V_k, (K,), at a timestep."""
         signal = self.alphas_cumprod[int(t)]
         return signal.sqrt(), (1 - signal).sqrt(), signal * self.variances + 1 - signal
@@ -90,7 +94,7 @@ class IdealClassifier(nn.Module):
         super().__init__()
         self.unet = unet
 
-    def forward(self, x: torch.Tensor, t) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, t: Timestep) -> torch.Tensor:
         """Log-probabilities; (B, N)."""
         priors = self.unet.class_embedding.weight
         log_r = self.unet.log_responsibilities(x, t, priors[-1].expand(len(x), -1))

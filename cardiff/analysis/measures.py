@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from cardiff.analysis.errors import SOLVERS, SamplingError, log_snr_of, sampling_error, steps_of
+from cardiff.analysis.errors import SOLVERS, SamplingError, sampling_error
 from cardiff.analysis.posterior import Posterior, exact_posterior
 from cardiff.analysis.spectra import GaussianModel, fit_gaussian, to_float
+from cardiff.diffusion.levels import log_snr_of, visited_levels
 from cardiff.progress import shown
-from schedulers.spectrum import Spectrum
+from cardiff.schedulers.spectrum import Spectrum
 
 MAX_LEAK = 1e-3
 """Nats at the last step above which a schedule counts as leaking."""
@@ -63,7 +64,7 @@ class ScheduleMeasures:
     recovery: np.ndarray
     """Share of noisy images whose most probable original is the right one."""
     ssim: np.ndarray
-    path_price: np.ndarray
+    path_kl: np.ndarray
     """KL in nats of each step of the ideal T-step sampler from the true path, the last step left out; (T − 1,)."""
     leak: float
     """KL(q(x_T) ‖ N(0, I)) in nats."""
@@ -163,9 +164,9 @@ def measure_schedule(name: str, alphas_cumprod: np.ndarray, data: DataMeasures) 
         class_information=read(posterior.class_information),
         recovery=read(posterior.recovery),
         ssim=read(data.ssim),
-        path_price=(rho - np.log1p(rho)) @ spectrum.counts / 2,
+        path_kl=(rho - np.log1p(rho)) @ spectrum.counts / 2,
         leak=data.model.spectrum.leak(log_snr[-1]),
-        errors={(s, n): sampling_error(spectrum, steps_of(log_snr, n), s) for s in SOLVERS for n in finite},
+        errors={(s, n): sampling_error(spectrum, visited_levels(log_snr, n), s) for s in SOLVERS for n in finite},
     )
 
 
@@ -210,7 +211,7 @@ def merged(spectrum: Spectrum, resolution: float = 0.02) -> Spectrum:
     weights = spectrum.counts.astype(np.float64)
     totals = np.bincount(band, weights)
 
-    def mean(values):
+    def mean(values: np.ndarray) -> np.ndarray:
         return np.bincount(band, weights * values) / totals
 
     octaves = np.round(mean(spectrum.octaves)).astype(int)

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
-from cardiff.analysis.errors import error_terms, relative_errors, sampling_error, steps_of
+from cardiff.analysis.errors import error_terms, relative_errors, sampling_error
 from cardiff.analysis.measures import MAX_LEAK
-from schedulers.spectrum import Spectrum
+from cardiff.diffusion.levels import visited_levels
+from cardiff.schedulers.spectrum import Spectrum
 
 LOG_SNR_MAX = 12.2
 """Largest log-SNR considered: there the noise has the variance of rounding a pixel to 8 bits."""
@@ -29,7 +30,7 @@ class Point:
 
 def point_of(spectrum: Spectrum, log_snr: np.ndarray, solver: str, steps: int) -> Point:
     """Structure and errors of a table of log-SNRs over the timesteps."""
-    error = sampling_error(spectrum, steps_of(log_snr, steps), solver)
+    error = sampling_error(spectrum, visited_levels(log_snr, steps), solver)
     return Point(float(spectrum.structure(log_snr).mean()), error.pixels, error.octaves)
 
 
@@ -51,7 +52,7 @@ class Optimum:
         self.spectrum, self.solver, self.steps = spectrum, solver, steps
         self.highest_last = spectrum.log_snr_of_leak(MAX_LEAK)
         # Vertices: the first timestep and visited ones, spread evenly in ln(t/(1 − t)) if there are too many.
-        visited = steps_of(np.arange(num_train_timesteps), steps)
+        visited = visited_levels(np.arange(num_train_timesteps), steps)
         place = _logit((np.arange(num_train_timesteps) + 1) / num_train_timesteps)
         if steps > VERTICES:
             wanted = np.linspace(place[visited[0]], place[-1], VERTICES)
@@ -64,7 +65,7 @@ class Optimum:
         falls = -np.diff(weights.cumsum(1)[:, :-1], axis=0)  # (T − 1, V − 1)
         ends = self.vertices[:-1], self.vertices[1:] - 1
         self.end_shares = [np.abs(falls[end, np.arange(len(end))]) for end in ends]
-        self.steps_of = torch.from_numpy(steps_of(weights, steps))  # (n, V)
+        self.visited = torch.from_numpy(visited_levels(weights, steps))  # (n, V)
         self.log_variances = torch.from_numpy(np.log(spectrum.variances))
         self.mode_weights = torch.from_numpy(spectrum.mode_weights)
         self.pixel_weights = torch.from_numpy(spectrum.pixel_weights)
@@ -127,11 +128,12 @@ class Optimum:
         """The table of log-SNRs that minimises weighted log errors minus κ times structure; (T,)."""
         shares = 2 * torch.tensor([pixel_weight, 1 - pixel_weight], dtype=torch.float64)
 
-        def objective(z):
-            z = torch.tensor(z, requires_grad=True)
+        def objective(at: np.ndarray) -> tuple[float, np.ndarray]:
+            z = torch.tensor(at, requires_grad=True)
             structure, pixels, octaves = self._point(self._log_snr(z))
             value = shares @ torch.log(torch.stack([pixels, octaves])) - kappa * structure
             value.backward()
+            assert z.grad is not None
             return value.item(), z.grad.numpy()
 
         gaps = self._gaps(start)
@@ -184,7 +186,7 @@ class Optimum:
         """Structure and both errors, with gradients."""
         odds = (self.table_of @ vertices)[:, None] + self.log_variances  # (T, M)
         structure = (torch.sigmoid(odds) @ self.mode_weights).mean()
-        _, _, ratios, mean = error_terms(self.spectrum, self.steps_of @ vertices, self.solver)
+        _, _, ratios, mean = error_terms(self.spectrum, self.visited @ vertices, self.solver)
         relative = relative_errors(ratios, mean)
         return structure, relative @ self.pixel_weights, relative @ self.octave_weights
 

@@ -1,11 +1,10 @@
 """The comparison of noise schedules on a data set: measured, ranked, drawn, explained and written to a folder."""
 
 import csv
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -15,9 +14,16 @@ import yaml
 from tqdm.auto import tqdm
 
 from cardiff.analysis import figures
-from cardiff.analysis.catalogue import OURS, PUBLISHED, alphas_cumprod_of, choose_schedules
+from cardiff.analysis.catalogue import choose_schedules
 from cardiff.analysis.errors import SOLVERS
 from cardiff.analysis.explain import explain
+from cardiff.analysis.local_error import (
+    LEVELS,
+    local_error_work,
+    measured_local_error,
+    network_denoiser,
+    schedule_of_local_error,
+)
 from cardiff.analysis.measures import (
     GRID,
     MAX_LEAK,
@@ -25,29 +31,34 @@ from cardiff.analysis.measures import (
     DataMeasures,
     ScheduleMeasures,
     first_below,
-    log_snr_of,
     measure_data,
     measure_schedule,
     merged,
 )
 from cardiff.analysis.optimum import Optimum, knots_of, point_of
-from cardiff.analysis.price import LEVELS, measured_price, network_denoiser, price_work, schedule_of_price
 from cardiff.analysis.spectra import octave_arguments
-from cardiff.checkpoints import run_of
 from cardiff.cli import CommandLine
-from cardiff.config import DataConfig, data_section
+from cardiff.config.files import data_section
+from cardiff.config.limits import check_limits, limited
+from cardiff.config.schedules_by_name import OURS, PUBLISHED, alphas_cumprod_of
+from cardiff.config.sections import DataConfig
 from cardiff.data import ImageStream, open_store
-from cardiff.hub import find_model, load_pipeline
-from cardiff.limits import check_limits, limited
+from cardiff.diffusion.levels import log_snr_of
+from cardiff.errors import UserError
+from cardiff.hub.serialization import find_model, load_pipeline
+from cardiff.layout import shipped_config
 from cardiff.markup import escape
+from cardiff.pipelines import ClassConditionalPipeline
 from cardiff.progress import shown
-from pipelines import ClassConditionalPipeline
-from schedulers import SCHEDULES
+from cardiff.schedulers import SCHEDULES
+from cardiff.training.checkpoint import run_of
+from cardiff.version import cardiff_version
 
-DIGITS = Path(__file__).parents[2] / "configs" / "digits_16_conditional.yaml"
+DIGITS = "digits_16_conditional"
+"""The configuration whose data are measured unless others are named."""
 OWN_CONFIG, OPTIMUM = "this configuration", "optimum in 17 knots"
-PRICED = 64
-"""Images on which the price of a step is measured."""
+MEASURED_IMAGES = 64
+"""Images on which the local error of a step is measured."""
 KAPPAS = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 SCHEDULE_WORK, FRONT_WORK = 8, 2
 """Time of a schedule, and of a point of the front, in parts of the progress bar."""
@@ -86,8 +97,8 @@ class AnalysisOptions:
     kappa: float = limited(0.0, least=0)
     """Weight of structure against the logarithm of the error, in spectral.yaml and optimal.yaml."""
     model: str | None = None
-    """Trained model: where it wants its steps is written to price.yaml, for sample.py --steps_of. Unless data are
-    named, those that it was trained on are measured."""
+    """Trained model: steps that suit it are written to local_error.yaml, for sample.py --timesteps_from. Unless data
+    are named, those that it was trained on are measured."""
     seed: int = limited(0, least=0)
     """Seed of the choice of images and of the noise."""
 
@@ -117,25 +128,19 @@ def parse_analysis(argv: Sequence[str] | None, description: str) -> tuple[Analys
     data = DataConfig(**parsed["data"])
     options = AnalysisOptions(**{name: parsed[name] for name in asdict(AnalysisOptions())})
     if data == DataConfig():  # nothing was said about the data
-        data = _data_of_model(options.model) if options.model is not None else _digits()
+        data = _data_of_model(options.model) if options.model is not None else data_section(shipped_config(DIGITS))
     return options, data, parsed["scheduler"]
-
-
-def _digits() -> DataConfig:
-    """The data that the project comes with, wherever it is called from."""
-    data = data_section(DIGITS)
-    return replace(data, data_files=os.path.relpath(DIGITS.parents[1] / data.data_files))
 
 
 def _data_of_model(model: str) -> DataConfig:
     """What a model was trained on.
 
     Raises:
-        ValueError: Its folder does not say.
+        UserError: Its folder does not say.
     """
     file = run_of(find_model(model)) / "config.yaml"
     if not file.is_file():
-        raise ValueError(f"{model} has no config.yaml that says what it was trained on: give --config or --data.path.")
+        raise UserError(f"{model} has no config.yaml that says what it was trained on: give --config or --data.path.")
     return data_section(file)
 
 
@@ -148,7 +153,7 @@ def run(options: AnalysisOptions, config: DataConfig, section: dict | None = Non
         section: A `scheduler` section to compare as OWN_CONFIG, or None.
 
     Raises:
-        ValueError: For options, data or a folder that cannot be used.
+        UserError: For options, data or a folder that cannot be used.
     """
     folder = _prepare(options, config)
     pipeline = None if options.model is None else load_pipeline(find_model(options.model))
@@ -157,7 +162,7 @@ def run(options: AnalysisOptions, config: DataConfig, section: dict | None = Non
         _check_model(pipeline, images)
     count = len(choose_schedules(options.schedules, {})) + 3
     total = len(GRID) + 2 + SCHEDULE_WORK * count + FRONT_WORK * 3 * len(KAPPAS)
-    total += len(FIGURES) + (0 if pipeline is None else price_work(LEVELS))
+    total += len(FIGURES) + (0 if pipeline is None else local_error_work(LEVELS))
     with tqdm(total=total, desc="measuring the data", unit="part") as bar:
         data = measure_data(images, labels, seed=options.seed, progress=bar.update)
 
@@ -170,10 +175,10 @@ def run(options: AnalysisOptions, config: DataConfig, section: dict | None = Non
         written["optimal"] = knots_of(front.best(options.kappa, 0.5, start))
         if pipeline is not None:
             bar.set_description("measuring the model's steps")
-            how = {"count": PRICED, "seed": options.seed, "progress": bar.update}
-            price = measured_price(network_denoiser(pipeline), images, LEVELS, **how)
+            how = {"count": MEASURED_IMAGES, "seed": options.seed, "progress": bar.update}
+            local_error = measured_local_error(network_denoiser(pipeline), images, LEVELS, **how)
             bar.set_description("measuring schedules")
-            written["price"] = schedule_of_price(LEVELS, price, last=-10.0, first=10.0)
+            written["local_error"] = schedule_of_local_error(LEVELS, local_error, last=-10.0, first=10.0)
         rows, notes = _measure_rows(options, data, section, written, front, start, bar)
         rows.sort(key=lambda row: (row.measures.leaks, row.distance if np.isfinite(row.distance) else np.inf))
 
@@ -196,7 +201,7 @@ def run(options: AnalysisOptions, config: DataConfig, section: dict | None = Non
 def _check_model(pipeline: ClassConditionalPipeline, images: np.ndarray) -> None:
     expected = (pipeline.unet.config.in_channels, pipeline.unet.config.sample_size)
     if images.shape[1:3] != expected:
-        raise ValueError(
+        raise UserError(
             f"--model draws images of {expected[1]} pixels and {expected[0]} channels, but the data have "
             f"{images.shape[2]} and {images.shape[1]}: set data.resolution and data.channels."
         )
@@ -299,7 +304,7 @@ def table_columns(row: Row, data: DataMeasures) -> dict[str, float | str]:
         "information_half_gone": first_below(m.information, data.posterior.information.max() / 2),
         "recovery_half_gone": first_below(m.recovery, 0.5),
         "mean_ssim": float(m.ssim.mean()),
-        "path_kl_nats": float(m.path_price.sum()),
+        "path_kl_nats": float(m.path_kl.sum()),
         "max_beta": m.max_beta,
         "first_log_snr": float(m.log_snr[0]),
         "last_log_snr": float(m.log_snr[-1]),
@@ -318,7 +323,7 @@ def write_csv(rows: Sequence[Row], data: DataMeasures, path: Path) -> None:
 def write_curves(measures: Sequence[ScheduleMeasures], path: Path) -> None:
     """Every curve, an array a quantity with a row a schedule, in the order of `names`."""
     quantities = ["log_snr", "alphas_cumprod", "betas", "structure", "octaves", "information_bound", "information"]
-    quantities += ["class_information", "recovery", "ssim", "path_price"]
+    quantities += ["class_information", "recovery", "ssim", "path_kl"]
     curves = {name: np.stack([getattr(m, name) for m in measures]) for name in quantities
               if getattr(measures[0], name) is not None}  # fmt: skip
     np.savez_compressed(path, names=np.array([m.name for m in measures]), **curves)
@@ -387,7 +392,8 @@ def describe(options: AnalysisOptions, config: DataConfig, data: DataMeasures) -
         f"pixels and {channels} channel{'s' * (channels > 1)}, {labels}. T = {options.num_train_timesteps} timesteps, "
         f"t = (i + 1)/T, seed {options.seed}. Structure, leak and errors are those of the Gaussian with the set's "
         "mean and spectrum under the ideal denoiser, with trailing steps and the variance fixed_small; information is "
-        f"measured on the images themselves. Our spectral schedules are those for {options.solver.upper()}.\n\n"
+        f"measured on the images themselves. Our spectral schedules are those for {options.solver.upper()}. "
+        f"Cardiff {cardiff_version()}.\n\n"
         "- *from the front*: how far both errors lie above those of the best schedule with at least the same "
         f"structure, with {solver}; the ranking. Schedules that leak come last, with the figure in brackets.\n"
         "- *A*: mean over t of the octave structure S (the share of each octave that is readable, 0 to 1, averaged "
@@ -411,12 +417,12 @@ def _prepare(options: AnalysisOptions, config: DataConfig) -> Path:
     check_limits(options, "--")
     check_limits(config, "data.")
     if options.steps > options.num_train_timesteps:
-        raise ValueError(
+        raise UserError(
             f"--steps {options.steps} is more than the {options.num_train_timesteps} timesteps of the schedules: "
             "lower it or raise --num_train_timesteps."
         )
     if config.resolution < 4:
-        raise ValueError(f"data.resolution is {config.resolution}, but must be 4 or more to have octaves.")
+        raise UserError(f"data.resolution is {config.resolution}, but must be 4 or more to have octaves.")
     choose_schedules(options.schedules, {})
     folder = Path(options.output)
     try:
@@ -424,7 +430,7 @@ def _prepare(options: AnalysisOptions, config: DataConfig) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ValueError(f"--output {folder} cannot be written ({error.strerror}): name another folder.") from error
+        raise UserError(f"--output {folder} cannot be written ({error.strerror}): name another folder.") from error
     return folder
 
 
@@ -500,9 +506,9 @@ def _report(rows: Sequence[Row], data: DataMeasures, options: AnalysisOptions, t
     return text + (
         "\n## Files\n\n"
         "- `spectral.yaml`, `optimal.yaml`: scheduler sections for training, given as a second `--config`.\n"
-        "- `price.yaml`, if a model was given: where it wants its steps, for `sample.py --steps_of`.\n"
+        "- `local_error.yaml`, if a model was given: where it wants its steps, for `sample.py --timesteps_from`.\n"
         "- `table.csv`: the tables in full precision, a row a schedule.\n"
         "- `measures.npz`: the curves; `names` (S,) and, a row a schedule, `log_snr`, `alphas_cumprod`, `betas`, "
         "`structure`, `information_bound`, `information`, `class_information`, `recovery`, `ssim` (S, T), `octaves` "
-        "(S, T, K) from the image's mean upwards and `path_price` (S, T − 1). Information and prices are in nats.\n"
+        "(S, T, K) from the image's mean upwards and `path_kl` (S, T − 1). Information and path KL are in nats.\n"
     )

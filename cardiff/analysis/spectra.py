@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cardiff.errors import UserError
 from cardiff.progress import shown
-from schedulers.spectrum import Spectrum, frequencies, octave_of
+from cardiff.schedulers.spectrum import Spectrum, frequencies, octave_of
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,11 @@ def fit_gaussian(images: np.ndarray, batch_size: int = 1000) -> GaussianModel:
         batch_size: Images transformed at once.
 
     Raises:
-        ValueError: Fewer than two images, or images that are all the same.
+        UserError: Fewer than two images, or images that are all the same.
     """
     count, channels, size, _ = images.shape
     if count < 2:
-        raise ValueError(f"A spectrum needs 2 images or more, and the data set has {count}.")
+        raise UserError(f"A spectrum needs 2 images or more, and the data set has {count}.")
     batches = [slice(first, first + batch_size) for first in range(0, count, batch_size)]
     mean = sum(to_float(images[batch]).sum(0) for batch in shown(batches, "mean image")) / count  # (C, H, W)
     covariance = np.zeros((channels, channels))
@@ -56,7 +57,7 @@ def fit_gaussian(images: np.ndarray, batch_size: int = 1000) -> GaussianModel:
         centred = to_float(images[batch]) - mean
         covariance += np.einsum("nchw,ndhw->cd", centred, centred)
     if not covariance.any():
-        raise ValueError("The images of the data set are all the same: there is nothing to analyse.")
+        raise UserError("The images of the data set are all the same: there is nothing to analyse.")
     components = np.linalg.eigh(covariance)[1]
 
     model = GaussianModel(mean, components, None)

@@ -1,4 +1,4 @@
-"""Which images, timesteps, flips and dropped labels make up the batch of a step: a pure function of (seed, step).
+"""Which images make up the batch of a step: a pure function of (seed, step).
 
 Samples are numbered n = step · batch_size + position. Sample n is image n mod N of epoch n // N's permutation of the N
 rows to train on, so the epochs follow each other without a gap and every batch has the same size.
@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from cardiff.config import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data.store import ImageStore, open_store
 from cardiff.data.stream import ImageStream
-from cardiff.randomness import DRAWS, HELD_OUT, ORDER, numpy_generator
+from cardiff.diffusion.randomness import HELD_OUT, ORDER, numpy_generator
+from cardiff.errors import UserError
 
 
 def open_data(config: DataConfig, *, conditional: bool, seed: int) -> ImageStore | ImageStream:
@@ -28,18 +29,22 @@ def open_data(config: DataConfig, *, conditional: bool, seed: int) -> ImageStore
     return ImageStream(config, seed, conditional) if config.streaming else open_store(config, conditional)
 
 
-def split_rows(data: ImageStore | ImageStream, held_out: float, seed: int) -> tuple[np.ndarray | None, np.ndarray]:
+def split_rows(
+    data: ImageStore | ImageStream, validation_fraction: float, seed: int
+) -> tuple[np.ndarray | None, np.ndarray]:
     """Rows to train on and a share of rows to measure, in rising order; a stream has neither, so None and no rows.
 
     Raises:
-        ValueError: There are too few images to set some aside.
+        UserError: There are too few images to set some aside.
     """
     if isinstance(data, ImageStream):
-        assert held_out == 0, "a stream has no rows to set aside"
+        assert validation_fraction == 0, "a stream has no rows to set aside"
         return None, np.arange(0)
-    count = max(1, round(held_out * len(data))) if held_out else 0
+    count = max(1, round(validation_fraction * len(data))) if validation_fraction else 0
     if count >= len(data):
-        raise ValueError(f"train.held_out is {held_out}, which leaves none of {len(data)} images to train on.")
+        raise UserError(
+            f"train.validation_fraction is {validation_fraction}, which leaves none of {len(data)} images to train on."
+        )
     order = numpy_generator(seed, HELD_OUT).permutation(len(data))
     return np.sort(order[count:]), np.sort(order[:count])
 
@@ -50,33 +55,34 @@ FIRST = 64
 """Examples of a stream by which it is recognized."""
 
 
-def identify(data: ImageStore | ImageStream, held_out: np.ndarray, labelled: bool) -> dict[str, str]:
+def identify(data: ImageStore | ImageStream, validation_rows: np.ndarray, labelled: bool) -> dict[str, str]:
     """Digests by which a resumed run knows its data again, wherever it lies and whatever its cache is called.
 
     Args:
         data: The images of the run.
-        held_out: Rows that are never trained on.
+        validation_rows: Rows that are never trained on.
         labelled: Whether the labels count.
 
     Returns:
         `stream`, of its first examples; or of a store
         `images`, of their number, up to COMPARED of them and all labels, and
-        `held_out`, of every held-out image in order, which costs less than measuring them once.
+        `held_out`, of every validation image in order, which costs less than measuring them once. (So called in
+        the checkpoints of old runs too.)
     """
     if isinstance(data, ImageStream):
         return {"stream": _digest_of_stream(data, labelled)}
     rows = np.linspace(0, len(data) - 1, min(len(data), COMPARED)).round().astype(int)
     digest = _digest_of_rows(data, rows)
-    digest.update(np.int64(len(data)))
+    digest.update(np.int64(len(data)).tobytes())
     if labelled:
-        digest.update(np.ascontiguousarray(data.labels))
-    return {"images": digest.hexdigest(), "held_out": _digest_of_rows(data, held_out).hexdigest()}
+        digest.update(np.ascontiguousarray(data.labels).data)
+    return {"images": digest.hexdigest(), "held_out": _digest_of_rows(data, validation_rows).hexdigest()}
 
 
-def _digest_of_rows(data: ImageStore, rows: np.ndarray):
+def _digest_of_rows(data: ImageStore, rows: np.ndarray) -> "hashlib._Hash":
     digest = hashlib.sha256()
     for part in np.array_split(rows, max(1, len(rows) // 256)):
-        digest.update(np.ascontiguousarray(data.images[part]))
+        digest.update(np.ascontiguousarray(data.images[part]).data)
     return digest
 
 
@@ -101,18 +107,6 @@ class BatchPlan:
     """Images in the global batch."""
     positions: range
     """The positions in the global batch that belong to this process."""
-    num_train_timesteps: int
-    horizontal_flip: bool
-    label_dropout: float
-
-    def draws(self, step: int) -> dict[str, torch.Tensor]:
-        """Timesteps (int64), flips and dropped labels (bool), each (len(positions),)."""
-        rng = numpy_generator(self.seed, DRAWS, step)
-        share = slice(self.positions.start, self.positions.stop)
-        timesteps = rng.integers(0, self.num_train_timesteps, self.batch_size)[share]
-        flip = rng.random(self.batch_size)[share] < (0.5 if self.horizontal_flip else 0.0)
-        drop = rng.random(self.batch_size)[share] < self.label_dropout
-        return {name: torch.from_numpy(a) for name, a in (("timesteps", timesteps), ("flip", flip), ("drop", drop))}
 
 
 class StoreBatches(Dataset):
@@ -121,9 +115,9 @@ class StoreBatches(Dataset):
     def __init__(self, store: ImageStore, plan: BatchPlan, rows: np.ndarray | None = None):
         self.store, self.plan = store, plan
         self.rows = np.arange(len(store)) if rows is None else rows
-        self._order = lru_cache(maxsize=2)(self._order)  # a batch can span two epochs
+        self._order = lru_cache(maxsize=2)(self._new_order)  # a batch can span two epochs
 
-    def _order(self, epoch: int) -> np.ndarray:
+    def _new_order(self, epoch: int) -> np.ndarray:
         return self.rows[numpy_generator(self.plan.seed, ORDER, epoch).permutation(len(self.rows))]
 
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
@@ -131,17 +125,17 @@ class StoreBatches(Dataset):
         n = np.arange(first + self.plan.positions.start, first + self.plan.positions.stop)
         epochs, places = np.divmod(n, len(self.rows))
         rows = np.concatenate([self._order(int(e))[places[epochs == e]] for e in np.unique(epochs)])
-        batch = {"images": torch.from_numpy(self.store.images[rows]), **self.plan.draws(step)}
+        batch = {"images": torch.from_numpy(self.store.images[rows])}
         if self.store.labels is not None:
             batch["labels"] = torch.from_numpy(self.store.labels[rows])
         return batch
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict:
         # The cache of orders stays behind in the parent process.
         return {"store": self.store, "plan": self.plan, "rows": self.rows}
 
-    def __setstate__(self, state):
-        self.__init__(**state)
+    def __setstate__(self, state: dict) -> None:
+        StoreBatches.__init__(self, **state)
 
 
 class StreamBatches(IterableDataset):
@@ -152,8 +146,8 @@ class StreamBatches(IterableDataset):
 
     def __iter__(self) -> Iterator[dict]:
         shares = self.stream.batches(self.plan.batch_size, self.plan.positions, state=self.state)
-        for step, (images, labels, state) in zip(self.steps, shares):
-            batch = {"images": torch.from_numpy(images), **self.plan.draws(step), "stream": state}
+        for images, labels, state in islice(shares, len(self.steps)):
+            batch = {"images": torch.from_numpy(images), "stream": state}
             if labels is not None:
                 batch["labels"] = torch.from_numpy(labels)
             yield batch
@@ -170,6 +164,8 @@ def batch_loader(
     stream_state: dict | None = None,
 ) -> DataLoader:
     """A loader over the batches of these steps, made of all rows of a store or of those named."""
+    batches: StreamBatches | StoreBatches
+    sampler: range | None
     if isinstance(source, ImageStream):
         batches, sampler = StreamBatches(source, plan, steps, stream_state), None
         num_workers = min(num_workers, 1)  # one reader: the position of the stream is a single one

@@ -10,7 +10,8 @@ import fsspec
 import numpy as np
 from PIL import ExifTags, Image
 
-from cardiff.config import DataConfig
+from cardiff.config.sections import DataConfig
+from cardiff.errors import UserError
 
 STRIP = 2**18
 """Pixels that are converted at a time, so that a large picture is never held several times in wider types."""
@@ -26,14 +27,20 @@ UPRIGHT = {
 """What undoes an orientation of EXIF."""
 
 
-class UnreadableImage(ValueError):
+class UnreadableImage(UserError):
     """A picture that cannot be decoded; `reason` says why, and `data.on_error` what follows."""
 
-    def __init__(self, name: str, reason: str):
+    def __init__(self, name: str, reason: str) -> None:
         self.name = name
         self.reason = reason
         self.without_option = f"{name} cannot be read ({reason}): repair or remove it."
         super().__init__(f"{self.without_option.removesuffix('.')}, or set data.on_error: skip.")
+
+
+def name_of_row(raw: dict | None, row: int, split: str) -> str:
+    """What messages call the picture in a row of a data set, with its path where it has one."""
+    name = f"row {row} of split {split!r}"
+    return f"{raw['path']} ({name})" if raw and raw["path"] else name
 
 
 def decode_image(
@@ -58,9 +65,9 @@ def decode_image(
         uint8 array (C, H, W) with H = W = `config.resolution`.
 
     Raises:
-        UnreadableImage: if the picture is missing, damaged, of an unknown kind, has values of an unknown scale, or its
+        UnreadableImage: If the picture is missing, damaged, of an unknown kind, has values of an unknown scale, or its
             box is empty.
-        ValueError: if it is smaller than the resolution and may be neither enlarged nor padded.
+        UserError: If it is smaller than the resolution and may be neither enlarged nor padded.
     """
     picture = _in_mode(open_picture(raw, name), "L" if config.channels == 1 else "RGB")
     if box is not None:
@@ -69,14 +76,13 @@ def decode_image(
     return np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], config.channels).transpose(2, 0, 1))
 
 
-def open_picture(raw, name: str) -> Image.Image:
+def open_picture(raw: dict | bytes | str | Path | None, name: str) -> Image.Image:
     """Loads the first frame, upright, as 8-bit grey or RGB without transparency."""
-    if isinstance(raw, dict):
-        raw = raw["path"] if raw["bytes"] is None else raw["bytes"]
-    if raw is None:
+    encoded = (raw["path"] if raw["bytes"] is None else raw["bytes"]) if isinstance(raw, dict) else raw
+    if encoded is None:
         raise UnreadableImage(name, "the row has no image")
     try:
-        with _open_file(raw) as file:
+        with _open_file(encoded) as file:
             try:
                 picture = Image.open(file)
             except Image.UnidentifiedImageError:
@@ -147,7 +153,7 @@ def _scale(picture: Image.Image) -> float:
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
         return 1 / 257
     if picture.mode == "F" and not all(np.isfinite(np.asarray(strip)).all() for _, strip in _strips(picture)):
-        raise ValueError("it has infinite or undefined pixels")
+        raise UserError("it has infinite or undefined pixels")
     _, largest = picture.getextrema()
     if picture.mode == "F" and largest <= 1:
         return 255.0
@@ -156,7 +162,7 @@ def _scale(picture: Image.Image) -> float:
         return 1.0
     if picture.mode == "I" and largest <= 65535:
         return 1 / 257
-    raise ValueError(f"its values reach {largest:g}, of which none is known to be white: convert it to 8 or 16 bits")
+    raise UserError(f"its values reach {largest:g}, which does not say where white is: convert it to 8 or 16 bits")
 
 
 def _strips(picture: Image.Image) -> Iterator[tuple[int, Image.Image]]:
@@ -191,19 +197,21 @@ def _make_square(picture: Image.Image, config: DataConfig, name: str) -> Image.I
     if config.fit == "pad":
         scale = side / max(width, height)
         if scale < 1 or config.upscale:
-            picture = picture.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.BICUBIC)
+            picture = picture.resize(
+                (max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BICUBIC
+            )
         square = Image.new(picture.mode, (side, side))
         square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
         return square
 
     if min(width, height) < side and not config.upscale:
-        raise ValueError(
+        raise UserError(
             f"{name} is {width}x{height} pixels where it is used, smaller than data.resolution {side}: "
             "set data.upscale: true or a smaller data.resolution."
         )
     if config.fit == "stretch":
-        return picture.resize((side, side), Image.BICUBIC)
+        return picture.resize((side, side), Image.Resampling.BICUBIC)
     scale = side / min(width, height)
-    picture = picture.resize((round(width * scale), round(height * scale)), Image.BICUBIC)
+    picture = picture.resize((round(width * scale), round(height * scale)), Image.Resampling.BICUBIC)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     return picture.crop((left, top, left + side, top + side))

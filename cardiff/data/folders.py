@@ -21,14 +21,24 @@ from datasets.data_files import SPLIT_KEYWORDS
 from datasets.packaged_modules import _EXTENSION_TO_MODULE
 from PIL import Image, ImageFile
 
-from cardiff.processes import this_process
+from cardiff.distributed import this_process
+from cardiff.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 SPLITS = {word: str(split) for split, words in SPLIT_KEYWORDS.items() for word in words}
 """Names of subfolders that are splits if all are, and the splits that they stand for: train, validation or test."""
-LITTER = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "lost+found", "$recycle.bin")
-LITTER += ("system volume information",)
+LITTER = (
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    "icon\r",
+    "__macosx",
+    "@eadir",
+    "lost+found",
+    "$recycle.bin",
+    "system volume information",
+)
 """What operating systems leave in folders, in lower case, besides hidden files."""
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 TABLES = (".parquet", ".arrow")
@@ -72,7 +82,9 @@ class ImageFolder:
     @property
     def class_names(self) -> list[str]:
         """In natural order, those of all splits."""
-        return sorted({self.class_of(picture) for picture in self.pictures} - {None}, key=natural_key)
+        return sorted(
+            {name for picture in self.pictures if (name := self.class_of(picture)) is not None}, key=natural_key
+        )
 
     @property
     def others(self) -> list[str]:
@@ -122,18 +134,18 @@ def read_image_folder(path: Path) -> ImageFolder:
     over; every other file is a picture, by its ending, or left out.
 
     Raises:
-        ValueError: A folder that cannot be listed, or the name of a picture that is not UTF-8.
+        UserError: A folder that cannot be listed, or the name of a picture that is not UTF-8.
     """
     found = list(_walk(str(path), "", ()))
     pictures = [name for name, kind in found if kind == "file" and _ending(name) in picture_endings()]
     for name in pictures:
         if not _is_utf8(os.path.join(path, name)):
-            raise ValueError(f"The name of {_shown(os.path.join(path, name))} is not UTF-8: rename it.")
+            raise UserError(f"The name of {_shown(os.path.join(path, name))} is not UTF-8: rename it.")
     pictures.sort(key=lambda name: tuple(natural_key(part) for part in name.split("/")))
 
     firsts = sorted({name.split("/")[0] for name in pictures if "/" in name}, key=natural_key)
     splits = firsts if all(name.lower() in SPLITS for name in firsts) else []
-    left_out = {}
+    left_out: dict[str, list[str]] = {}
     if splits:
         left_out["outside the splits"] = [name for name in pictures if "/" not in name]
         pictures = [name for name in pictures if "/" in name]
@@ -165,18 +177,18 @@ def load_image_folder(folder: ImageFolder, split: str, conditional: bool) -> dat
         pictures beside them).
 
     Raises:
-        ValueError: in one sentence, for a folder, a split or classes that cannot be used.
+        UserError: In one sentence, for a folder, a split or classes that cannot be used.
     """
     tables = [name for name in folder.others if _ending(name) in TABLES]
     if folder.pictures and tables:
-        raise ValueError(
+        raise UserError(
             f"data.path {folder.path} holds both pictures, first {first(folder.pictures)}, and data files, first "
             f"{first(tables)}: move one kind away, or set data.path to {_ending(tables[0])[1:]} and data.data_files "
             "to the data files."
         )
     if not folder.pictures:
         listed = "".join(f"; {len(n)} {reason}, first {first(n)}" for reason, n in folder.left_out.items())
-        raise ValueError(f"data.path {folder.path} has no images or data files{listed}: put some in or correct it.")
+        raise UserError(f"data.path {folder.path} has no images or data files{listed}: put some in or correct it.")
     folder.warn()
 
     pictures = _choose(folder, split)
@@ -184,11 +196,11 @@ def load_image_folder(folder: ImageFolder, split: str, conditional: bool) -> dat
     if conditional:
         _check_classes(folder, pictures)
     root = os.path.abspath(folder.path)
-    columns = {"image": [os.path.join(root, name) for name in pictures]}
+    columns: dict[str, list] = {"image": [os.path.join(root, name) for name in pictures]}
     features = {"image": datasets.Image(decode=False)}
     if names:
         numbers = {name: number for number, name in enumerate(names)}
-        columns["label"] = [numbers.get(folder.class_of(picture), -1) for picture in pictures]
+        columns["label"] = [numbers.get(folder.class_of(picture) or "", -1) for picture in pictures]
         features["label"] = datasets.ClassLabel(names=names)
     return datasets.Dataset.from_dict(columns, datasets.Features(features))
 
@@ -198,14 +210,14 @@ def first(names: list[str]) -> str:
     return ", ".join(_shown(name) for name in names[:3])
 
 
-def _walk(root: str, below: str, above: tuple) -> Iterator[tuple[str, str]]:
+def _walk(root: str, below: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, str]]:
     """Every name in a folder, relative to the root, and what it is: "file", "folder", or why it cannot be read."""
     folder = os.path.join(root, below)
     try:
         status = os.stat(folder)
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"{_shown(folder)} cannot be read ({error.strerror}): correct its permissions or move it away."
         ) from error
     above = (*above, (status.st_dev, status.st_ino))
@@ -244,8 +256,8 @@ def _choose(folder: ImageFolder, split: str) -> list[str]:
     try:
         spans = datasets.ReadInstruction.from_spec(split).to_absolute(counts)
     except ValueError as error:
-        choices = ", ".join(parts) if folder.splits else "train, since its subfolders are no splits"
-        raise ValueError(f"data.split {split!r} is not a split of {folder.path}: it has {choices}.") from error
+        choices = ", ".join(parts) if folder.splits else "train, since its subfolders are not splits"
+        raise UserError(f"data.split {split!r} is not a split of {folder.path}: it has {choices}.") from error
     return [picture for span in spans for picture in parts[span.splitname][span.from_ : span.to]]
 
 
@@ -253,19 +265,19 @@ def _check_classes(folder: ImageFolder, pictures: list[str]) -> None:
     """Refuse pictures without a class, and classes among which there is nothing to choose."""
     names = folder.class_names
     if not names:
-        raise ValueError(
-            f"The pictures of data.path {folder.path} lie in no subfolders, whose names would be their classes: sort "
+        raise UserError(
+            f"The pictures of data.path {folder.path} are not in subfolders, whose names would be their classes: sort "
             f"them into one subfolder a class, or {UNLABELLED}."
         )
     stray = [picture for picture in pictures if folder.class_of(picture) is None]
     if stray:
-        raise ValueError(
-            f"{len(stray)} pictures of data.path {folder.path} lie beside the subfolders that are its classes, first "
+        raise UserError(
+            f"{len(stray)} pictures of data.path {folder.path} are beside the subfolders that are its classes, first "
             f"{first(stray)}: move them into one or away, or {UNLABELLED}."
         )
     if len(names) == 1:
-        raise ValueError(
-            f"All pictures of data.path {folder.path} lie in one subfolder, {names[0]!r}, and are of one class: give "
+        raise UserError(
+            f"All pictures of data.path {folder.path} are in one subfolder, {names[0]!r}, and so of one class: give "
             f"the folder whose subfolders are the classes, or {UNLABELLED}."
         )
 

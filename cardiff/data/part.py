@@ -5,10 +5,11 @@ from itertools import islice
 
 import numpy as np
 
-from cardiff.config import DataConfig
-from cardiff.data.decode import UnreadableImage, decode_image
+from cardiff.config.sections import DataConfig
+from cardiff.data.decode import UnreadableImage, decode_image, name_of_row
 from cardiff.data.sources import empty_error
 from cardiff.data.stream import ImageStream
+from cardiff.errors import UserError
 from cardiff.progress import shown
 
 CHUNK = 256  # rows that are decoded together
@@ -30,7 +31,7 @@ def random_part(config: DataConfig, most: int) -> tuple[np.ndarray, np.ndarray |
 
     Raises:
         UnreadableImage: For the first bad image among those chosen, if `data.on_error` is "raise".
-        ValueError: As `load_source` does, or for an empty stream.
+        UserError: As `load_source` does, or for an empty stream.
     """
     stream = ImageStream(config, seed=0, conditional=False)
     rng = np.random.default_rng(0)
@@ -40,9 +41,7 @@ def random_part(config: DataConfig, most: int) -> tuple[np.ndarray, np.ndarray |
     def decode(place: tuple[int, int, dict]) -> None:
         slot, row, example = place
         raw = example[config.image_column]
-        name = f"row {row} of split {config.split!r}"
-        if raw and raw["path"]:
-            name = f"{raw['path']} ({name})"
+        name = name_of_row(raw, row, config.split)
         label = example[config.label_column] if stream.class_names else None
         labels[slot] = -1 if label is None else label
         try:
@@ -66,9 +65,9 @@ def random_part(config: DataConfig, most: int) -> tuple[np.ndarray, np.ndarray |
             total += len(chunk)
     if total == 0:
         raise empty_error(config)
-    rows = slice(min(most, total))
+    rows: slice | np.ndarray = slice(min(most, total))
     if not readable[rows].all():
         rows = np.flatnonzero(readable)
     if not len(images[rows]):
-        raise ValueError(f"No image of {config.path} can be read: check the files.")
+        raise UserError(f"No image of {config.path} can be read: check the files.")
     return images[rows], labels[rows] if stream.class_names else None, stream.class_names, total

@@ -1,6 +1,5 @@
 """Finds the images: a `datasets` data set from the Hub, from files or from Stanford Cars, before any decoding."""
 
-import difflib
 import hashlib
 import logging
 import os
@@ -8,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -17,13 +17,15 @@ from datasets.naming import camelcase_to_snakecase
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from datasets.packaged_modules.cache.cache import Cache
 
-from cardiff.config import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data.folders import load_image_folder, read_image_folder
 from cardiff.data.stanford_cars import load_stanford_cars
+from cardiff.errors import UserError, did_you_mean
+from cardiff.layout import find_data
 
 logger = logging.getLogger(__name__)
 MOST_CLASSES = 100_000
-"""Integers that span more are no numbers of classes."""
+"""Integers that span more are not numbers of classes."""
 _COMMIT = re.compile("[0-9a-f]{40}")
 
 
@@ -40,7 +42,7 @@ def load_source(config: DataConfig, conditional: bool = False) -> datasets.Datas
         which are then counted from 0); the box column if `config.crop_to_box`. No other column is kept.
 
     Raises:
-        ValueError: in one sentence, if the data or a needed column cannot be found or used.
+        UserError: In one sentence, if the data or a needed column cannot be found or used.
     """
     dataset = _load(config, conditional)
     if isinstance(dataset, datasets.Dataset) and len(dataset) == 0:
@@ -51,7 +53,7 @@ def load_source(config: DataConfig, conditional: bool = False) -> datasets.Datas
     columns = [config.image_column]
     _require_column(config, "image_column", features)
     if not _can_hold_images(features[config.image_column]):
-        raise ValueError(
+        raise UserError(
             f"data.image_column {config.image_column!r} of {config.path} holds {features[config.image_column]}: "
             "name a column of images, image bytes or paths."
         )
@@ -69,7 +71,7 @@ def load_source(config: DataConfig, conditional: bool = False) -> datasets.Datas
             dataset = labelled
             columns.append(config.label_column)
         if conditional and problem is not None:
-            raise ValueError(f"data.label_column {config.label_column!r} of {config.path} {problem}.")
+            raise UserError(f"data.label_column {config.label_column!r} of {config.path} {problem}.")
 
     dataset = dataset.select_columns(columns).cast_column(config.image_column, datasets.Image(decode=False))
     if config.streaming and isinstance(dataset, datasets.Dataset):
@@ -94,36 +96,39 @@ def source_fingerprint(config: DataConfig, dataset: datasets.Dataset) -> str:
     images = dataset.select_columns([config.image_column]).with_format("arrow")[:][config.image_column]
     without_bytes = images.filter(pc.is_null(pc.struct_field(images, "bytes")))
     for path in pc.struct_field(without_bytes, "path").to_pylist():
-        # A missing picture is the decoder's business, where data.on_error applies.
+        # A missing picture is reported when it is decoded, where data.on_error applies.
         if path is not None and os.path.exists(path):
             stat = os.stat(path)
             digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
-def empty_error(config: DataConfig) -> ValueError:
-    return ValueError(f"data.split {config.split!r} of {config.path} is empty: name a split that has images.")
+def empty_error(config: DataConfig) -> UserError:
+    """What is said of a split without images."""
+    return UserError(f"data.split {config.split!r} of {config.path} is empty: name a split that has images.")
 
 
 def _load(config: DataConfig, conditional: bool) -> datasets.Dataset | datasets.IterableDataset:
     path, data_files = Path(config.path), config.data_files
+    if data_files is not None:
+        data_files = find_data(data_files) if isinstance(data_files, str) else list(map(find_data, data_files))
     is_format = config.path in _PACKAGED_DATASETS_MODULES
     if not config.path:
-        raise ValueError("data.path is empty: name a folder, a data set on the Hub or a format.")
+        raise UserError("data.path is empty: name a folder, a data set on the Hub or a format.")
     if is_format and not config.data_files:
         hint = f"; the folder of that name is ./{config.path}" if path.is_dir() else ""
-        raise ValueError(
+        raise UserError(
             f"data.data_files must name the files to read when data.path is a format ({config.path}){hint}."
         )
     if not is_format:
         if path.is_file():
-            raise ValueError(
+            raise UserError(
                 f"data.path {config.path} is a file: set data.path to its format, such as parquet, "
                 "and data.data_files to the file."
             )
         # "owner/name" and "name" are names on the Hub; anything else can only be a path.
         if not path.exists() and (path.is_absolute() or config.path[0] in ".~" or len(path.parts) > 2):
-            raise ValueError(f"data.path {config.path} does not exist: correct the folder's name.")
+            raise UserError(f"data.path {config.path} does not exist: correct the folder's name.")
         if (path / "devkit").is_dir() and any(path.glob("cars_*")):
             return load_stanford_cars(path, config.split)
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
@@ -147,9 +152,9 @@ def _load(config: DataConfig, conditional: bool) -> datasets.Dataset | datasets.
         builder.download_and_prepare()
         return builder.as_dataset(split=config.split)
     except datasets.data_files.EmptyDatasetError as error:
-        raise ValueError(f"data.path {config.path} has no images or data files: put some in or correct it.") from error
+        raise UserError(f"data.path {config.path} has no images or data files: put some in or correct it.") from error
     except ConnectionError as error:
-        raise ValueError(
+        raise UserError(
             f"data.path {config.path} is not a local folder and the Hub cannot be reached: correct the path, or "
             "connect to download the data set (a copy in the cache of `datasets` is used only if it is known to come "
             "from there)."
@@ -159,15 +164,16 @@ def _load(config: DataConfig, conditional: bool) -> datasets.Dataset | datasets.
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         if reason.startswith(("Unknown split", "Bad split")):
             choices = reason.partition(". ")[2].rstrip(".")
-            raise ValueError(f"data.split {config.split!r} is not a split of {config.path}: {choices}.") from error
+            raise UserError(f"data.split {config.split!r} is not a split of {config.path}: {choices}.") from error
         if "corresponds to no data" in reason:
             raise empty_error(config) from error
         files = f" with data.data_files {config.data_files}" if config.data_files else ""
-        raise ValueError(f"data.path {config.path}{files} cannot be loaded: {reason}") from error
+        raise UserError(f"data.path {config.path}{files} cannot be loaded: {reason}") from error
 
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
+    """Silence `datasets`."""
     verbosity = datasets.logging.get_verbosity()
     datasets.logging.set_verbosity_error()
     try:
@@ -184,7 +190,7 @@ def _check_cached(builder: Cache, config: DataConfig) -> None:
     a folder has another digest than a commit's, and the folder's name in both places.
 
     Raises:
-        ConnectionError: as `datasets` does without a copy.
+        ConnectionError: As `datasets` does without a copy.
     """
     owner, _, name = config.path.rpartition("/")
     from_hub = owner and builder.info.dataset_name == camelcase_to_snakecase(name) and _COMMIT.fullmatch(builder.hash)
@@ -200,19 +206,19 @@ def _load_saved(config: DataConfig) -> datasets.Dataset:
         raise empty_error(config) from error
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"data.path {config.path} cannot be loaded ({reason}): save it to disk again.") from error
+        raise UserError(f"data.path {config.path} cannot be loaded ({reason}): save it to disk again.") from error
     if isinstance(saved, datasets.DatasetDict):
         splits = saved
     else:
         # A data set made by hand has no split name and is taken for whatever split is asked.
         splits = {str(saved.split or config.split): saved}
     if config.split not in splits:
-        raise ValueError(f"data.split {config.split!r} is not a split of {config.path}: it has {sorted(splits)}.")
+        raise UserError(f"data.split {config.split!r} is not a split of {config.path}: it has {sorted(splits)}.")
     return splits[config.split]
 
 
 def _with_classes(
-    dataset: datasets.Dataset | datasets.IterableDataset, feature, config: DataConfig
+    dataset: datasets.Dataset | datasets.IterableDataset, feature: Any, config: DataConfig
 ) -> tuple[datasets.Dataset | datasets.IterableDataset | None, str | None]:
     """The data set with a ClassLabel for its label column, or None if that cannot be made; and what is wrong, or None.
 
@@ -222,7 +228,7 @@ def _with_classes(
     if isinstance(feature, datasets.ClassLabel):
         return dataset, no_numbers if config.first_label else None
     if isinstance(dataset, datasets.IterableDataset):
-        return None, f"holds {feature}: it must hold a ClassLabel in a stream"
+        return None, f"holds {feature}: a stream needs a ClassLabel"
     labels = dataset.select_columns([config.label_column]).with_format("arrow")[:][config.label_column]  # (N,)
     if pa.types.is_string_view(labels.type):
         labels = labels.cast(pa.string())
@@ -256,14 +262,13 @@ def _with_classes(
 def _require_column(config: DataConfig, field: str, features: datasets.Features) -> None:
     wanted = getattr(config, field)
     if wanted not in features:
-        near = difflib.get_close_matches(wanted, features, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"set data.{field} to one of them."
-        raise ValueError(
+        hint = did_you_mean(wanted, features, f"set data.{field} to one of them.")
+        raise UserError(
             f"data.{field} {wanted!r} is not a column of {config.path}, which has {list(features)}: {hint}"
         )
 
 
-def _can_hold_images(feature) -> bool:
+def _can_hold_images(feature: Any) -> bool:
     if isinstance(feature, datasets.Value):
         return feature.dtype in ("string", "large_string", "binary", "large_binary")
     return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})

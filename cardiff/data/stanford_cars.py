@@ -15,10 +15,12 @@ import datasets
 import numpy as np
 import scipy.io
 
+from cardiff.errors import UserError
+
 ANNOTATIONS = {"train": "cars_train_annos.mat", "test": "cars_test_annos_withlabels.mat"}
 
 
-def load_stanford_cars(folder, split: str = "train") -> datasets.Dataset:
+def load_stanford_cars(folder: str | Path, split: str = "train") -> datasets.Dataset:
     """Lists one split of Stanford Cars; the images stay undecoded on the disk.
 
     Args:
@@ -30,11 +32,11 @@ def load_stanford_cars(folder, split: str = "train") -> datasets.Dataset:
         pixels from 0, x2 and y2 exclusive, as PIL's crop takes them).
 
     Raises:
-        ValueError: for an unknown split, or an annotation file or image that is missing or cannot be read.
+        UserError: For an unknown split, or an annotation file or image that is missing or cannot be read.
     """
     folder = Path(folder)
     if split not in ANNOTATIONS:
-        raise ValueError(f"data.split {split!r} is not a split of Stanford Cars: use 'train' or 'test'.")
+        raise UserError(f"data.split {split!r} is not a split of Stanford Cars: choose from 'train' and 'test'.")
     class_names = [str(name) for name in _load_mat(folder / "devkit" / "cars_meta.mat", "class_names")]
 
     annotation_file = folder / "devkit" / ANNOTATIONS[split]
@@ -44,20 +46,20 @@ def load_stanford_cars(folder, split: str = "train") -> datasets.Dataset:
     # A file without `class`, such as cars_test_annos.mat, is the usual mix-up.
     missing = {"bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname"} - set(annotations.dtype.names or ())
     if missing:
-        raise ValueError(f"{annotation_file} lacks the fields {sorted(missing)}: use the file with the class labels.")
+        raise UserError(f"{annotation_file} lacks the fields {sorted(missing)}: use the file with the class labels.")
 
     image_folder = folder / f"cars_{split}"
     present = {path.name for path in image_folder.glob("*")}
     absent = [str(name) for name in annotations["fname"] if str(name) not in present]
     if absent:
-        raise ValueError(
+        raise UserError(
             f"{image_folder} lacks {len(absent)} of the {len(annotations)} images named in {annotation_file.name}, "
-            f"first {absent[0]}: extract the images of the {split} split again."
+            f"first {absent[0]}: extract the archive of the {split} split again."
         )
 
     labels = np.array([int(number) for number in annotations["class"]]) - 1
     if labels.min() < 0 or labels.max() >= len(class_names):
-        raise ValueError(
+        raise UserError(
             f"{annotation_file} has classes outside 1 to {len(class_names)}: use the devkit of its archive."
         )
     # The annotations count pixels from 1 and include the last one; only x1 and y1 change.
@@ -81,8 +83,8 @@ def load_stanford_cars(folder, split: str = "train") -> datasets.Dataset:
 
 def _load_mat(path: Path, variable: str) -> np.ndarray:
     if not path.exists():
-        raise ValueError(f"{path} does not exist: data.path must hold the Stanford Cars archives as extracted.")
+        raise UserError(f"{path} does not exist: data.path must hold the Stanford Cars archives as extracted.")
     try:
         return np.atleast_1d(scipy.io.loadmat(path, squeeze_me=True)[variable])
     except Exception as error:  # scipy's reader raises many types on bad bytes
-        raise ValueError(f"{path} has no readable variable {variable!r}: download it again.") from error
+        raise UserError(f"{path} has no readable variable {variable!r}: download it again.") from error

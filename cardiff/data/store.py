@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import datasets
 import numpy as np
@@ -17,9 +18,11 @@ import pyarrow.compute as pc
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from cardiff.config import DataConfig
-from cardiff.data.decode import UnreadableImage, decode_image
+from cardiff.config.sections import DataConfig
+from cardiff.data.decode import UnreadableImage, decode_image, name_of_row
 from cardiff.data.sources import load_source, source_fingerprint
+from cardiff.errors import UserError
+from cardiff.files import ASIDE, remove, written_aside
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +47,13 @@ class ImageStore:
 
     @property
     def key(self) -> str:
+        """The digest of the data and of the preprocessing that names the folder."""
         return self.folder.name
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         # Pickling a memmap would copy every image into each worker process that is not forked.
         return _read, (self.folder,)
 
@@ -68,8 +72,8 @@ def open_store(config: DataConfig, conditional: bool) -> ImageStore:
         The store: N images (N, C, H, W), their labels and the class names.
 
     Raises:
-        ValueError: in one sentence, for data that cannot be used or a cache that cannot be written.
-        UnreadableImage: for the first bad image, if `config.on_error` is "raise".
+        UserError: In one sentence, for data that cannot be used or a cache that cannot be written.
+        UnreadableImage: For the first bad image, if `config.on_error` is "raise".
     """
     assert not config.streaming, "a stream has no store"
     dataset = load_source(config, conditional)
@@ -100,7 +104,7 @@ def open_store(config: DataConfig, conditional: bool) -> ImageStore:
                 problem = "cannot be written"
             else:
                 raise
-            raise ValueError(f"The cache {cache} {problem}: set data.cache_dir or CARDIFF_CACHE elsewhere.") from error
+            raise UserError(f"The cache {cache} {problem}: set data.cache_dir or CARDIFF_CACHE elsewhere.") from error
 
     # The same store serves both values of on_error, so a lenient build is checked again by a strict run.
     if store.skipped and config.on_error == "raise":
@@ -131,7 +135,7 @@ def _read(folder: Path) -> ImageStore:
     images = np.load(folder / "images.npy", mmap_mode="r")
     labels = None if meta["class_names"] is None else np.load(folder / "labels.npy")
     if list(images.shape) != meta["shape"] or (labels is not None and len(labels) != len(images)):
-        raise ValueError(f"{folder} holds other images than its meta.json says")
+        raise UserError(f"{folder} does not hold the images that its meta.json describes")
     return ImageStore(folder, images, labels, meta["class_names"] or [], meta["skipped"])
 
 
@@ -144,12 +148,12 @@ def _read_if_sound(folder: Path) -> ImageStore | None:
 
 def _remove_leftovers(cache: Path) -> None:
     """Removes the unfinished folders of builds that were killed: those whose lock is free."""
-    for unfinished in cache.glob("*.building"):
+    for unfinished in cache.glob(f"{ASIDE}*"):
         try:
-            with FileLock(unfinished.with_suffix(".lock"), timeout=0):
-                shutil.rmtree(unfinished, ignore_errors=True)
+            with FileLock(cache / f"{unfinished.name.removeprefix(ASIDE)}.lock", timeout=0):
+                remove(unfinished)
         except Timeout:
-            pass  # a living process is at it
+            pass  # another process is building it
 
 
 def _build(dataset: datasets.Dataset, config: DataConfig, settings: dict, folder: Path) -> None:
@@ -157,19 +161,17 @@ def _build(dataset: datasets.Dataset, config: DataConfig, settings: dict, folder
     if folder.exists():
         logger.warning("The image store %s is damaged and is built again.", folder)
         shutil.rmtree(folder)
-    unfinished = folder.with_suffix(".building")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    try:
-        kept, skipped = _write_images(dataset, config, unfinished / "images.npy")
+    with written_aside(folder) as aside:
+        aside.mkdir()
+        kept, skipped = _write_images(dataset, config, aside / "images.npy")
         if not kept:
             reason = skipped[0]["reason"]
-            raise ValueError(
+            raise UserError(
                 f"No image of {config.path} can be read, the first because of {reason!r}: check the files."
             )
         labels = _labels(dataset, config)
         if labels is not None:
-            np.save(unfinished / "labels.npy", labels[kept])
+            np.save(aside / "labels.npy", labels[kept])
         meta = {
             "version": STORE_VERSION,
             "shape": [len(kept), config.channels, config.resolution, config.resolution],
@@ -177,11 +179,7 @@ def _build(dataset: datasets.Dataset, config: DataConfig, settings: dict, folder
             "skipped": skipped,
             "settings": settings,
         }
-        (unfinished / "meta.json").write_text(json.dumps(meta, indent=1))
-        unfinished.rename(folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+        (aside / "meta.json").write_text(json.dumps(meta, indent=1))
     if skipped:
         first = ", ".join(entry["name"] for entry in skipped[:3])
         logger.warning(
@@ -190,13 +188,14 @@ def _build(dataset: datasets.Dataset, config: DataConfig, settings: dict, folder
         )
 
 
-def _write_images(dataset: datasets.Dataset, config: DataConfig, path: Path) -> tuple:
+def _write_images(dataset: datasets.Dataset, config: DataConfig, path: Path) -> tuple[list[int], list[dict]]:
     """Writes images.npy in row order; returns the rows kept and the entries of those skipped.
 
     The file is appended to, because writing to a memmap on a full disk kills the process instead of raising.
     """
-    kept, skipped = [], []
-    threads = os.cpu_count()
+    kept: list[int] = []
+    skipped: list[dict] = []
+    threads = os.cpu_count() or 1
     with open(path, "wb") as file, ThreadPoolExecutor(threads) as pool:
         _write_header(file, len(dataset), config)
         start_of_data = file.tell()
@@ -223,19 +222,19 @@ def _write_images(dataset: datasets.Dataset, config: DataConfig, path: Path) -> 
     return kept, skipped
 
 
-def _write_header(file, rows: int, config: DataConfig) -> None:
+def _write_header(file: BinaryIO, rows: int, config: DataConfig) -> None:
     shape = (rows, config.channels, config.resolution, config.resolution)
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
-def _decode_chunk(dataset: datasets.Dataset, config: DataConfig, start: int) -> tuple:
+def _decode_chunk(
+    dataset: datasets.Dataset, config: DataConfig, start: int
+) -> tuple[list[np.ndarray], list[int], list[dict]]:
     """Decodes CHUNK rows from `start`: the images [(C, H, W)], their rows, and the entries of those skipped."""
     rows = dataset[start : start + CHUNK]
     images, kept, skipped = [], [], []
     for row, raw in enumerate(rows[config.image_column], start):
-        name = f"row {row} of split {config.split!r}"
-        if raw and raw["path"]:
-            name = f"{raw['path']} ({name})"
+        name = name_of_row(raw, row, config.split)
         box = rows[config.box_column][row - start] if config.crop_to_box else None
         try:
             images.append(decode_image(raw, config, box, name))
@@ -259,19 +258,23 @@ def _class_names(dataset: datasets.Dataset, config: DataConfig) -> list[str] | N
     return dataset.features[config.label_column].names if config.label_column in dataset.features else None
 
 
-def _check_labels(labels: np.ndarray, class_names: list[str], skipped_rows: list[int], config: DataConfig) -> None:
+def _check_labels(
+    labels: np.ndarray | None, class_names: list[str] | None, skipped_rows: list[int], config: DataConfig
+) -> None:
+    """Refuse images without a class and classes without an image, of a set that has labels."""
+    assert labels is not None and class_names is not None  # load_source has seen to it
     wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
     if len(wrong):
         row = np.delete(np.arange(len(labels) + len(skipped_rows)), skipped_rows)[wrong[0]]
         first = config.first_label
-        raise ValueError(
+        raise UserError(
             f"{len(wrong)} rows of split {config.split!r} of {config.path} have no valid label, first row {row} with "
             f"{first + labels[wrong[0]]} outside {first} to {first + len(class_names) - 1}: correct or remove them."
         )
     empty = [class_names[i] for i in np.flatnonzero(np.bincount(labels, minlength=len(class_names)) == 0)]
     if empty:
         names = ", ".join(repr(name) for name in empty[:3]) + (", …" if len(empty) > 3 else "")
-        raise ValueError(
+        raise UserError(
             f"{len(empty)} of the {len(class_names)} classes of {config.path} have no image in split "
             f"{config.split!r} ({names}): name a split with all classes or remove them from the labels."
         )

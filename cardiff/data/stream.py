@@ -15,9 +15,10 @@ from itertools import islice
 import datasets
 import numpy as np
 
-from cardiff.config import DataConfig
-from cardiff.data.decode import UnreadableImage, decode_image
+from cardiff.config.sections import DataConfig
+from cardiff.data.decode import UnreadableImage, decode_image, name_of_row
 from cardiff.data.sources import empty_error, load_source
+from cardiff.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +46,10 @@ class ImageStream:
         conditional: Whether labels are needed.
 
     Raises:
-        ValueError: as `load_source` does.
+        UserError: As `load_source` does.
     """
 
-    def __init__(self, config: DataConfig, seed: int, conditional: bool):
+    def __init__(self, config: DataConfig, seed: int, conditional: bool) -> None:
         assert config.streaming
         self.config = config
         self.seed = seed
@@ -56,7 +57,9 @@ class ImageStream:
         self.dataset = load_source(config, conditional)
         feature = self.dataset.features.get(config.label_column)
         self.class_names = feature.names if isinstance(feature, datasets.ClassLabel) else []
-        self.skipped = {}  # row in the stream: {row, name, reason}, of the unreadable images met by this process
+        self.skipped: dict[
+            int, dict
+        ] = {}  # row in the stream: {row, name, reason}, of the unreadable images met by this process
 
     def batches(
         self, batch_size: int, positions: range, state: dict | None = None
@@ -75,8 +78,8 @@ class ImageStream:
             small dictionary that JSON can hold; b = len(positions).
 
         Raises:
-            UnreadableImage: for a bad image, if `data.on_error` is "raise".
-            ValueError: for an empty stream, a label that is missing, or an image that `decode_image` refuses.
+            UnreadableImage: For a bad image, if `data.on_error` is "raise".
+            UserError: For an empty stream, a label that is missing, or an image that `decode_image` refuses.
         """
         assert len(positions) > 0 and min(positions) >= 0 and max(positions) < batch_size
         blocks = self._blocks(state)
@@ -84,7 +87,7 @@ class ImageStream:
         offset = state["offset"] if state else 0
         with ThreadPoolExecutor() as pool:
             while True:
-                places = []  # of the global batch: (block, position in its order)
+                places: list[tuple[_Block, int]] = []  # of the global batch: (block, position in its order)
                 while len(places) < batch_size:
                     if offset == len(block.examples):
                         block, offset = next(blocks), 0
@@ -122,15 +125,13 @@ class ImageStream:
         for back in range(len(block.examples)):
             row, example = block.examples[position - back]
             raw = example[config.image_column]
-            name = f"row {row} of split {config.split!r}"
-            if raw and raw["path"]:
-                name = f"{raw['path']} ({name})"
+            name = name_of_row(raw, row, config.split)
             box = example[config.box_column] if config.crop_to_box else None
             label = example[config.label_column] if self.class_names else None
             label = -1 if label is None else label
             if self.conditional and not 0 <= label < len(self.class_names):
                 first = config.first_label
-                raise ValueError(
+                raise UserError(
                     f"{name} of {config.path} has the label {first + label}, outside {first} to "
                     f"{first + len(self.class_names) - 1}: correct or remove it."
                 )
@@ -145,4 +146,4 @@ class ImageStream:
                         "%s cannot be read (%s) and is replaced by its predecessor; %d so far.",
                         *(name, error.reason, len(self.skipped)),
                     )
-        raise ValueError(f"Block {block.number} of {config.path} has no readable image: check the files.")
+        raise UserError(f"Block {block.number} of {config.path} has no readable image: check the files.")

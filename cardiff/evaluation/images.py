@@ -11,7 +11,8 @@ from PIL import Image
 
 from cardiff.data.decode import UnreadableImage, open_picture
 from cardiff.data.folders import first, read_image_folder
-from cardiff.processes import this_process
+from cardiff.distributed import this_process
+from cardiff.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class ImageSet:
         """The same with labels that stand for the classes of a data set, or without if images have none.
 
         Raises:
-            ValueError: A class of the folder is none of the data's.
+            UserError: A class of the folder is none of the data's.
         """
         if self.labels is None or not class_names:
             return replace(self, labels=None, class_names=None)
@@ -54,9 +55,9 @@ class ImageSet:
             return replace(self, labels=None, class_names=None)
         unknown = [name for name in self.class_names.values() if name not in class_names]
         if unknown:
-            raise ValueError(
-                f"The images have the class {unknown[0]!r}, which the data has not: rename the subfolder, or give the "
-                "data that the model was trained on."
+            raise UserError(
+                f"The images have the class {unknown[0]!r}, which is not in the data: rename the subfolder, or give "
+                "the data that the model was trained on."
             )
         places = {label: class_names.index(name) for label, name in self.class_names.items()}
         return replace(self, labels=np.array([places[label] for label in self.labels]), class_names=None)
@@ -66,22 +67,22 @@ def read_folder(folder: Path) -> ImageSet:
     """Read a folder that sample.py wrote, one with a subfolder a class, or a flat one.
 
     Raises:
-        ValueError: Not such a folder, or images that are missing, unreadable or of several sizes.
+        UserError: Not such a folder, or images that are missing, unreadable or of several sizes.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder: name one with images.")
+        raise UserError(f"{folder} is not a folder: name one with images.")
     manifest = folder / "manifest.jsonl"
     if manifest.is_file():
         return _read_sampled(folder, manifest)
     if (folder / "options.json").is_file():
-        raise ValueError(f"{folder} was not drawn to its end: run the same sample.py command again.")
+        raise UserError(f"{folder} was not drawn to its end: run the same sample.py command again.")
     found = read_image_folder(folder)
     found.warn()
     if found.splits:
-        raise ValueError(f"{folder} holds the splits {', '.join(found.splits)}: name one of these subfolders.")
+        raise UserError(f"{folder} holds the splits {', '.join(found.splits)}: name one of these subfolders.")
     if not found.pictures:
-        raise ValueError(f"{folder} holds no images.")
+        raise UserError(f"{folder} holds no images.")
     labels = class_names = None
     if found.class_names:
         class_names = dict(enumerate(found.class_names))
@@ -99,12 +100,12 @@ def _read_sampled(folder: Path, manifest: Path) -> ImageSet:
         labels = [entry["label"] for entry in entries]
         class_names = {entry["label"]: entry["name"] for entry in entries if isinstance(entry["label"], int)}
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{manifest} is not a manifest of sample.py ({error!r}): draw the images again.") from error
+        raise UserError(f"{manifest} is not a manifest of sample.py ({error!r}): draw the images again.") from error
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise ValueError(f"{folder} lacks {missing[0]} of its manifest: run the same sample.py command again.")
+        raise UserError(f"{folder} lacks {missing[0]} of its manifest: run the same sample.py command again.")
     if not names:
-        raise ValueError(f"{manifest} lists no images.")
+        raise UserError(f"{manifest} lists no images.")
     known = all(isinstance(label, int) for label in labels)  # none and mixtures are no class
     first = entries[0]
     shared = {key: first[key] for key in first if key not in OF_ONE and all(e.get(key) == first[key] for e in entries)}
@@ -121,13 +122,13 @@ def _read_images(files: list[Path]) -> np.ndarray:
         try:
             pictures = list(pool.map(_read_image, files))
         except UnreadableImage as error:
-            raise ValueError(error.without_option) from error
+            raise UserError(error.without_option) from error
     for file, picture in zip(files, pictures):
         if picture.size != pictures[0].size:
             sizes = [f"{name.name} has {p.width}x{p.height}" for name, p in ((files[0], pictures[0]), (file, picture))]
-            raise ValueError(f"The images of {files[0].parent} have several sizes ({', '.join(sizes)}): resize them.")
+            raise UserError(f"The images of {files[0].parent} have several sizes ({', '.join(sizes)}): resize them.")
     if pictures[0].width != pictures[0].height:
-        raise ValueError(
+        raise UserError(
             f"{files[0]} has {pictures[0].width}x{pictures[0].height} pixels: only square images are read."
         )
     mode = "L" if all(picture.mode == "L" for picture in pictures) else "RGB"

@@ -1,6 +1,5 @@
 """The protocol of a measurement: what samples are measured against, in the eyes of which network, and how surely."""
 
-import difflib
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,14 +8,19 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import torch
 from accelerate import PartialState
 
 from cardiff.cli import check_folder
-from cardiff.config import DataConfig, data_section
+from cardiff.config.files import data_section
+from cardiff.config.limits import check_limits, limited
+from cardiff.config.sections import DataConfig
 from cardiff.data import UnreadableImage
-from cardiff.evaluation.classes import mean_distance, relative_diversity
-from cardiff.evaluation.distances import (
+from cardiff.distributed import device_name, this_process
+from cardiff.errors import UserError, did_you_mean
+from cardiff.evaluation.features.extraction import RealImages, export_reference, extract, import_reference, open_real
+from cardiff.evaluation.features.networks import FeatureNetwork, class_columns, load_network
+from cardiff.evaluation.metrics.classes import mean_distance, relative_diversity
+from cardiff.evaluation.metrics.distances import (
     Extrapolation,
     Gaussian,
     density_coverage,
@@ -32,13 +36,11 @@ from cardiff.evaluation.distances import (
     precision_recall,
     squared_reach,
 )
-from cardiff.evaluation.features import RealImages, export_reference, extract, import_reference, open_real
-from cardiff.evaluation.intervals import Estimate, bootstrap_weights, from_bootstrap, share
-from cardiff.evaluation.memorisation import FEWEST, Memorisation, memorisation
-from cardiff.evaluation.networks import FeatureNetwork, class_columns, load_network
-from cardiff.limits import check_limits, limited
-from cardiff.processes import this_process
+from cardiff.evaluation.metrics.intervals import Estimate, bootstrap_weights, from_bootstrap, share
+from cardiff.evaluation.metrics.memorisation import FEWEST, Memorisation, memorisation
+from cardiff.layout import shipped_config
 from cardiff.progress import shown
+from cardiff.version import cardiff_version
 
 # Name of a metric on the command line -> what it yields, and what is better: more (True), less (False), or nearer to
 # a value.
@@ -71,7 +73,7 @@ class ProtocolOptions:
     reference: str | None = None
     """What the samples should look like: a YAML file with a data section (the config.yaml of a run, the default for
     a run's folder), a folder of images, or a file of --export_reference."""
-    held_out: str | None = None
+    validation_data: str | None = None
     """Real images that no model saw, for comparison: a split of the reference's data set such as test or
     'train[90%:]', a YAML file with a data section, or a folder of images."""
     metrics: str = "fid,kid,prdc,diversity"
@@ -82,7 +84,7 @@ class ProtocolOptions:
     train_classifier.py, a folder or Hub repository of a transformers model, or a TorchScript file."""
     network_weights: str | None = None
     """Weights of inception or mobilenet, if they are not where they are looked for."""
-    judge: str | None = None
+    accuracy_classifier: str | None = None
     """Classifier that reads the samples' classes: as --network, with a head."""
     replicates: int = limited(200, least=2)
     """Bootstrap resamplings behind every interval."""
@@ -99,13 +101,13 @@ class ProtocolOptions:
         """Refuse what can be seen to be wrong before anything is opened.
 
         Raises:
-            ValueError: In one sentence.
+            UserError: In one sentence.
         """
         check_limits(self, "--")
         check_folder("output", Path(self.output))
         if self.export_reference is not None:
             if Path(self.export_reference).suffix != STATISTICS:
-                raise ValueError(
+                raise UserError(
                     f"--export_reference {self.export_reference} must end in {STATISTICS}, by which --reference "
                     "knows such a file."
                 )
@@ -123,7 +125,7 @@ class Measured:
     confusion: np.ndarray | None = None
     """Images of each class asked for (rows) by class read (columns), int (K, K)."""
     read: np.ndarray | None = None
-    """Class that the judge reads in each image, (N,)."""
+    """Class that each image is classified as, (N,)."""
     memorisation: Memorisation | None = None
     balanced: float | None = None
     """The Fréchet distance with the samples weighted until the classes read are as frequent as in the data."""
@@ -148,7 +150,7 @@ class Protocol:
         progress: Called with the number of real images after each pass.
 
     Raises:
-        ValueError: A network, reference or metric that cannot be had.
+        UserError: A network, reference or metric that cannot be had.
     """
 
     def __init__(
@@ -165,43 +167,43 @@ class Protocol:
         self.options, self.batch_size, self.size = options, batch_size, (resolution, channels)
         self.metrics = chosen_metrics(options.metrics)
         if options.reference is None:
-            raise ValueError("Give --reference: a YAML file with a data section, a folder, or exported statistics.")
+            raise UserError("Give --reference: a YAML file with a data section, a folder, or exported statistics.")
         self.network = load_network(options.network, weights=options.network_weights, device=state.device)
-        self.judge = self._judge(state)
+        self.classifier = self._open_classifier(state)
         self._check_options()
         if count is not None:
             self.check_count(count)
         self.reference, config = self._open(options.reference, progress)
         if options.pin is not None and options.pin != self.reference.key:
-            raise ValueError(
+            raise UserError(
                 f"The reference has the key {self.reference.key} and not {options.pin}, as --pin demands: the data, "
                 "the preprocessing or the network is another."
             )
         self.held_out = None
-        if options.held_out is not None:
-            self.held_out = self._open_held_out(options.held_out, config, progress)
+        if options.validation_data is not None:
+            self.held_out = self._open_held_out(options.validation_data, config, progress)
         self._check_data()
         self.columns = None
-        if self.judge is not None and self.reference.class_names:
-            self.columns = class_columns(self.judge, self.reference.class_names)
+        if self.classifier is not None and self.reference.class_names:
+            self.columns = class_columns(self.classifier, self.reference.class_names)
         if options.export_reference is not None and state.is_main_process:
             export_reference(self.reference, Path(options.export_reference), options.export_features)
 
-    def _judge(self, state: PartialState) -> FeatureNetwork | None:
+    def _open_classifier(self, state: PartialState) -> FeatureNetwork | None:
         options = self.options
-        if options.judge is None:
+        if options.accuracy_classifier is None:
             if "accuracy" in self.metrics:
-                raise ValueError("--metrics names accuracy, which needs a classifier: give a --judge.")
+                raise UserError("--metrics names accuracy, which needs a classifier: give a --accuracy_classifier.")
             return None
-        same = options.judge == options.network
-        judge = self.network if same else load_network(options.judge, device=state.device)
-        if judge.id2label is None:
-            raise ValueError(f"--judge {options.judge} has no classes: give a classifier.")
-        return judge
+        same = options.accuracy_classifier == options.network
+        classifier = self.network if same else load_network(options.accuracy_classifier, device=state.device)
+        if classifier.id2label is None:
+            raise UserError(f"--accuracy_classifier {options.accuracy_classifier} has no classes: give a classifier.")
+        return classifier
 
     def _open(self, what: str, progress) -> tuple[RealImages, DataConfig | None]:
         """Real images, and the data section that they come from."""
-        path = Path(what)
+        path = Path(what) if Path(what).exists() else shipped_config(what) or Path(what)
         if path.suffix == STATISTICS:
             real = import_reference(path, self.network)
             data = real.record["data"]
@@ -210,7 +212,7 @@ class Protocol:
         config = data_section(path) if path.suffix in (".yaml", ".yml") else None
         if config is None:
             if not path.is_dir():
-                raise ValueError(
+                raise UserError(
                     f"{what} is neither a YAML file with a data section, nor a folder of images, nor a .safetensors "
                     "file of --export_reference."
                 )
@@ -223,12 +225,12 @@ class Protocol:
         except UnreadableImage as error:
             if not path.is_dir():
                 raise
-            raise ValueError(error.without_option) from error  # there is no section to set data.on_error in
+            raise UserError(error.without_option) from error  # there is no section to set data.on_error in
 
     def _check_size(self, what: str, resolution: int | None, channels: int | None, remedy: str) -> None:
         """Refuse real images of another size or colours than the samples have."""
         if (resolution, channels) != self.size:
-            raise ValueError(
+            raise UserError(
                 f"{what} has images of {resolution} pixels and {channels} channels, but the samples have "
                 f"{self.size[0]} and {self.size[1]}: {remedy}."
             )
@@ -251,17 +253,17 @@ class Protocol:
         """Refuse metrics for which an option is missing, before any image is looked at."""
         options, network = self.options, self.network
         statistics = Path(options.reference).suffix == STATISTICS
-        if "memorisation" in self.metrics and options.held_out is None:
-            raise ValueError(
+        if "memorisation" in self.metrics and options.validation_data is None:
+            raise UserError(
                 "--metrics names memorisation, which compares with real images that the model never saw: give "
-                "--held_out."
+                "--validation_data."
             )
         if "memorisation" in self.metrics and statistics:
-            raise ValueError("--metrics names memorisation, which needs the training images: give the data itself.")
-        if options.held_out is not None and Path(options.held_out).suffix == STATISTICS:
-            raise ValueError("--held_out must be images and not statistics: give the data itself.")
+            raise UserError("--metrics names memorisation, which needs the training images: give the data itself.")
+        if options.validation_data is not None and Path(options.validation_data).suffix == STATISTICS:
+            raise UserError("--validation_data must be images and not statistics: give the data itself.")
         if "is" in self.metrics and not network.has_head:
-            raise ValueError(
+            raise UserError(
                 f"--metrics names is, the Inception score, but {network.name} as it is given has no classes: give "
                 "--network mobilenet, a transformers classifier, or the weights of torch-fidelity."
             )
@@ -271,24 +273,24 @@ class Protocol:
         reference, held_out = self.reference, self.held_out
         for name in self.metrics:
             if reference.count < LEAST_REAL.get(name, 1):
-                raise ValueError(
+                raise UserError(
                     f"The reference has {reference.count} images, too few for {name}, which needs at least "
                     f"{LEAST_REAL[name]}: give more data or leave it out of --metrics."
                 )
         for name in ("kid", "prdc", "diversity"):
             if name in self.metrics and reference.features is None:
-                raise ValueError(
+                raise UserError(
                     f"--metrics names {name}, which needs the reference's features, but {self.options.reference} was "
                     "exported without: give the data, or export it again."
                 )
         if "accuracy" in self.metrics and reference.labels is None:
-            raise ValueError("--metrics names accuracy, but the reference has no labels that name its classes.")
+            raise UserError("--metrics names accuracy, but the reference has no labels that name its classes.")
         if held_out is not None and held_out.key == reference.key:
-            raise ValueError("--held_out names the reference itself: name images that the model did not see.")
+            raise UserError("--validation_data names the reference itself: name images that the model did not see.")
         if "memorisation" in self.metrics and held_out.count < FEWEST:
-            raise ValueError(
-                f"--held_out has {held_out.count} images, too few to tell copies from chance: hold out at least "
-                f"{FEWEST}."
+            raise UserError(
+                f"--validation_data has {held_out.count} images, too few to tell copies from chance: give at "
+                f"least {FEWEST}."
             )
 
     def least(self, metric: str) -> int:
@@ -303,7 +305,7 @@ class Protocol:
         for name in self.metrics:
             known = name != "fid_infinity" or "features" in self.network.record or hasattr(self, "reference")
             if known and count < self.least(name):
-                raise ValueError(f"{count} images are too few for {name}, which needs at least {self.least(name)}.")
+                raise UserError(f"{count} images are too few for {name}, which needs at least {self.least(name)}.")
 
     @property
     def names(self) -> dict[str, bool | float]:
@@ -318,14 +320,15 @@ class Protocol:
             "network": self.network.record,
             "features": self.reference.gaussian.mean.size,
             "distance": self.network.distance,
-            "judge": None if self.judge is None else self.judge.record,
+            "accuracy_classifier": None if self.classifier is None else self.classifier.record,
             "reference": self.reference.record,
             "held_out": None if self.held_out is None else self.held_out.record,
             "replicates": options.replicates,
             "interval": 0.95,
+            "cardiff": cardiff_version(),
             "libraries": {name: version(name) for name in LIBRARIES},
             "python": platform.python_version(),
-            "device": device_name(this_process().device),
+            "device": device_name(this_process().device, with_threads=True),
         }
 
     def measure(
@@ -339,10 +342,10 @@ class Protocol:
     ) -> Measured:
         """Measure uint8 images (N, C, H, W), asked for as classes `labels` (N,) or None; on every process."""
         features, logits = extract(self.network, images, self.batch_size, progress)
-        judged = logits
-        if self.judge is not None and self.judge is not self.network:
-            _, judged = extract(self.judge, images, self.batch_size)
-        return self.measure_features(features, logits, judged, labels, metrics=metrics, seed=seed)
+        class_logits = logits
+        if self.classifier is not None and self.classifier is not self.network:
+            _, class_logits = extract(self.classifier, images, self.batch_size)
+        return self.measure_features(features, logits, class_logits, labels, metrics=metrics, seed=seed)
 
     def measure_real(self, count: int) -> Measured | None:
         """The held-out real images, measured as samples are: as many as `count`, if there are so many."""
@@ -354,22 +357,22 @@ class Protocol:
         metrics = [name for name in self.metrics if name != "memorisation" and len(rows) >= self.least(name)]
         labels = real.labels[rows] if real.labels is not None and (real.labels >= 0).all() else None
         logits = None if real.logits is None else real.logits[rows]
-        judged = logits
-        if self.judge is not None and self.judge is not self.network:
-            _, judged = extract(self.judge, real.images[rows], self.batch_size)
-        return self.measure_features(real.features[rows], logits, judged, labels, metrics=metrics)
+        class_logits = logits
+        if self.classifier is not None and self.classifier is not self.network:
+            _, class_logits = extract(self.classifier, real.images[rows], self.batch_size)
+        return self.measure_features(real.features[rows], logits, class_logits, labels, metrics=metrics)
 
     def measure_features(
-        self, features, logits, judged, labels, *, metrics: Sequence[str] | None = None, seed: int = 0
+        self, features, logits, class_logits, labels, *, metrics: Sequence[str] | None = None, seed: int = 0
     ) -> Measured:
-        """The same from features (N, D), logits of the network and logits of the judge.
+        """The same from features (N, D), logits of the network and logits of the accuracy classifier.
 
         Where labels were asked for, their numbers are no matter of chance: sets are resampled class by class.
         """
         metrics = self.metrics if metrics is None else metrics
         measured = Measured(len(features), {}, features=features)
-        if self.columns is not None and judged is not None:
-            measured.read = judged[:, self.columns].argmax(1)
+        if self.columns is not None and class_logits is not None:
+            measured.read = class_logits[:, self.columns].argmax(1)
         by = labels if labels is not None else measured.read
         turns = shown(metrics, "measuring", delay=0)
         for metric in turns:
@@ -401,7 +404,7 @@ class Protocol:
                 estimates = compute(features, reference.features, k, replicates, seed, self._real_reach[k], labels)
                 found |= dict(zip(names, estimates))
         elif metric == "accuracy" and measured.read is not None:
-            self._judge_classes(measured, labels, seed)
+            self._classify(measured, labels, seed)
         elif metric == "diversity" and by is not None and self._by_class is not None:
             diversity = relative_diversity(features, by, self._real_diversity, replicates, seed)
             found |= {} if diversity is None else {"diversity": diversity}
@@ -437,8 +440,8 @@ class Protocol:
         """Mean distance between two real images of each class, (K,); NaN for a class of one image."""
         return np.array([mean_distance(members) for members in self._by_class])
 
-    def _judge_classes(self, measured: Measured, labels: np.ndarray | None, seed: int) -> None:
-        """Whether the judge reads what was asked for, and whether the classes are as frequent as in the data."""
+    def _classify(self, measured: Measured, labels: np.ndarray | None, seed: int) -> None:
+        """Whether samples are classified as the requested class, and how frequent the classes are."""
         read, count, replicates = measured.read, len(self.reference.class_names), self.options.replicates
         if labels is not None:
             measured.estimates["accuracy"] = share(read == labels, replicates, seed, labels)
@@ -483,21 +486,13 @@ def chosen_metrics(text: str) -> list[str]:
     """Metrics of an option such as fid,kid.
 
     Raises:
-        ValueError: There is no such metric.
+        UserError: There is no such metric.
     """
     if text == "all":
         return list(METRICS)
     chosen = [name.strip() for name in text.split(",")]
     for name in chosen:
         if name not in METRICS:
-            near = difflib.get_close_matches(name, METRICS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(METRICS)}."
-            raise ValueError(f"--metrics names {name!r}, which is no metric; {hint}")
+            hint = did_you_mean(name, METRICS, f"choose from {', '.join(METRICS)}.")
+            raise UserError(f"--metrics names {name!r}, which is not a metric; {hint}")
     return [name for name in METRICS if name in chosen]
-
-
-def device_name(device: torch.device) -> str:
-    """What computed it: the GPU's name, or the kind of CPU and its threads."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU ({platform.machine()}), {torch.get_num_threads()} threads"

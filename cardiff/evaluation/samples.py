@@ -1,18 +1,19 @@
 """The samples of a model that are measured: drawn by sample.py's own code, with classes as in the data."""
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
-from cardiff.checkpoints import file_hash, run_of
-from cardiff.hub import load_pipeline, weights_file
-from cardiff.record import read_record
-from cardiff.sampling import DrawOptions, SampleOptions
-from cardiff.sampling import run as run_sampling
+from cardiff.errors import UserError
+from cardiff.files import file_hash, written_aside
+from cardiff.hub.provenance import read_record
+from cardiff.hub.serialization import load_pipeline, weights_file
+from cardiff.sampling.options import DrawOptions, SampleOptions
+from cardiff.sampling.sample import run as run_sampling
+from cardiff.training.checkpoint import run_of
 
 
 def labels_as_in(shares: np.ndarray, count: int) -> list[int]:
@@ -48,12 +49,12 @@ def sample_options(model: Path | str, output: Path, options: DrawOptions, **more
     """The options of sample.py that draw with these.
 
     Raises:
-        ValueError: Several guidance scales, which sample.py would take in turn.
+        UserError: Several guidance scales, which sample.py would take in turn.
     """
     for name in ("guidance_scale", "classifier_scale"):
-        if "," in getattr(options, name):
-            raise ValueError(
-                f"--{name} is {getattr(options, name)!r}, but images are measured at one: compare.py sweeps."
+        if len(getattr(options, name)) > 1:
+            raise UserError(
+                f"--{name} is {getattr(options, name)}, but images are measured at one: compare.py sweeps."
             )
     shared = {field.name: getattr(options, field.name) for field in fields(DrawOptions)}
     return SampleOptions(**shared, model=str(model), output=str(output), **more)
@@ -123,11 +124,8 @@ def keep_best(folder: Path, record: dict, save: Callable[[Path], None]) -> bool:
             return False
     except (OSError, ValueError, KeyError):
         pass  # none, or one that was not written to its end
-    aside = folder.with_name(f".writing-{folder.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    save(aside)
-    (aside / file.name).write_text(json.dumps(record, indent=1) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    with written_aside(folder) as aside:
+        aside.mkdir(parents=True)
+        save(aside)
+        (aside / file.name).write_text(json.dumps(record, indent=1) + "\n")
     return True

@@ -6,8 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from cardiff.analysis.catalogue import OURS, PUBLISHED, alphas_cumprod_of, choose_schedules, section_of, with_spectrum
-from schedulers import SCHEDULES
+from cardiff.analysis.catalogue import choose_schedules, with_spectrum
+from cardiff.config.schedules_by_name import OURS, PUBLISHED, alphas_cumprod_of, section_of
+from cardiff.schedulers import SCHEDULES
 
 SPECTRUM = {"octave_powers": [[1.0], [2.0], [0.5], [0.02], [0.001]], "resolution": 16, "solver": "ddim"}
 

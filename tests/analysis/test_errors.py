@@ -5,9 +5,10 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from cardiff.analysis.errors import error_terms, log_snr_of, sampling_error, steps_of
-from schedulers import SCHEDULES
-from schedulers.spectrum import Spectrum
+from cardiff.analysis.errors import error_terms, sampling_error
+from cardiff.diffusion.levels import log_snr_of, visited_levels
+from cardiff.schedulers import SCHEDULES
+from cardiff.schedulers.spectrum import Spectrum
 
 TABLES = {
     "linear": SCHEDULES["linear"].alphas_bar(1000),
@@ -41,7 +42,7 @@ def by_recursion(variance, mean, alphas_bar, solver):
 @pytest.mark.parametrize("steps", [1, 2, 10, 50, 1000])
 @pytest.mark.parametrize("solver", ["ddpm", "ddim"])
 def test_closed_form_is_the_recursion(name, steps, solver):
-    visited = steps_of(TABLES[name], steps)
+    visited = visited_levels(TABLES[name], steps)
     found = sampling_error(SPECTRUM, log_snr_of(visited), solver)
     means = np.sqrt(SPECTRUM.mean_powers)
     results = [by_recursion(variance, mean, visited, solver) for variance, mean in zip(VARIANCES, means)]
@@ -80,31 +81,5 @@ def test_diffusers_makes_these_variances(steps, solver, scheduler):
         last = solver == "ddpm" and i + 1 == steps  # diffusers would add noise after the last of fewer than T steps
         x = step.pred_original_sample if last else step.prev_sample
     zero_mean = Spectrum(VARIANCES, SPECTRUM.counts, SPECTRUM.octaves, np.zeros(len(VARIANCES)))
-    expected = error_terms(zero_mean, torch.from_numpy(log_snr_of(steps_of(TABLES["cosine"], steps))), solver)[2]
+    expected = error_terms(zero_mean, torch.from_numpy(log_snr_of(visited_levels(TABLES["cosine"], steps))), solver)[2]
     np.testing.assert_allclose(x.var(1).numpy() / VARIANCES, expected, rtol=0.05)  # four standard errors
-
-
-@pytest.mark.parametrize("steps", [1, 10, 50, 250, 1000])
-def test_visited_steps_are_those_of_diffusers(steps):
-    scheduler = DDPMScheduler(timestep_spacing="trailing")
-    scheduler.set_timesteps(steps)
-    assert steps_of(np.arange(1000), steps)[::-1].tolist() == scheduler.timesteps.tolist()
-
-
-@pytest.mark.parametrize("total", [100, 1000])
-def test_visited_steps_of_any_number_are_those_of_diffusers(total):
-    """Where the number does not divide the timesteps too: halves are rounded as there (48 of 1000), and none down."""
-    scheduler, uneven = DDPMScheduler(num_train_timesteps=total, timestep_spacing="trailing"), 0
-    for steps in range(1, total + 1):
-        scheduler.set_timesteps(steps)
-        visited = scheduler.timesteps.tolist()
-        if len(visited) == steps:  # diffusers has one too many for some numbers, which sampling refuses
-            assert steps_of(np.arange(total), steps)[::-1].tolist() == visited
-            uneven += total % steps > 0
-    assert uneven > total / 2
-
-
-@pytest.mark.parametrize("steps", [0, 1001])
-def test_refused_steps(steps):
-    with pytest.raises(ValueError, match="sampling steps"):
-        steps_of(np.arange(1000), steps)

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cardiff.analysis.catalogue import PUBLISHED, alphas_cumprod_of, with_spectrum
-from cardiff.analysis.errors import SOLVERS, sampling_error, steps_of
+from cardiff.analysis.catalogue import with_spectrum
+from cardiff.analysis.errors import SOLVERS, sampling_error
 from cardiff.analysis.explain import (
     CLEAN,
     COARSE,
@@ -20,8 +20,10 @@ from cardiff.analysis.explain import (
 )
 from cardiff.analysis.measures import measure_data, measure_schedule, merged
 from cardiff.analysis.spectra import octave_arguments
-from cardiff.config import DataConfig
+from cardiff.config.schedules_by_name import PUBLISHED, alphas_cumprod_of
+from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
+from cardiff.diffusion.levels import visited_levels
 from tests.conftest import ROOT
 
 
@@ -86,7 +88,7 @@ def test_long_steps_out_of_noise_pay_at_the_noisy_end(digits):
 @pytest.mark.parametrize("name", ["linear", "cosine", "Laplace"])
 def test_the_error_by_step_adds_up_to_the_error(digits, solver, name):
     spectrum = merged(digits.model.spectrum)
-    visited = steps_of(of(PUBLISHED[name], digits).log_snr, 50)
+    visited = visited_levels(of(PUBLISHED[name], digits).log_snr, 50)
     split = error_by_step(spectrum, visited, solver)
     assert split.shape == (51, len(spectrum.variances)) and split.min() >= 0
     error = sampling_error(spectrum, visited, solver)
@@ -158,7 +160,7 @@ def test_names_in_words_are_no_markup(digits):
 def test_what_the_mean_misses_belongs_to_the_start(digits, solver):
     """Only there does the sampler not know the mean image; the steps are the same with any."""
     spectrum = merged(digits.model.spectrum)
-    visited = steps_of(of(PUBLISHED["linear"], digits).log_snr, 50)
+    visited = visited_levels(of(PUBLISHED["linear"], digits).log_snr, 50)
     split = error_by_step(spectrum, visited, solver)
     without = error_by_step(replace(spectrum, mean_powers=np.zeros_like(spectrum.mean_powers)), visited, solver)
     np.testing.assert_array_equal(split[:-1], without[:-1])

@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cardiff.analysis import figures
-from cardiff.analysis.catalogue import PUBLISHED, alphas_cumprod_of
-from cardiff.analysis.measures import log_snr_of, measure_data, measure_schedule, merged
+from cardiff.analysis.measures import measure_data, measure_schedule, merged
 from cardiff.analysis.optimum import point_of
+from cardiff.config.schedules_by_name import PUBLISHED, alphas_cumprod_of
+from cardiff.diffusion.levels import log_snr_of
 
 
 @pytest.fixture(scope="module")

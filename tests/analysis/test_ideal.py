@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Independent, Normal
 
 from cardiff.analysis.ideal import IdealClassifier, IdealUNet, class_priors
-from schedulers import LinearScheduler
+from cardiff.schedulers import LinearScheduler
 
 COMPONENTS = [0, 1, 1, 2]
 WEIGHTS = [0.4, 0.1, 0.2, 0.3]

@@ -7,21 +7,12 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from cardiff.analysis.errors import log_snr_of
-from cardiff.analysis.measures import (
-    GRID,
-    MAX_LEAK,
-    first_below,
-    measure_data,
-    measure_schedule,
-    merged,
-    wiener_ssim,
-)
+from cardiff.analysis.measures import GRID, MAX_LEAK, first_below, measure_data, measure_schedule, merged, wiener_ssim
 from cardiff.analysis.spectra import fit_gaussian
-from cardiff.config import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
-from schedulers import SCHEDULES
-from schedulers.spectrum import Spectrum
+from cardiff.schedulers import SCHEDULES
+from cardiff.schedulers.spectrum import Spectrum
 from tests.conftest import ROOT
 
 
@@ -36,12 +27,6 @@ def digits():
 def measured(digits):
     tables = {name: SCHEDULES[name].alphas_bar(1000) for name in ("linear", "cosine", "edm_lognormal")}
     return {name: measure_schedule(name, table, digits) for name, table in tables.items()}
-
-
-def test_log_snr_of_a_schedule():
-    alphas_bar = SCHEDULES["linear_log_snr"].alphas_bar(1000)
-    np.testing.assert_allclose(log_snr_of(alphas_bar), 10 - 20 * np.arange(1, 1001) / 1000, atol=1e-9)
-    assert log_snr_of(np.array([0.5, 0.0]))[1] == pytest.approx(np.log(1e-12))
 
 
 def test_structure_is_the_mean_of_the_octaves(digits, measured):
@@ -63,7 +48,7 @@ def test_half_lives(measured):
     assert first_below(np.array([3.0, 2.0]), 1.0) == 1.0
 
 
-def test_path_price_is_the_divergence_of_each_step(digits, measured):
+def test_path_kl_is_the_divergence_of_each_step(digits, measured):
     """Between the true reverse step q(x_p|x_s) and the one with DDPM's variance around the same mean, per mode."""
     m, spectrum = measured["linear"], merged(digits.model.spectrum)
     for step in (3, 200, 800):
@@ -75,7 +60,7 @@ def test_path_price_is_the_divergence_of_each_step(digits, measured):
         q = Normal(torch.zeros(len(total)).double(), torch.from_numpy(np.sqrt(assumed + image)))
         p = Normal(torch.zeros(len(total)).double(), np.sqrt(assumed))
         expected = kl_divergence(q, p).numpy() @ spectrum.counts
-        assert m.path_price[step] == pytest.approx(expected, rel=1e-6)
+        assert m.path_kl[step] == pytest.approx(expected, rel=1e-6)
 
 
 def test_information_stays_below_its_bounds(digits, measured):

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from cardiff.analysis.errors import SOLVERS, log_snr_of, sampling_error, steps_of
+from cardiff.analysis.errors import SOLVERS, sampling_error
 from cardiff.analysis.measures import MAX_LEAK
 from cardiff.analysis.optimum import LOG_SNR_MAX, MIN_BETA, Optimum, Point, knots_of, point_of
-from schedulers import SCHEDULES
-from schedulers.scheduling_spectral import KERNELS, SpectralScheduler, optimal_density
-from schedulers.spectrum import Spectrum, spectrum_from_octaves
+from cardiff.diffusion.levels import log_snr_of, visited_levels
+from cardiff.schedulers import SCHEDULES
+from cardiff.schedulers.scheduling_spectral import KERNELS, SpectralScheduler, optimal_density
+from cardiff.schedulers.spectrum import Spectrum, spectrum_from_octaves
 
 SPECTRUM = spectrum_from_octaves([[40.0], [8.0], [1.5], [0.2], [0.03]], 16, mean_square=0.1)
 WHITE = Spectrum(np.array([0.3]), np.array([256.0]), np.array([0]), np.array([0.0]))
@@ -28,7 +29,7 @@ def test_gradients_are_of_the_same_error(solver, steps):
     optimum = Optimum(SPECTRUM, solver, steps)
     structure, pixels, octaves = optimum._point(torch.from_numpy(table[optimum.vertices]))
     between = (optimum.table_of @ torch.from_numpy(table[optimum.vertices])).numpy()  # straight lines between them
-    expected = sampling_error(SPECTRUM, steps_of(between, steps), solver)
+    expected = sampling_error(SPECTRUM, visited_levels(between, steps), solver)
     assert pixels.item() == pytest.approx(expected.pixels, rel=1e-9)
     assert octaves.item() == pytest.approx(expected.octaves, rel=1e-9)
     assert structure.item() == pytest.approx(SPECTRUM.structure(between).mean(), rel=1e-9)
@@ -43,7 +44,7 @@ def test_white_data_want_the_cosine_schedule_shifted_to_their_power():
 
     steps = 8
     best = Optimum(WHITE, "ddim", steps).best(0.0, 0.5, log_snr_of(SCHEDULES["cosine"].alphas_bar(1000)))
-    angles = np.arctan(np.sqrt(0.3 * np.exp(steps_of(best, steps))))
+    angles = np.arctan(np.sqrt(0.3 * np.exp(visited_levels(best, steps))))
     turns = np.diff(angles[::-1], append=np.pi / 2)
     np.testing.assert_allclose(turns, turns.mean(), rtol=0.03)
 

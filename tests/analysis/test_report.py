@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 from cardiff.analysis import catalogue
-from cardiff.analysis.catalogue import PUBLISHED, alphas_cumprod_of
-from cardiff.analysis.measures import log_snr_of, measure_data, measure_schedule, merged
+from cardiff.analysis.measures import measure_data, measure_schedule, merged
 from cardiff.analysis.optimum import Optimum, point_of
 from cardiff.analysis.report import (
     FIGURES,
@@ -23,7 +22,12 @@ from cardiff.analysis.report import (
     parse_analysis,
     run,
 )
-from cardiff.config import DataConfig, make_schedule, parse_run
+from cardiff.config import schedules_by_name
+from cardiff.config.run import parse_run
+from cardiff.config.schedule import make_schedule
+from cardiff.config.schedules_by_name import PUBLISHED, alphas_cumprod_of
+from cardiff.config.sections import DataConfig
+from cardiff.diffusion.levels import log_snr_of
 from cardiff.markup import escape
 from tests.conftest import ROOT
 
@@ -65,7 +69,7 @@ def test_the_table_has_the_measures(name, folder, data):
         "ddpm_50_pixels": m.errors["ddpm", 50].pixels,
         "ddim_250_octaves": m.errors["ddim", 250].octaves,
         "mean_ssim": m.ssim.mean(),
-        "path_kl_nats": m.path_price.sum(),
+        "path_kl_nats": m.path_kl.sum(),
         "max_beta": m.max_beta,
         "last_log_snr": m.log_snr[-1],
     }
@@ -118,7 +122,7 @@ def test_the_curves_are_those_of_the_rows(folder):
     assert curves["names"].tolist() == [row["schedule"] for row in rows_of(folder)]
     place = curves["names"].tolist().index("cosine")
     np.testing.assert_allclose(curves["alphas_cumprod"][place], alphas_cumprod_of({"name": "cosine"}))
-    assert curves["octaves"].shape == (6, 1000, 5) and curves["path_price"].shape == (6, 999)
+    assert curves["octaves"].shape == (6, 1000, 5) and curves["path_kl"].shape == (6, 999)
 
 
 def test_the_report_shows_figures_and_explains_every_row(folder):
@@ -132,8 +136,9 @@ def test_the_report_shows_figures_and_explains_every_row(folder):
 
 def test_a_schedule_that_refuses_is_a_note_unless_it_was_asked_for(tmp_path, monkeypatch):
     broken = {"name": "linear", "beta_start": 0.5, "beta_end": 2.0}
-    monkeypatch.setattr(catalogue, "PUBLISHED", {"broken": broken, "cosine": {"name": "cosine"}})
-    monkeypatch.setattr(catalogue, "OURS", {})
+    for module in (catalogue, schedules_by_name):
+        monkeypatch.setattr(module, "PUBLISHED", {"broken": broken, "cosine": {"name": "cosine"}})
+        monkeypatch.setattr(module, "OURS", {})
     options = replace(SMALL, output=str(tmp_path), schedules="all", num_train_timesteps=50, max_images=50)
     run(options, DIGITS)
     assert "- broken is missing: LinearScheduler:" in (tmp_path / "table.md").read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from cardiff.analysis.spectra import fit_gaussian, octave_arguments, to_float
-from schedulers.spectrum import Spectrum, frequencies, octave_of, spectrum_from_octaves
+from cardiff.schedulers.spectrum import Spectrum, frequencies, octave_of, spectrum_from_octaves
 
 
 def known_images(count=3000, size=16, seed=0):

@@ -10,15 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from cardiff.config import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import ImageStore, open_store
 from cardiff.data.batches import BatchPlan, StoreBatches, batch_loader, identify, open_data, split_rows
 
 DIGITS = str(Path(__file__).parents[2] / "data/digits.parquet")
 N = 37
-PLAN = BatchPlan(
-    seed=0, batch_size=16, positions=range(16), num_train_timesteps=1000, horizontal_flip=True, label_dropout=0.1
-)
+PLAN = BatchPlan(seed=0, batch_size=16, positions=range(16))
 
 
 @pytest.fixture
@@ -63,9 +61,6 @@ def test_contents(store):
     batch = StoreBatches(store, PLAN)[2]
     assert {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in batch.items()} == {
         "images": (torch.uint8, (16, 1, 2, 2)),
-        "timesteps": (torch.int64, (16,)),
-        "flip": (torch.bool, (16,)),
-        "drop": (torch.bool, (16,)),
         "labels": (torch.int64, (16,)),
     }
     np.testing.assert_array_equal(batch["labels"].numpy(), numbers(batch) % 5)
@@ -77,29 +72,31 @@ def test_no_labels(store):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_held_out_rows_never_appear(num_workers, store):
+def test_validation_rows_never_appear(num_workers, store):
     """Whatever the epoch; the others each once in every one of them."""
-    rows, held_out = split_rows(store, 0.2, seed=3)
-    assert len(held_out) == 7 and sorted([*rows, *held_out]) == list(range(N))
+    rows, validation = split_rows(store, 0.2, seed=3)
+    assert len(validation) == 7 and sorted([*rows, *validation]) == list(range(N))
     loader = batch_loader(store, PLAN, range(len(rows)), rows=rows, num_workers=num_workers, pin_memory=False)
     epochs = np.concatenate([numbers(batch) for batch in loader]).reshape(16, len(rows))
     np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(rows, (16, 1)))
 
 
-def test_the_seed_chooses_the_held_out_rows(store):
+def test_the_seed_chooses_the_validation_rows(store):
     choices = [split_rows(store, 0.2, seed)[1].tolist() for seed in (0, 0, 1)]
     assert choices[0] == choices[1] != choices[2]
 
 
-def test_nothing_held_out_is_every_row(store):
-    rows, held_out = split_rows(store, 0.0, seed=0)
-    assert rows.tolist() == list(range(N)) and len(held_out) == 0
+def test_no_validation_is_every_row(store):
+    rows, validation = split_rows(store, 0.0, seed=0)
+    assert rows.tolist() == list(range(N)) and len(validation) == 0
     assert_equal(StoreBatches(store, PLAN, rows)[3], StoreBatches(store, PLAN)[3])
 
 
 def test_a_small_share_is_one_image_and_a_large_one_is_refused(store):
     assert len(split_rows(store, 1e-6, seed=0)[1]) == 1
-    with pytest.raises(ValueError, match="train.held_out is 0.99, which leaves none of 37 images to train on."):
+    with pytest.raises(
+        ValueError, match="train.validation_fraction is 0.99, which leaves none of 37 images to train on."
+    ):
         split_rows(store, 0.99, seed=0)
 
 
@@ -118,48 +115,8 @@ def test_seeds_and_steps_differ(store):
     batches = [
         StoreBatches(store, replace(PLAN, seed=seed))[step] for seed, step in ((0, 0), (1, 0), (0, 1), (1, 1), (0, 37))
     ]
-    for name in ("images", "timesteps", "flip"):
-        assert len({batch[name].numpy().tobytes() for batch in batches}) == len(batches)
+    assert len({batch["images"].numpy().tobytes() for batch in batches}) == len(batches)
     assert_equal(StoreBatches(store, PLAN)[0], batches[0])
-
-
-def many_draws(plan, steps=400):
-    draws = [plan.draws(step) for step in range(steps)]
-    return {name: torch.stack([draw[name] for draw in draws]).double() for name in draws[0]}  # (steps, B)
-
-
-def test_rates_and_independence_of_the_draws():
-    """Five standard errors around what independent draws for each image would give."""
-    plan = replace(PLAN, batch_size=64, positions=range(64), label_dropout=0.1)
-    draws, count = many_draws(plan), 400 * 64
-    for name, p in (("drop", 0.1), ("flip", 0.5)):
-        assert draws[name].mean().item() == pytest.approx(p, abs=5 * (p * (1 - p) / count) ** 0.5)
-        # Images of a batch are drawn one by one: their number in a batch has the binomial variance 64·p(1 − p).
-        expected = 64 * p * (1 - p)
-        assert draws[name].sum(1).var().item() == pytest.approx(expected, rel=5 * (2 / 400) ** 0.5)
-        # And no position is preferred.
-        assert (draws[name].mean(0) - p).abs().max().item() < 5 * (p * (1 - p) / 400) ** 0.5
-    timesteps = draws["timesteps"]
-    assert timesteps.min() == 0 and timesteps.max() == 999
-    tenths = torch.bincount((timesteps.flatten() // 100).long()).double() / count
-    assert (tenths - 0.1).abs().max().item() < 5 * (0.1 * 0.9 / count) ** 0.5
-    correlation = torch.corrcoef(torch.stack([draws[name].flatten() for name in ("timesteps", "flip", "drop")]))
-    assert (correlation - torch.eye(3, dtype=torch.float64)).abs().max().item() < 5 / count**0.5
-
-
-@pytest.mark.parametrize("rate", [0.0, 1.0])
-def test_dropout_of_none_and_of_all(rate):
-    assert (many_draws(replace(PLAN, label_dropout=rate), 20)["drop"] == rate).all()
-
-
-def test_no_flips_unless_asked():
-    assert not many_draws(replace(PLAN, horizontal_flip=False), 20)["flip"].any()
-
-
-def test_options_do_not_shift_the_other_draws():
-    one, two = PLAN.draws(3), replace(PLAN, horizontal_flip=False, label_dropout=0.9).draws(3)
-    torch.testing.assert_close(one["timesteps"], two["timesteps"], rtol=0, atol=0)
-    assert (one["drop"] <= two["drop"]).all()  # more labels dropped, none taken back
 
 
 def test_workers_change_nothing(store):
@@ -171,8 +128,8 @@ def test_workers_change_nothing(store):
         assert_equal(one, StoreBatches(store, PLAN)[step])
 
 
-def test_stream_batches_come_with_the_same_draws(tmp_path):
-    """The digits as a stream: one epoch without loss, the draws of the step, and the position to go on from."""
+def test_stream_batches(tmp_path):
+    """The digits as a stream: one epoch without loss, as many batches as steps, and the position to go on from."""
     config = DataConfig(data_files=DIGITS, resolution=8, channels=1, streaming=True, shuffle_buffer=500)
     plan = replace(PLAN, batch_size=600, positions=range(600))
     stream = open_data(config, conditional=True, seed=0)
@@ -181,12 +138,10 @@ def test_stream_batches_come_with_the_same_draws(tmp_path):
     store = open_store(replace(config, streaming=False, cache_dir=str(tmp_path)), conditional=True)
     images = torch.cat([batch["images"] for batch in batches])[: len(store)].flatten(1).numpy()
     assert sorted(map(bytes, images)) == sorted(map(bytes, np.asarray(store.images).reshape(len(store), -1)))
-    for step, batch in enumerate(batches):
-        for name, draw in plan.draws(step).items():
-            torch.testing.assert_close(batch[name], draw, rtol=0, atol=0)
+    assert len(batches) == 5
     rest = batch_loader(stream, plan, range(2, 5), num_workers=0, pin_memory=False, stream_state=batches[1]["stream"])
     for one, two in zip(batches[2:], rest, strict=True):
-        for name in ("images", "labels", "timesteps"):
+        for name in ("images", "labels"):
             torch.testing.assert_close(two[name], one[name], rtol=0, atol=0)
 
 
@@ -220,11 +175,11 @@ def test_open_data_follows_the_configuration(tmp_path):
 
 def test_what_identifies_the_images(store, monkeypatch):
     """Every image, label and their number; the images set aside by themselves; and nothing of where they lie."""
-    held_out = np.array([3, 30])
-    before = identify(store, held_out, labelled=True)
+    validation = np.array([3, 30])
+    before = identify(store, validation, labelled=True)
 
     def changed(labelled=True, **changes):
-        now = identify(replace(store, **changes), held_out, labelled)
+        now = identify(replace(store, **changes), validation, labelled)
         return {name for name in before if now[name] != before[name]}
 
     assert changed(folder=Path("elsewhere"), images=np.array(store.images)) == set()
@@ -237,11 +192,11 @@ def test_what_identifies_the_images(store, monkeypatch):
     assert changed(images=swapped) == {"images", "held_out"}
     assert changed(labels=store.labels[::-1]) == {"images"}
     assert changed(images=store.images[:-1], labels=store.labels[:-1]) == {"images"}
-    unlabelled = identify(store, held_out, labelled=False)
-    assert unlabelled == identify(replace(store, labels=store.labels[::-1]), held_out, labelled=False)
+    unlabelled = identify(store, validation, labelled=False)
+    assert unlabelled == identify(replace(store, labels=store.labels[::-1]), validation, labelled=False)
     # Of many images only some are compared, and of those set aside all.
     monkeypatch.setattr("cardiff.data.batches.COMPARED", 2)
-    before = identify(store, held_out, labelled=True)
+    before = identify(store, validation, labelled=True)
     images = np.array(store.images)
     images[4] = 0
     assert changed(images=images) == set()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cardiff.config import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import UnreadableImage, decode_image
 from cardiff.data.decode import open_picture
 
@@ -135,7 +135,7 @@ def test_32_bits(values, expected):
     np.testing.assert_array_equal(decode(picture, "TIFF", channels=1), [expected])
 
 
-@pytest.mark.parametrize("values, reason", [(65536, "reach 65536, of which"), (2**31 - 1, "reach 2.147")])
+@pytest.mark.parametrize("values, reason", [(65536, "reach 65536, which"), (2**31 - 1, "reach 2.147")])
 def test_32_bits_of_an_unknown_scale(values, reason):
     for array in (np.full((2, 2), values, np.int32), np.full((2, 2), values, np.float32)):
         with pytest.raises(UnreadableImage, match=rf"{reason}.*: convert it to 8 or 16 bits"):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cardiff.config import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import ImageStream, load_source, open_store
 from cardiff.data.folders import LITTER, natural_key, picture_endings, read_image_folder
 
@@ -267,7 +267,7 @@ def test_pictures_beside_the_classes(tmp_path):
     config = write(tmp_path / "set", "a/1.png", "b/2.png", "c.png", "b.png")
     store = open_store(config, conditional=False)
     assert store.class_names == ["a", "b"] and sorted(store.labels.tolist()) == [-1, -1, 0, 1]
-    with pytest.raises(ValueError, match=r"^2 pictures of .*set lie beside the subfolders that are its classes, "):
+    with pytest.raises(ValueError, match=r"^2 pictures of .*set are beside the subfolders that are its classes, "):
         open_store(config, conditional=True)
     with pytest.raises(ValueError, match=r"first b.png, c.png: move them into one or away, or train without labels "):
         ImageStream(replace(config, streaming=True), 0, conditional=True)
@@ -277,14 +277,14 @@ def test_a_flat_folder(tmp_path):
     config = write(tmp_path / "set", "1.png", "train.png")
     store = open_store(config, conditional=False)
     assert len(store) == 2 and store.labels is None and store.class_names == []
-    with pytest.raises(ValueError, match="^The pictures of .*set lie in no subfolders, .* train_unconditional.py"):
+    with pytest.raises(ValueError, match="^The pictures of .*set are not in subfolders, .* train_unconditional.py"):
         load_source(config, conditional=True)
 
 
 def test_a_single_class(tmp_path):
     config = write(tmp_path / "set", "images/cat/1.png", "images/dog/2.png")
     assert len(open_store(config, conditional=False)) == 2
-    with pytest.raises(ValueError, match=r"lie in one subfolder, 'images', .*: give the folder whose subfolders are"):
+    with pytest.raises(ValueError, match=r"are in one subfolder, 'images', .*: give the folder whose subfolders are"):
         load_source(config, conditional=True)
 
 

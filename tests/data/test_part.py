@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cardiff.config import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import UnreadableImage, open_store, part, random_part
 
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from cardiff.config import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import decode_image, load_source, source_fingerprint
 
 DIGITS = Path(__file__).parents[2] / "data" / "digits.parquet"
@@ -184,7 +184,7 @@ def test_stream_needs_a_class_label(tmp_path):
     config = write_parquet(tmp_path / "a.parquet", ["b", "a"])
     config.streaming = True
     assert load_source(config).column_names == ["image"]
-    with pytest.raises(ValueError, match="it must hold a ClassLabel in a stream."):
+    with pytest.raises(ValueError, match="a stream needs a ClassLabel."):
         load_source(config, conditional=True)
 
 
@@ -235,7 +235,7 @@ def test_fingerprint_is_the_same_in_another_process(tmp_path):
     configs = [folder, strings, integers, DataConfig(path=str(tmp_path / "saved"))]
     code = (
         "import json, sys\n"
-        "from cardiff.config import DataConfig\n"
+        "from cardiff.config.sections import DataConfig\n"
         "from cardiff.data import load_source, source_fingerprint\n"
         "configs = [DataConfig(**fields) for fields in json.loads(sys.argv[1])]\n"
         "print(json.dumps([source_fingerprint(c, load_source(c, conditional=True)) for c in configs]))\n"

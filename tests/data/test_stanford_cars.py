@@ -5,9 +5,9 @@ import scipy.io
 from numpy.lib.recfunctions import repack_fields
 from PIL import Image
 
-from cardiff.config import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import load_source, load_stanford_cars, open_store, source_fingerprint
-from tests.stanford_cars_layout import write_stanford_cars
+from tests.support.stanford_cars_layout import write_stanford_cars
 
 
 @pytest.fixture
@@ -108,7 +108,11 @@ def wrong_class(folder):
         ),
         (drop_labels, "test", r"lacks the fields \['class'\]: use the file with the class labels."),
         (wrong_class, "train", "has classes outside 1 to 4: use the devkit of its archive."),
-        (lambda folder: None, "validation", "data.split 'validation' is not a split of Stanford Cars: use 'train' or"),
+        (
+            lambda folder: None,
+            "validation",
+            "data.split 'validation' is not a split of Stanford Cars: choose from 'train'",
+        ),
     ],
 )
 def test_what_is_missing_is_named(folder, damage, split, sentence):

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import cardiff.data.store
-from cardiff.config import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import UnreadableImage, open_store
 
 ROOT = Path(__file__).parents[2]
@@ -289,7 +289,7 @@ def test_cache_that_cannot_be_written(config, tmp_path):
 BUILD = """
 import json, sys, time
 import cardiff.data.store as store
-from cardiff.config import DataConfig
+from cardiff.config.sections import DataConfig
 decode, count = store.decode_image, []
 def slow(*arguments):
     count.append(1)
@@ -305,7 +305,7 @@ def start_build(config):
     arguments = [sys.executable, "-c", BUILD, json.dumps(vars(config))]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not list(Path(config.cache_dir).glob("*.building/images.npy")):
+    while not list(Path(config.cache_dir).glob(".writing-*/images.npy")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     return process
@@ -328,9 +328,9 @@ def test_killed_build_leaves_nothing(config, tmp_path):
     assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert len(list(cache.glob("*.building"))) == 1 and len(list(cache.glob("*/meta.json"))) == 1
+    assert len(list(cache.glob(".writing-*"))) == 1 and len(list(cache.glob("*/meta.json"))) == 1
 
     # The leftover of a configuration that is not run again goes as well.
-    shutil.copytree(next(cache.glob("*.building")), cache / "other.building")
+    shutil.copytree(next(cache.glob(".writing-*")), cache / ".writing-other")
     np.testing.assert_array_equal(open_store(slow, conditional=True).images, expected_images(greys))
-    assert not list(cache.glob("*.building"))
+    assert not list(cache.glob(".writing-*"))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cardiff.config import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import ImageStream, UnreadableImage
 
 FEATURES = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee", "cat"])})

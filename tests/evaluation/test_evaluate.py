@@ -16,21 +16,22 @@ from safetensors.numpy import save_file
 import evaluate
 from cardiff import progress
 from cardiff.cli import parse_options
-from cardiff.config import DataConfig
-from cardiff.evaluation import features as features_module
-from cardiff.evaluation.features import import_reference
-from cardiff.evaluation.networks import load_network
+from cardiff.config.sections import DataConfig
+from cardiff.evaluation.evaluate import EvaluateOptions, run
+from cardiff.evaluation.features import extraction as features_module
+from cardiff.evaluation.features.extraction import import_reference
+from cardiff.evaluation.features.networks import load_network
 from cardiff.evaluation.protocol import Protocol
-from cardiff.evaluation.report import rows_by_class, shown_classes
-from cardiff.evaluation.run import EvaluateOptions, run
+from cardiff.evaluation.reports.evaluation import rows_by_class, shown_classes
 from cardiff.evaluation.samples import keep_best, labels_as_in
-from cardiff.hub import save_classifier
-from cardiff.sampling import SampleOptions
-from cardiff.sampling import run as run_sampling
-from schedulers import CosineScheduler
+from cardiff.hub.serialization import save_classifier
+from cardiff.sampling.options import SampleOptions
+from cardiff.sampling.sample import run as run_sampling
+from cardiff.schedulers import CosineScheduler
+from cardiff.version import cardiff_version
 from tests.conftest import ROOT
-from tests.tiny_classifier import tiny_classifier
-from tests.tiny_set import COUNTS, NAMES, tiny_images, write_set, write_world
+from tests.support.tiny_classifier import tiny_classifier
+from tests.support.tiny_set import COUNTS, NAMES, tiny_images, write_set, write_world
 
 METRICS = "fid,kid,prdc,diversity"
 
@@ -71,7 +72,7 @@ def test_the_reference_measured_against_itself(world, options):
 def test_a_planted_copy_is_found_and_held_out_images_raise_no_alarm(world, options, tmp_path):
     """The samples are real images that neither the training set nor the held-out set has, and one copy."""
     fresh = write_set(tmp_path / "fresh", 2).with_suffix("")
-    options = replace(options, images=str(fresh), held_out=str(world["held_out"]), metrics="memorisation")
+    options = replace(options, images=str(fresh), validation_data=str(world["held_out"]), metrics="memorisation")
     assert "Too near" not in (run(options) / "report.md").read_text()
     shutil.copy(world["train"].with_suffix("") / "bee/007.png", fresh / "bee/planted.png")
     report = (run(options) / "report.md").read_text()
@@ -85,7 +86,7 @@ def test_files_with_any_name_are_listed_as_they_are(world, options, tmp_path):
     copy = world["train"].with_suffix("") / "bee/007.png"
     for name in ("*a*|<b>.png", "$x$.png"):
         shutil.copy(copy, fresh / "bee" / name)
-    folder = run(replace(options, images=str(fresh), held_out=str(world["held_out"]), metrics="memorisation"))
+    folder = run(replace(options, images=str(fresh), validation_data=str(world["held_out"]), metrics="memorisation"))
     listed = re.search(r"Too near a training image: (.*)\.\n", (folder / "report.md").read_text())[1].split(", ")
     assert set(listed) == {r"bee/\*a\*&#124;&lt;b&gt;.png", "bee/&#36;x&#36;.png"}
 
@@ -93,7 +94,11 @@ def test_files_with_any_name_are_listed_as_they_are(world, options, tmp_path):
 def test_the_judge_reads_what_it_reads(world, options):
     """Accuracy, confusion and class shift against the judge's own logits."""
     options = replace(
-        options, model=str(world["model"]), metrics="fid,accuracy", judge=str(world["judge"]), num_images=24
+        options,
+        model=str(world["model"]),
+        metrics="fid,accuracy",
+        accuracy_classifier=str(world["judge"]),
+        num_images=24,
     )
     folder = run(options)
     found = metrics_of(folder)
@@ -115,7 +120,7 @@ def by_classes(world, options, tmp_path):
     order = np.random.default_rng(0).permutation(12)
     judge = tiny_classifier(num_classes=12, id2label={place: NAMES[label] for place, label in enumerate(order)})
     save_classifier(judge, CosineScheduler().to_stock(), tmp_path / "judge")
-    options = replace(options, metrics="fid,accuracy", judge=str(tmp_path / "judge"))
+    options = replace(options, metrics="fid,accuracy", accuracy_classifier=str(tmp_path / "judge"))
     protocol = Protocol(options, 8, 1, 16)
     assert protocol.reference.class_names == list(NAMES.values())
     columns = np.argsort(order)  # of the judge, by class of the data
@@ -165,7 +170,7 @@ def test_labels_are_as_frequent_as_in_the_data_at_every_beginning():
 
 
 def test_a_model_is_measured_by_the_images_that_sample_py_draws(world, options, tmp_path):
-    folder = run(replace(options, model=str(world["model"]), seeds="0,1", num_images=24))
+    folder = run(replace(options, model=str(world["model"]), seeds=[0, 1], num_images=24))
     found = metrics_of(folder)
     assert found["images"] == 24 and found["seeds"] == [0, 1]
     assert found["metrics"]["fid"]["over_seeds"] > 0
@@ -184,7 +189,9 @@ def test_a_model_is_measured_by_the_images_that_sample_py_draws(world, options, 
 
 def test_the_report_carries_its_protocol(world, options):
     folder = run(
-        replace(options, model=str(world["twin"]), solver="ddim", held_out=str(world["held_out"]), num_images=20)
+        replace(
+            options, model=str(world["twin"]), solver="ddim", validation_data=str(world["held_out"]), num_images=20
+        )
     )
     found = metrics_of(folder)
     assert found["model"]["kind"] == "unconditional" and found["model"]["timestep_spacing"] == "trailing"
@@ -193,6 +200,7 @@ def test_the_report_carries_its_protocol(world, options):
     protocol = found["protocol"]
     assert protocol["reference"]["data"]["images"] == 60 and protocol["held_out"]["data"]["images"] == 60
     assert protocol["features"] == 64 and "torch" in protocol["libraries"]
+    assert protocol["cardiff"] == cardiff_version()
     assert str(world["train"].parent) not in (folder / "metrics.json").read_text()  # no path of this machine
     page = (folder / "report.html").read_text()
     assert set(re.findall(r'src="(.{10})', page)) == {"data:image"}  # nothing beside the file is needed
@@ -313,7 +321,7 @@ def test_a_data_section_is_read_as_a_training_script_reads_it(world, options, tm
         (data % "eight", "data.yaml: data.resolution is 'eight', but must be int."),
         (data % "0", "data.yaml: data.resolution is 0, but must be 1 or more."),
         ("train: {epochs: 1}", "data.yaml has no data section"),
-        ("data: [", "data.yaml is no YAML file"),
+        ("data: [", "data.yaml is not a YAML file"),
     ):
         file.write_text(content)
         with pytest.raises(ValueError) as error:
@@ -343,10 +351,10 @@ def streamed(file: Path, folder: Path, **more) -> Path:
 def test_a_streamed_reference_gives_the_figures_of_a_stored_one(world, options, tmp_path):
     """Of samples of a model too, whose classes are drawn as often as in the stream; with copies and by key."""
     shared = {"model": str(world["model"]), "num_images": 24, "metrics": "fid,kid,prdc,diversity,memorisation"}
-    stored = metrics_of(run(replace(options, **shared, held_out=str(world["held_out"]))))
+    stored = metrics_of(run(replace(options, **shared, validation_data=str(world["held_out"]))))
     reference, held_out = (streamed(world[name], tmp_path) for name in ("train", "held_out"))
     output = str(tmp_path / "streamed")
-    options = replace(options, **shared, reference=str(reference), held_out=str(held_out), output=output)
+    options = replace(options, **shared, reference=str(reference), validation_data=str(held_out), output=output)
     found = metrics_of(run(options))
     for name in ("metrics", "held_out", "per_class", "memorisation", "images"):
         assert found[name] == stored[name]
@@ -356,8 +364,8 @@ def test_a_streamed_reference_gives_the_figures_of_a_stored_one(world, options, 
     run(replace(options, pin=key))  # the same stream has the same key
     with pytest.raises(ValueError, match="as --pin demands"):
         run(replace(options, pin=key, max_images=59))
-    with pytest.raises(ValueError, match="--held_out names the reference itself"):
-        run(replace(options, held_out=str(reference)))
+    with pytest.raises(ValueError, match="--validation_data names the reference itself"):
+        run(replace(options, validation_data=str(reference)))
 
 
 def test_of_a_longer_stream_a_random_part_is_the_reference(world, options, tmp_path):
@@ -394,7 +402,7 @@ def test_a_warning_stands_in_the_report_in_the_record_and_on_the_terminal(world,
 
 def test_long_computations_show_their_progress(world, options, capsys, monkeypatch):
     monkeypatch.setattr(progress, "DELAY", 0)
-    run(replace(options, images=str(world["held_out"].with_suffix("")), held_out=None))
+    run(replace(options, images=str(world["held_out"].with_suffix("")), validation_data=None))
     shown = capsys.readouterr().err
     for what in ("kernel distance", "precision and recall", "density and coverage", "diversity of the classes"):
         assert f"{what}:" in shown
@@ -457,10 +465,10 @@ def test_exported_labels_come_back(world, options, tmp_path):
         ({"export_reference": "reference.npz"}, "--export_reference reference.npz must end in .safetensors"),
         ({"batch_size": 0}, "--batch_size is 0, but must be 1 or more."),
         ({"images": None}, "Give either --images DIR or --model DIR_OR_REPO."),
-        ({"metrics": "fdi"}, "--metrics names 'fdi', which is no metric; did you mean 'fid'?"),
-        ({"metrics": "accuracy"}, "accuracy, which needs a classifier: give a --judge"),
-        ({"metrics": "memorisation"}, "give --held_out"),
-        ({"held_out": "x.safetensors"}, "--held_out must be images and not statistics"),
+        ({"metrics": "fdi"}, "--metrics names 'fdi', which is not a metric; did you mean 'fid'?"),
+        ({"metrics": "accuracy"}, "accuracy, which needs a classifier: give a --accuracy_classifier"),
+        ({"metrics": "memorisation"}, "give --validation_data"),
+        ({"validation_data": "x.safetensors"}, "--validation_data must be images and not statistics"),
         ({"output": "/dev/null/here"}, "--output /dev/null/here cannot be written"),
         ({"output": "setup.cfg"}, "--output setup.cfg cannot be written"),
         ({"export_reference": "/dev/null/x.safetensors"}, "--export_reference /dev/null cannot be written"),
@@ -477,7 +485,7 @@ def test_exported_labels_come_back(world, options, tmp_path):
             {"reference": "configs/digits_16_conditional.yaml"},
             "has images of 16 pixels and 1 channels, but the samples",
         ),
-        ({"seeds": "0,0"}, "--seeds is '0,0', but must be different"),
+        ({"seeds": [0, 0]}, "--seeds is [0, 0], but must be different"),
         ({"replicates": 1}, "--replicates is 1"),
     ],
 )
@@ -502,7 +510,7 @@ def test_options_are_refused_before_the_reference_is_looked_at(changes, world, o
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"guidance_scale": "1,2"}, "--guidance_scale is '1,2', but images are measured at one"),
+        ({"guidance_scale": [1, 2]}, "--guidance_scale is [1, 2], but images are measured at one"),
         ({"solver": "dmp"}, "There is no solver 'dmp'"),
         ({"steps": 1001}, "--steps is 1001, but the model has 1000 timesteps: give 1 to 1000"),
         ({"guidance_interval": "1"}, "--guidance_interval is 1"),
@@ -534,7 +542,7 @@ def test_the_script_says_it_in_one_sentence(world, options, capsys):
 
 def test_options_of_the_command_line():
     options = parse_options(EvaluateOptions, ["--model", "runs/a", "--output", "out", "--guidance_scale", "2"], "")
-    assert (options.guidance_scale, options.solver, options.network) == ("2", "dpm", "inception")
+    assert (options.guidance_scale, options.solver, options.network) == ([2.0], "dpm", "inception")
 
 
 # The best model of a training run

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cardiff.config import DataConfig
+from cardiff.config.sections import DataConfig
 from cardiff.data import load_source
 from cardiff.evaluation.images import read_folder
-from cardiff.hub import save_pipeline
-from cardiff.sampling import SampleOptions, run
-from tests.tiny_models import NAMES, tiny_pipeline
+from cardiff.hub.serialization import save_pipeline
+from cardiff.sampling.options import SampleOptions
+from cardiff.sampling.sample import run
+from tests.support.tiny_models import NAMES, tiny_pipeline
 
 CLASSES = list(NAMES.values())
 
@@ -67,7 +68,7 @@ def test_a_folder_with_a_subfolder_a_class(tmp_path):
     assert found.labels.tolist() == [0, 1, 1] and found.class_names == {0: "ant", 1: "bee"}
     assert found.of_classes(["cat", "bee", "ant"]).labels.tolist() == [2, 1, 1]
     assert found.of_classes([]).labels is None
-    with pytest.raises(ValueError, match="The images have the class 'bee', which the data has not: rename"):
+    with pytest.raises(ValueError, match="The images have the class 'bee', which is not in the data: rename"):
         found.of_classes(["ant", "wasp"])
 
 
@@ -100,7 +101,7 @@ def test_folders_are_read_as_for_training(tmp_path, caplog):
 
 
 def test_a_folder_of_sample_py(options):
-    folder = run(replace(options, guidance_scale="2", labels="bee,ant"))
+    folder = run(replace(options, guidance_scale=[2], labels="bee,ant"))
     found = read_folder(folder)
     assert found.names == [f"{i:06d}.png" for i in range(5)]
     drawn = [np.asarray(Image.open(folder / name)).transpose(2, 0, 1) for name in found.names]
@@ -121,13 +122,13 @@ def test_a_manifest_s_labels_are_matched_by_name(options):
     assert found.class_names == NAMES
     assert found.of_classes(CLASSES).labels.tolist() == [0, 1, 2, 0, 1] == found.labels.tolist()
     assert found.of_classes(["cat, black", "dog", "bee", "ant"]).labels.tolist() == [3, 2, 0, 3, 2]
-    with pytest.raises(ValueError, match="the class 'ant', which the data has not"):
+    with pytest.raises(ValueError, match="the class 'ant', which is not in the data"):
         found.of_classes(["bee", "cat, black", "wasp"])
 
 
 def test_what_differs_between_images_is_no_protocol(options):
     """Two guidance scales: the mean of the evaluations, and labels that are mixtures are no labels."""
-    found = read_folder(run(replace(options, guidance_scale="1,3", labels="ant,0.5*ant+0.5*bee", num_images=4)))
+    found = read_folder(run(replace(options, guidance_scale=[1, 3], labels="ant,0.5*ant+0.5*bee", num_images=4)))
     assert "guidance_scale" not in found.protocol and found.protocol["steps"] == 2
     lines = [json.loads(line) for line in (open(f"{options.output}/manifest.jsonl"))]
     for name in found.evaluations:

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 from cardiff.data.folders import natural_key
-from cardiff.evaluation import figures
-from cardiff.evaluation.networks import load_network
-from cardiff.evaluation.run import EvaluateOptions, run
-from cardiff.hub import save_classifier, save_pipeline
-from schedulers import CosineScheduler
-from tests.tiny_classifier import tiny_classifier
-from tests.tiny_models import tiny_pipeline
+from cardiff.evaluation.evaluate import EvaluateOptions, run
+from cardiff.evaluation.features.networks import load_network
+from cardiff.evaluation.reports import figures
+from cardiff.hub.serialization import save_classifier, save_pipeline
+from cardiff.schedulers import CosineScheduler
+from tests.support.tiny_classifier import tiny_classifier
+from tests.support.tiny_models import tiny_pipeline
 
 NAMES = [f"Make {i // 7} Model {i % 7:02d} Coupé 20{i % 13:02d}" for i in range(193)]
 NAMES += ["<script>alert(1)<∕script>", "a|b `c` *d* ![x](http:∕∕e) Ba$$in", 'src="nothing.png"']
@@ -51,7 +51,8 @@ def measured(world, images: Path | None, output: Path, **changes) -> tuple[dict,
     """metrics.json, in which no number is missing, and report.md."""
     options = EvaluateOptions(
         output=str(output), images=images and str(images), reference=str(world["reference"]), network="pixels",
-        metrics="fid,kid,prdc,accuracy,diversity", judge=str(world["judge"]), replicates=20, batch_size=64,
+        metrics="fid,kid,prdc,accuracy,diversity", replicates=20, batch_size=64,
+        accuracy_classifier=str(world["judge"]),
     )  # fmt: skip
     for name, value in changes.items():
         setattr(options, name, value)
@@ -83,7 +84,7 @@ def test_one_sample_of_each_class_of_which_some_were_held_out(world, tmp_path):
     """The held-out images are of every third class, whose numbers are others in their own folder."""
     images = write_classes(tmp_path / "images", dict.fromkeys(NAMES, 1), seed=1)
     held_out = write_classes(tmp_path / "held_out", dict.fromkeys(NAMES[1::3], 1), seed=2)
-    found, report = measured(world, images, tmp_path / "report", held_out=str(held_out))
+    found, report = measured(world, images, tmp_path / "report", validation_data=str(held_out))
     assert "diversity" in found["not_measured"] and found["held_out_images"] == 65
     judge = load_network(str(world["judge"]), device=torch.device("cpu"))
     files = [held_out / name / "0.png" for name in NAMES[1::3]]

@@ -6,10 +6,10 @@ import pytest
 
 import train_conditional
 import train_unconditional
-from cardiff.config import parse_run
-from cardiff.evaluation.run import EvaluateOptions, run
+from cardiff.config.run import parse_run
+from cardiff.evaluation.evaluate import EvaluateOptions, run
 from cardiff.evaluation.samples import ModelFacts
-from cardiff.hub import load_pipeline, weights_file
+from cardiff.hub.serialization import load_pipeline, weights_file
 
 EVALUATED = ["--train.evaluate_every", "2", "--train.evaluate_images", "24", "--train.max_steps", "5"]
 

@@ -10,11 +10,11 @@ import torch
 from diffusers import DDIMScheduler
 from diffusers.utils.torch_utils import randn_tensor
 
-from cardiff.sampling import SOLVERS, make_solver
-from pipelines import ClassConditionalPipeline, NonFiniteImages
-from schedulers import CosineScheduler, LinearScheduler, SigmoidScheduler
-from tests.tiny_classifier import tiny_classifier
-from tests.tiny_models import NAMES, gaussian_pipeline, tiny_pipeline, tiny_unet
+from cardiff.pipelines import ClassConditionalPipeline, NonFiniteImages
+from cardiff.sampling.solvers import SOLVERS, make_solver
+from cardiff.schedulers import CosineScheduler, LinearScheduler, SigmoidScheduler
+from tests.support.tiny_classifier import tiny_classifier
+from tests.support.tiny_models import NAMES, gaussian_pipeline, tiny_pipeline, tiny_unet
 
 
 def seeded(*seeds):

@@ -11,10 +11,10 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch.distributions import Independent, Normal
 
 from cardiff.analysis.ideal import IdealClassifier, IdealUNet, class_priors
-from cardiff.sampling import SOLVERS, make_solver
-from pipelines import ClassConditionalPipeline
-from schedulers import CosineScheduler, LinearScheduler
-from tests.tiny_models import NAMES, gaussian_pipeline, tiny_pipeline, tiny_unet
+from cardiff.pipelines import ClassConditionalPipeline
+from cardiff.sampling.solvers import SOLVERS, make_solver
+from cardiff.schedulers import CosineScheduler, LinearScheduler
+from tests.support.tiny_models import NAMES, gaussian_pipeline, tiny_pipeline, tiny_unet
 
 # Three classes in the plane, of two, one and two normals.
 MEANS = torch.tensor([[0.9, 0.2], [0.3, 0.8], [-0.8, 0.4], [-0.2, -0.7], [0.5, -0.5]], dtype=torch.float64)

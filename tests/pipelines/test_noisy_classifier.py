@@ -7,10 +7,10 @@ import pytest
 import torch
 from diffusers.models.resnet import ResnetBlock2D
 
-from pipelines import NoisyClassifier
-from pipelines.noisy_classifier import AttentionPooling
-from schedulers import CosineScheduler
-from tests.tiny_classifier import ALPHAS_CUMPROD, NAMES, tiny_classifier
+from cardiff.pipelines import NoisyClassifier
+from cardiff.pipelines.noisy_classifier import AttentionPooling
+from cardiff.schedulers import CosineScheduler
+from tests.support.tiny_classifier import ALPHAS_CUMPROD, NAMES, tiny_classifier
 
 
 def images(count=4, channels=1, size=8, seed=1):

@@ -7,10 +7,10 @@ import pytest
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
-from cardiff.sampling import SOLVERS, make_solver
-from schedulers import SCHEDULES, CosineScheduler
+from cardiff.sampling.solvers import SOLVERS, make_solver
+from cardiff.schedulers import SCHEDULES, CosineScheduler
 from tests.pipelines.test_class_conditional import final_latents, gaussian_after, noise_levels, seeded
-from tests.tiny_models import gaussian_pipeline, tiny_pipeline
+from tests.support.tiny_models import gaussian_pipeline, tiny_pipeline
 
 ODD = [61, 224, 250, 999]
 """Numbers for which trailing spacing has a step too many, alone or with lambda_min_clipped, or too few."""

@@ -7,10 +7,10 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from schedulers import SCHEDULES
-from schedulers.scheduling_base import stock_arguments
-from tests.example_schedules import example
-from tests.without_project import run_without_project
+from cardiff.schedulers import SCHEDULES
+from cardiff.schedulers.scheduling_base import stock_arguments
+from tests.support.example_schedules import example
+from tests.support.without_project import run_without_project
 
 SOLVERS = [
     diffusers.DDPMScheduler,
@@ -144,3 +144,11 @@ torch.save({{name: s.alphas_cumprod for name, s in loaded.items()}}, "alphas.pt"
     for (name, zero_snr), folder in cases.items():
         expected = other_example(name, rescale_betas_zero_snr=zero_snr).alphas_cumprod
         torch.testing.assert_close(alphas[folder], expected, rtol=0, atol=0)
+
+
+def test_a_pipeline_that_was_saved_with_a_schedule_loads_with_it(tmp_path):
+    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    unet = diffusers.UNet2DModel(8, 1, 1, block_out_channels=(8, 16), norm_num_groups=4, **blocks)
+    diffusers.DDPMPipeline(unet, SCHEDULES["cosine"](s=0.01)).save_pretrained(tmp_path)
+    loaded = diffusers.DDPMPipeline.from_pretrained(tmp_path).scheduler
+    assert type(loaded) is SCHEDULES["cosine"] and loaded.config.s == 0.01

@@ -11,8 +11,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from schedulers import SCHEDULES
-from tests.example_schedules import example
+from cardiff.schedulers import SCHEDULES
+from tests.support.example_schedules import example
 
 SAMPLERS = ["small", "large", "ddim"]
 every_sampler = pytest.mark.parametrize("kind", SAMPLERS)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-import schedulers
-from schedulers import SCHEDULES, NoiseSchedule, find_schedule, schedule_from_function
-from tests.example_schedules import example
-from tests.without_project import run_without_project
+from cardiff import schedulers
+from cardiff.schedulers import SCHEDULES, NoiseSchedule, find_schedule, schedule_from_function
+from tests.support.example_schedules import example
+from tests.support.without_project import run_without_project
 
 FILE = '''
 from __future__ import annotations
@@ -147,7 +147,7 @@ def test_a_file_is_a_schedule():
     }
     assert list(SCHEDULES) == sorted(files - {"base"})
     for name, schedule in SCHEDULES.items():
-        assert find_schedule(name) is schedule and schedule.__module__ == f"schedulers.scheduling_{name}"
+        assert find_schedule(name) is schedule and schedule.__module__ == f"cardiff.schedulers.scheduling_{name}"
         assert type(example(name)) is schedule
 
 

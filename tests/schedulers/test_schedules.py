@@ -11,11 +11,11 @@ from scipy import stats
 from scipy.interpolate import PchipInterpolator
 from scipy.special import expit, logit
 
-from schedulers import SCHEDULES, CosineScheduler, LinearScheduler, SigmoidScheduler
-from schedulers.scheduling_base import from_log_snr, rescale_zero_snr, scale_input
-from schedulers.scheduling_knots import monotone_cubic
-from schedulers.spectrum import spectrum_from_octaves
-from tests.example_schedules import example
+from cardiff.schedulers import SCHEDULES, CosineScheduler, LinearScheduler, SigmoidScheduler
+from cardiff.schedulers.scheduling_base import from_log_snr, rescale_zero_snr, scale_input
+from cardiff.schedulers.scheduling_knots import monotone_cubic
+from cardiff.schedulers.spectrum import spectrum_from_octaves
+from tests.support.example_schedules import example
 
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
-from cardiff.sampling import SOLVERS, make_solver
-from schedulers import SCHEDULES
-from tests.tiny_models import gaussian_pipeline
+from cardiff.sampling.solvers import SOLVERS, make_solver
+from cardiff.schedulers import SCHEDULES
+from tests.support.tiny_models import gaussian_pipeline
 
 MEAN, VARIANCE, STEPS, SIZE = 0.3, 0.25, 50, 96
 

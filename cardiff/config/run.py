@@ -1,0 +1,227 @@
+"""The configuration of a run, and the command line of the training scripts.
+
+A run is four sections: `data` and `train` (sections.py), `unet` or in its place `classifier` (network.py), and
+`scheduler` (schedule.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, NamedTuple
+
+import yaml
+
+from cardiff.cli import CommandLine, config_file
+from cardiff.config.data_set import fit_to_data_set
+from cardiff.config.files import ConfigFile, ConfigFileOption, FileParser, parse_with_files
+from cardiff.config.limits import OnResume, Option
+from cardiff.config.network import ClassifierConfig, NetworkConfig, UNetConfig
+from cardiff.config.schedule import add_scheduler, choose_schedule, fit_to_schedule, make_schedule
+from cardiff.config.sections import (
+    ClassifierTrainConfig,
+    ConditionalTrainConfig,
+    DataConfig,
+    DiffusionTrainConfig,
+    HubOptions,
+    TrainConfig,
+)
+from cardiff.errors import UserError
+
+Kind = Literal["unconditional", "conditional", "classifier"]
+
+
+class Sections(NamedTuple):
+    """The sections of one kind of run that others do not have."""
+
+    network_name: str
+    """What the run trains, which is also the name of the section that describes it."""
+    network: type[NetworkConfig]
+    train: type[TrainConfig]
+
+
+SECTIONS: dict[str, Sections] = {
+    "unconditional": Sections(UNetConfig.section, UNetConfig, DiffusionTrainConfig),
+    "conditional": Sections(UNetConfig.section, UNetConfig, ConditionalTrainConfig),
+    "classifier": Sections(ClassifierConfig.section, ClassifierConfig, ClassifierTrainConfig),
+}
+
+
+@dataclass
+class RunConfig:
+    """A whole run, resolved: what `config.yaml` in the output folder holds."""
+
+    output_dir: str
+    kind: Kind
+    data: DataConfig
+    network: NetworkConfig
+    """The section `unet` or `classifier`."""
+    scheduler: dict
+    """`name` of the schedule and the arguments of its class."""
+    train: TrainConfig
+    hub: HubOptions = field(default_factory=HubOptions)
+    resume_from: str | None = None
+    """Folder or Hub repository whose newest checkpoint the run goes on from."""
+
+    @property
+    def network_name(self) -> str:
+        """Name of the section that describes the network: `unet` or `classifier`."""
+        return SECTIONS[self.kind].network_name
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the run needs the labels of the images."""
+        return self.kind != "unconditional"
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """The four sections, as the YAML file has them."""
+        sections = asdict(self)
+        sections[self.network_name] = sections["network"]
+        return {name: sections[name] for name in ("data", self.network_name, "scheduler", "train")}
+
+    def on_resume(self, key: str) -> OnResume:
+        """What a run that goes on does where an option such as `train.seed` differs from the checkpoint's.
+
+        Without its network, its schedule and what is declared beside the fields of its other sections a run is
+        another one; so it is without its seed if that chose images that it must never see.
+        """
+        section, _, name = key.partition(".")
+        if section not in ("data", "train"):
+            return "refuse"
+        if key == "train.seed" and isinstance(self.train, ClassifierTrainConfig) and self.train.validation_fraction:
+            return "refuse"
+        declared = {field.name: Option.of(field).on_resume for field in fields(getattr(self, section))}
+        return declared.get(name, "report")
+
+    def check(self) -> None:
+        """Refuse numbers without meaning and sections that do not fit together, before any image is decoded.
+
+        Raises:
+            UserError: In one sentence.
+        """
+        self.data.check()
+        self.network.check(self.data)
+        schedule = make_schedule(self.scheduler)
+        self.train.check(self.data, schedule.config["num_train_timesteps"])
+        self.hub.check()
+
+
+def configure(config: str, output_dir: str, **options: Any) -> RunConfig:
+    """The configuration of a run, as the command line of its training script gives it.
+
+    Args:
+        config: A YAML file, or the bare name of a shipped configuration, such as digits_16_conditional.
+        output_dir: Folder of the run; a run found there goes on.
+        options: Any other option of the script, by its full name: `**{"train.max_steps": 100}`.
+
+    Raises:
+        UserError: An option or a configuration that cannot be used.
+    """
+    file = config_file(config)
+    kind = ConfigFile.read(file).content.get("kind")
+    if kind not in SECTIONS:
+        raise UserError(
+            f"{config} does not say what it is for: give it a line `kind:` with one of {', '.join(SECTIONS)}."
+        )
+    argv = ["--config", file, "--output_dir", str(output_dir)]
+    for name, value in options.items():
+        argv += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
+    return parse_run(argv, kind=kind, description="", parser=FileParser(""))
+
+
+def parse_run(
+    argv: Sequence[str] | None, *, kind: Kind, description: str, parser: CommandLine | None = None
+) -> RunConfig:
+    """Parse the command line of a training script; prints help or one sentence and exits when there is no run to do.
+
+    Which arguments `scheduler` takes depends on the schedule, and what a file says of its data set holds only for
+    that one. So the files and three options are read first, and the whole command line with what they leave.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    network_name, network_section, train_section = SECTIONS[kind]
+    parser = CommandLine(description) if parser is None else parser
+    try:
+        first = _first_look(argv)
+        files = [ConfigFile.read(name) for name in first["config"] if name is not None]
+        for file in files:
+            _check_kind(file, kind)
+            for section in ("data", network_name, "scheduler", "train"):
+                file.section(section)
+        name, schedule = choose_schedule(files, first["scheduler.name"])
+        files = [fit_to_schedule(file, schedule) for file in files]
+        files, left = fit_to_data_set(files, first["data.path"], first["data.data_files"])
+
+        parser.add_argument("--config", action=ConfigFileOption, help="YAML file with the sections below.")
+        parser.add_argument(
+            "--output_dir", type=str, required=True, help="Folder of the run; a run found there goes on."
+        )
+        parser.add_argument(
+            "--resume_from", type=str, help="Folder or Hub repository whose newest checkpoint this run goes on from."
+        )
+        parser.add_options(HubOptions, flags=("push_to_hub", "hub_private"))
+        parser.add_argument(
+            "--kind", type=Literal[kind], default=kind, help="Of a configuration: the script that it is for."
+        )
+        parser.add_argument("--data", type=DataConfig, default=DataConfig())
+        parser.add_argument(f"--{network_name}", type=network_section, default=network_section())
+        add_scheduler(parser, name, schedule)
+        parser.add_argument("--train", type=train_section, default=train_section())
+        parsed = parse_with_files(parser, files, argv)
+
+        config = RunConfig(
+            output_dir=parsed.output_dir,
+            kind=kind,
+            data=DataConfig(**parsed.data.as_dict()),
+            network=network_section(**parsed[network_name].as_dict()),
+            scheduler=parsed.scheduler.as_dict(),
+            train=train_section(**parsed.train.as_dict()),
+            hub=HubOptions(**{option.name: parsed[option.name] for option in fields(HubOptions)}),
+            resume_from=parsed.resume_from,
+        )
+        config.check()
+    except UserError as error:
+        parser.error(str(error))
+    for options in left:
+        options.report(config.data)
+    return config
+
+
+def _first_look(argv: Sequence[str]) -> dict[str, Any]:
+    """The options of a command line that decide how the others are read; what is wrong there is reported later."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--config", action="append", default=[], nargs="?")
+    for name in ("scheduler.name", "data.path", "data.data_files"):
+        early.add_argument(f"--{name}", nargs="?")
+    given = vars(early.parse_known_args(argv)[0])
+    try:
+        given["data.data_files"] = yaml.safe_load(given["data.data_files"] or "null")
+    except yaml.YAMLError:
+        pass  # a pattern such as *.parquet
+    return given
+
+
+def _check_kind(file: ConfigFile, kind: Kind) -> None:
+    """Refuse a configuration of another kind of run: one that says so, or has options that only others have.
+
+    Raises:
+        UserError: With the script that it is for.
+    """
+    if "kind" in file.content:
+        fitting = [name for name in SECTIONS if name == file.content["kind"]]
+    else:
+        networks = file.content.keys() & {sections.network_name for sections in SECTIONS.values()}
+        options = file.section("train").keys()
+        fitting = [
+            name
+            for name, sections in SECTIONS.items()
+            if networks <= {sections.network_name} and options <= {option.name for option in fields(sections.train)}
+        ]
+    if fitting and kind not in fitting:
+        scripts = " or ".join(f"train_{other}.py" for other in fitting)
+        raise UserError(
+            f"{file.name} is a configuration for {scripts}, but this is train_{kind}.py: use that script, or another "
+            "file."
+        )

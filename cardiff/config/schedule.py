@@ -1,0 +1,69 @@
+"""The section `scheduler`: the name of a schedule and the arguments of its class, which depend on the name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cardiff.cli import CommandLine
+from cardiff.config.files import ConfigFile
+from cardiff.errors import UserError, user_errors
+from cardiff.schedulers import SCHEDULES, find_schedule
+
+if TYPE_CHECKING:
+    from cardiff.schedulers import NoiseSchedule
+
+DEFAULT = "cosine"
+"""The schedule of a run that names none."""
+
+
+def make_schedule(scheduler: dict) -> NoiseSchedule:
+    """The schedule of a `scheduler` section: what its name stands for, built from the other keys.
+
+    Raises:
+        UserError: There is no such schedule, or its arguments do not describe one.
+    """
+    arguments = dict(scheduler)
+    with user_errors():
+        return find_schedule(arguments.pop("name"))(**arguments)
+
+
+def choose_schedule(files: Sequence[ConfigFile], given: str | None) -> tuple[str, type[NoiseSchedule]]:
+    """The name and the class of a run's schedule: that of the command line, else of the last file that has one.
+
+    Raises:
+        UserError: A file has the key without a name, or there is no such schedule.
+    """
+    names = []
+    for file in files:
+        section = file.section("scheduler")
+        if section.get("name", "") is None:
+            raise UserError(f"scheduler.name of {file.name} is empty: choose one of {', '.join(SCHEDULES)}.")
+        names += [str(section["name"])] if "name" in section else []
+    name = given if given is not None else next(reversed(names), DEFAULT)
+    try:
+        return name, find_schedule(name)
+    except ValueError as error:
+        raise UserError(f"scheduler.name: {error}") from error
+
+
+def add_scheduler(parser: CommandLine, name: str, schedule: type[NoiseSchedule]) -> None:
+    """Add the options of the section for this schedule."""
+    parser.add_argument(
+        "--scheduler.name",
+        type=str,
+        default=name,
+        help=f"Noise schedule: {', '.join(SCHEDULES)}, or FILE.py:FUNCTION for a function of your own that returns "
+        "alphas_cumprod at the times t; it brings the options below.",
+    )
+    parser.add_class_arguments(schedule, "scheduler", skip={"trained_betas"})
+
+
+def fit_to_schedule(file: ConfigFile, schedule: type[NoiseSchedule]) -> ConfigFile:
+    """The file without the arguments that belong to the schedule that it names and not to this one."""
+    try:
+        own = inspect.signature(find_schedule(str(file.section("scheduler")["name"]))).parameters
+    except (KeyError, ValueError):
+        return file  # it names none; one that does not exist matters only if it is the run's
+    return file.without("scheduler", own.keys() - inspect.signature(schedule).parameters.keys())

@@ -1,0 +1,74 @@
+"""Lists as the command line takes them: 0,1,2 or [0,1,2] or a single value, and a list in a YAML file.
+
+A dataclass declares its field as one of these; in Python any list does.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from jsonargparse.typing import register_type
+
+from cardiff.errors import UserError
+
+
+class _ByName(type):
+    """Of a class that --help shows by its name."""
+
+    def __repr__(cls) -> str:
+        return cls.__name__
+
+
+class Floats(list[float], metaclass=_ByName):
+    """Numbers; whole ones become floats."""
+
+
+class Ints(list[int], metaclass=_ByName):
+    """Whole numbers."""
+
+
+class Names(list[str], metaclass=_ByName):
+    """Words without commas."""
+
+
+def _read(kind: type[list], convert: Callable[[Any], Any], what: str, value: Any) -> list:
+    """The list that a value of the command line or of a file means.
+
+    Raises:
+        UserError: An item is missing or of another type.
+    """
+    if isinstance(value, str):  # jsonargparse has read one in brackets already
+        items = [part.strip() for part in value.split(",")]
+    else:
+        items = list(value) if isinstance(value, list | tuple) else [value]
+    try:
+        if not items or any(isinstance(item, bool) or item is None or item == "" for item in items):
+            raise ValueError(items)
+        return kind(map(convert, items))
+    except (TypeError, ValueError):
+        raise UserError(f"is {value!r}, but must be {what}.") from None
+
+
+def _whole(item: Any) -> int:
+    if not isinstance(item, int | str):
+        raise TypeError(item)
+    return int(item)
+
+
+def _name(item: Any) -> str:
+    if not isinstance(item, str):
+        raise TypeError(item)
+    return item
+
+
+def _register(kind: type[list], convert: Callable[[Any], Any], what: str) -> None:
+    register_type(
+        kind,
+        serializer=list,
+        deserializer=lambda value: _read(kind, convert, what, value),
+        deserializer_exceptions=(),  # a UserError says what is wrong
+    )
+
+
+_register(Floats, float, "a number, or several with commas: 0,1.5,2")
+_register(Ints, _whole, "a whole number, or several with commas: 0,1,2")
+_register(Names, _name, "a name, or several with commas")

@@ -1,0 +1,71 @@
+"""Noise levels: log-SNR λ = ln(ᾱ/(1 − ᾱ)), a = √ᾱ and σ = √(1 − ᾱ) of x_t = a·x₀ + σ·ε, and timesteps of levels.
+
+ᾱ = 0 of a zero-terminal-SNR schedule has λ = −∞. Three ways to deal with it, by use:
+
+- `log_snr_of` takes ᾱ as at least 1e-12: tables of schedules, in closed forms;
+- `trained_log_snr` keeps ᾱ 1e-12 away from both 0 and 1: the search for the trained level nearest to a λ;
+- `exact_log_snr` keeps −∞: what the levels of a model are called, and what they are compared with.
+"""
+
+import numpy as np
+import torch
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
+from cardiff.errors import UserError
+
+
+def log_snr_of(alphas_cumprod: np.ndarray) -> np.ndarray:
+    """ln(ᾱ/(1 − ᾱ)) in float64, with ᾱ = 0 of a zero-terminal-SNR schedule taken as 1e-12."""
+    alphas_cumprod = np.maximum(np.asarray(alphas_cumprod, dtype=np.float64), 1e-12)
+    return np.log(alphas_cumprod) - np.log1p(-alphas_cumprod)
+
+
+def exact_log_snr(alphas_cumprod: torch.Tensor) -> torch.Tensor:
+    """ln(ᾱ/(1 − ᾱ)) in float64, −∞ at ᾱ = 0; of the shape and on the device of ᾱ."""
+    return torch.logit(alphas_cumprod.double())
+
+
+def trained_log_snr(scheduler: SchedulerMixin) -> torch.Tensor:
+    """Log-SNR of each timestep of a scheduler, falling, within ±27.6; float64 (T,)."""
+    return torch.logit(scheduler.alphas_cumprod.double(), eps=1e-12)
+
+
+def a_sigma(log_snr: float) -> tuple[float, float]:
+    """√ᾱ and √(1 − ᾱ) at a log-SNR."""
+    return float(1 / np.sqrt(1 + np.exp(-log_snr))), float(1 / np.sqrt(1 + np.exp(log_snr)))
+
+
+def clean_image(x: torch.Tensor, output: torch.Tensor, log_snr: float, prediction_type: str) -> torch.Tensor:
+    """x̂₀ of what a network predicts at x_t: ε (arXiv 2006.11239, eq. 15), v (2202.00512, appendix D) or x₀ itself."""
+    a, sigma = a_sigma(log_snr)
+    if prediction_type == "epsilon":
+        return (x - sigma * output) / a
+    if prediction_type == "v_prediction":
+        return a * x - sigma * output
+    assert prediction_type == "sample"
+    return output
+
+
+def visited_levels(table: np.ndarray, steps: int) -> np.ndarray:
+    """The values of a table over timesteps that `steps` trailing steps visit, cleanest first; (steps,).
+
+    Raises:
+        UserError: More steps than timesteps.
+    """
+    total = len(table)
+    if not 1 <= steps <= total:
+        raise UserError(f"{steps} sampling steps were asked for, but the schedule has {total} timesteps.")
+    # The positions of DDPMScheduler.set_timesteps with timestep_spacing="trailing" (arXiv 2305.08891, table 2).
+    positions = np.round(np.arange(total, 0, -total / steps)[:steps]).astype(int) - 1
+    return table[positions[::-1]]
+
+
+def timesteps_at(scheduler: SchedulerMixin, log_snr: np.ndarray) -> list[int]:
+    """The trained timesteps nearest to these log-SNRs, falling: steps of another schedule on the trained noise levels.
+
+    The network is told the timestep, so it must be sampled with the levels that it was trained on; only which of them
+    are visited is free.
+    """
+    trained = trained_log_snr(scheduler).numpy()  # falls with t
+    nearest = np.abs(trained - np.asarray(log_snr, dtype=np.float64)[:, None]).argmin(1)
+    return sorted(set(nearest.tolist()), reverse=True)

@@ -1,0 +1,71 @@
+"""UNets, classifiers and pipelines as the configuration asks for them."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import torch
+from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, ModelMixin, UNet2DModel
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
+from cardiff.config.run import RunConfig
+from cardiff.diffusion.randomness import WEIGHTS, derive_seed
+from cardiff.errors import UserError
+from cardiff.pipelines import ClassConditionalPipeline, NoisyClassifier
+
+Network = TypeVar("Network", bound=ModelMixin)
+
+
+def build_unet(config: RunConfig, num_classes: int | None) -> UNet2DModel:
+    """The UNet of a run, with weights drawn from its seed.
+
+    With N classes it has N + 1 class embeddings, of which the last is the null class, "no label" (arXiv 2207.12598).
+    `num_classes=None` builds the unconditional one.
+
+    Raises:
+        UserError: The `unet` section does not describe a UNet2DModel.
+    """
+    return _build(
+        UNet2DModel,
+        config,
+        out_channels=config.data.channels,
+        num_class_embeds=None if num_classes is None else num_classes + 1,
+    )
+
+
+def build_classifier(config: RunConfig, scheduler: DDPMScheduler, class_names: Sequence[str]) -> NoisyClassifier:
+    """The classifier of a run, for the noise levels of `scheduler`, with weights drawn from the run's seed.
+
+    Raises:
+        UserError: The `classifier` section does not describe a NoisyClassifier.
+    """
+    return _build(
+        NoisyClassifier,
+        config,
+        num_classes=len(class_names),
+        alphas_cumprod=scheduler.alphas_cumprod.tolist(),
+        id2label=dict(enumerate(class_names)),
+    )
+
+
+def _build(network: type[Network], config: RunConfig, **arguments: Any) -> Network:
+    """A network for the run's images, with the arguments of its section and weights drawn from the run's seed."""
+    torch.manual_seed(derive_seed(config.train.seed, WEIGHTS))
+    images = {"sample_size": config.data.resolution, "in_channels": config.data.channels}
+    try:
+        return network(**images, **arguments, **asdict(config.network))
+    except (ValueError, AttributeError) as error:
+        section = config.network_name
+        raise UserError(f"The section {section} does not describe a {network.__name__}: {error}") from error
+
+
+def null_class(unet: UNet2DModel) -> int | None:
+    """Index of the null class, or None for an unconditional UNet."""
+    return None if unet.config.num_class_embeds is None else unet.config.num_class_embeds - 1
+
+
+def build_pipeline(unet: UNet2DModel, scheduler: SchedulerMixin, class_names: Sequence[str]) -> DiffusionPipeline:
+    """The pipeline that is saved: ours for a conditional UNet, a stock DDPMPipeline for an unconditional one."""
+    if unet.config.num_class_embeds is None:
+        return DDPMPipeline(unet, scheduler)
+    return ClassConditionalPipeline(unet, scheduler, dict(enumerate(class_names)))

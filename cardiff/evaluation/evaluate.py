@@ -1,0 +1,142 @@
+"""evaluate.py: measure a folder of images or a model against a data set, with the protocol beside every figure."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from cardiff.config.limits import limited
+from cardiff.config.types import Ints
+from cardiff.distributed import this_process
+from cardiff.errors import UserError
+from cardiff.evaluation.images import ImageSet, read_folder
+from cardiff.evaluation.protocol import Protocol, ProtocolOptions
+from cardiff.evaluation.reports.evaluation import write_report
+from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options
+from cardiff.hub.serialization import find_model
+from cardiff.sampling.draw import make_plan
+from cardiff.sampling.options import DrawOptions
+
+MOST_IMAGES = 50_000
+"""Samples by default, at most: the number that published FIDs are measured at."""
+
+
+@dataclass(kw_only=True)
+class EvaluateOptions(ProtocolOptions, DrawOptions):
+    """Measure a folder of images, or a model by the images it draws."""
+
+    images: str | None = None
+    """Folder of images: one that sample.py wrote, one with a subfolder a class, or a flat one."""
+    model: str | None = None
+    """Output folder of a run, one of its checkpoints, or a Hub repository; the options below draw from it."""
+    num_images: int | None = limited(None, least=1)
+    """Images to draw (default: as many as the reference has, at most 50,000), or to read from the folder."""
+    seeds: Ints = limited([0], least=0)
+    """Sampling seeds with commas: several give a mean and a spread."""
+    keep_images: bool = True
+    """Keep the images that were drawn, in images/ of the output folder."""
+
+
+def run(options: EvaluateOptions) -> Path:
+    """Carry the options out and return the folder with the report.
+
+    Raises:
+        UserError: Options, images, data or networks that cannot be used.
+    """
+    state = this_process()
+    if (options.images is None) == (options.model is None):
+        raise UserError("Give either --images DIR or --model DIR_OR_REPO.")
+    options.check()
+    output = Path(options.output)
+    check_seeds(options.seeds)
+    facts = None
+    if options.model is not None:
+        with state.main_process_first():
+            facts = ModelFacts(find_model(options.model, options.revision))
+        make_plan(sample_options(facts.folder, output, options))  # refuses before the long work starts
+        if options.reference is None:
+            options.reference = _own_config(facts, options.model)
+        size = facts.resolution, facts.channels
+    else:
+        given = _cut(read_folder(Path(options.images)), options.num_images)
+        size = given.images.shape[2], given.images.shape[1]
+    with tqdm(desc="real images", unit="img", disable=not state.is_main_process, leave=False) as bar:
+        known = len(given.images) if facts is None else options.num_images
+        protocol = Protocol(options, *size, options.batch_size, known, bar.update)
+    if facts is None:
+        given = given.of_classes(protocol.reference.class_names)
+        protocol.check_count(len(given.images))
+        sets = {None: given}
+    else:
+        count = options.num_images or min(protocol.reference.count, MOST_IMAGES)
+        protocol.check_count(count)
+        sets = draw_sets(facts, protocol, options, options.seeds, count, output / "images")
+
+    total = sum(len(drawn.images) for drawn in sets.values())
+    with tqdm(total=total, desc="measuring", unit="img", disable=not state.is_main_process) as bar:
+        found = {
+            seed: protocol.measure(drawn.images, drawn.labels, seed=seed or 0, progress=bar.update)
+            for seed, drawn in sets.items()
+        }
+    if state.is_main_process:
+        output.mkdir(parents=True, exist_ok=True)
+        write_report(output, protocol, sets, found, facts)
+        if facts is not None and not options.keep_images:
+            shutil.rmtree(output / "images")
+    state.wait_for_everyone()
+    return output
+
+
+def _own_config(facts: ModelFacts, model: str) -> str:
+    """The data that a model says it was trained on."""
+    if facts.config_file is None:
+        raise UserError(f"{model} has no config.yaml that says what it was trained on: give --reference.")
+    return str(facts.config_file)
+
+
+def _cut(given: ImageSet, count: int | None) -> ImageSet:
+    """The first images of a folder."""
+    if count is None:
+        return given
+    if count > len(given.images):
+        raise UserError(f"--num_images is {count}, but the folder holds {len(given.images)} images.")
+    labels = None if given.labels is None else given.labels[:count]
+    return replace(given, images=given.images[:count], labels=labels, names=given.names[:count])
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuse a seed that is given twice, whose images would count twice.
+
+    Raises:
+        UserError: In one sentence.
+    """
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds is {seeds}, but must be different numbers.")
+
+
+def draw_sets(
+    facts: ModelFacts, protocol: Protocol, options: EvaluateOptions, seeds: list[int], count: int, folder: Path
+) -> dict[int, ImageSet]:
+    """The model's images for each seed, drawn or found in the folder."""
+    if facts.classes and facts.class_names != protocol.reference.class_names:
+        raise UserError(
+            f"The model has the classes {facts.class_names[:3]}… and the reference "
+            f"{protocol.reference.class_names[:3]}…: give the data that the model was trained on."
+        )
+    labels = labels_as_in(class_shares(protocol), count) if facts.classes else None
+    sets = {}
+    for seed in seeds:
+        drawn = draw_folder(facts.folder, folder / f"seed-{seed}", options, count=count, seed=seed, labels=labels)
+        sets[seed] = read_folder(drawn)
+    return sets
+
+
+def class_shares(protocol: Protocol) -> np.ndarray:
+    """Images of each class in the reference, (K,)."""
+    labels = protocol.reference.labels
+    if labels is None:
+        raise UserError("The reference has no labels, by whose shares the model's classes are drawn.")
+    return np.bincount(labels[labels >= 0], minlength=len(protocol.reference.class_names)).astype(float)

@@ -1,0 +1,220 @@
+"""Images in the eyes of a network: features and logits, shared out over processes, and cached for real images."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from cardiff.config.sections import DataConfig
+from cardiff.data import cache_root, open_store, random_part
+from cardiff.distributed import gather_dict, this_process
+from cardiff.errors import UserError
+from cardiff.evaluation.features.networks import FeatureNetwork
+from cardiff.evaluation.metrics.distances import Gaussian
+from cardiff.files import apply_folder_permissions, written_aside
+from cardiff.hub.provenance import public_name
+
+# Raise it when the same images and network would give other features, or the files change.
+CACHE_VERSION = 1
+
+
+@dataclass
+class RealImages:
+    """Real images of a data set in feature space: what samples are measured against."""
+
+    features: np.ndarray | None
+    """float32 (N, D); None in a file of statistics that was written without."""
+    logits: np.ndarray | None
+    """float32 (N, K), if the network has a head."""
+    labels: np.ndarray | None
+    """int64 (N,), -1 for none."""
+    class_names: list[str]
+    record: dict
+    """The data, the network and the key that is the digest of both."""
+    images: np.ndarray | None = field(repr=False, default=None)
+    """uint8 (N, C, H, W); None if only statistics are at hand."""
+    statistics: Gaussian | None = None
+    """Mean and covariance that were read from a file."""
+
+    @cached_property
+    def gaussian(self) -> Gaussian:
+        """Mean and covariance of the features."""
+        return self.statistics or Gaussian.of(self.features)
+
+    @property
+    def key(self) -> str:
+        return self.record["key"]
+
+    @property
+    def count(self) -> int:
+        return self.record["data"]["images"]
+
+
+def extract(
+    network: FeatureNetwork,
+    images: np.ndarray,
+    batch_size: int,
+    progress: Callable[[int], object] = lambda count: None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Features (N, D) and logits (N, K) or None of uint8 images (N, C, H, W), on every process.
+
+    The batches are fixed ranges, whoever works on them, so any number of processes gives the same numbers.
+    """
+    state = this_process()
+    mine = {}
+    for first in range(state.process_index * batch_size, len(images), batch_size * state.num_processes):
+        batch = torch.from_numpy(np.array(images[first : first + batch_size])).to(state.device)
+        features, logits = network(batch)
+        mine[first] = (features.cpu().numpy(), None if logits is None else logits.cpu().numpy())
+        progress(len(batch))
+    parts = [part for _, part in sorted(gather_dict(mine).items())]
+    features, logits = zip(*parts)
+    return np.concatenate(features), None if logits[0] is None else np.concatenate(logits)
+
+
+def open_real(
+    config: DataConfig,
+    network: FeatureNetwork,
+    batch_size: int,
+    most: int,
+    progress: Callable[[int], object] = lambda count: None,
+) -> RealImages:
+    """The images of a data section in a network's features, which are computed once and kept in the cache.
+
+    Of more than `most` images a random part is taken, the same every time. A stream is read once to its end; its key
+    is a digest of the images that were taken from it, as nothing else tells whether a stream is still the same.
+
+    Raises:
+        UserError: The data cannot be used.
+    """
+    state = this_process()
+    if config.streaming:
+        images, labels, class_names, total = random_part(config, most)
+        pixels = hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
+        key = _digest([pixels, None if labels is None else labels.tolist(), class_names])
+    else:
+        with state.main_process_first():
+            store = open_store(config, conditional=False)
+        images, labels, class_names, total, key = store.images, store.labels, store.class_names, len(store), store.key
+        if total > most:
+            rows = np.sort(np.random.default_rng(0).choice(total, most, replace=False))
+            images, labels = images[rows], None if labels is None else labels[rows]
+    record = {"data": data_record(config, key, len(images)), "network": network.record}
+    if total > most:
+        record["data"]["chosen_of"] = total
+    record["key"] = _digest([CACHE_VERSION, key, len(images), network.record])
+    folder = cache_root(config) / "features" / record["key"]
+    found = _read(folder)
+    # All or none: processes that part their ways here would wait for each other for ever.
+    if all(gather_dict({state.process_index: found is not None}).values()):
+        progress(len(images))
+    else:
+        found = extract(network, images, batch_size, progress)
+        if state.is_main_process:
+            _write(folder, *found, record)
+    features, logits = found
+    return RealImages(features, logits, labels, class_names, record, images)
+
+
+def data_record(config: DataConfig, key: str, count: int) -> dict:
+    """What identifies a data set in a report, without the folders of this machine."""
+    record = {"path": public_name(config.path), "split": config.split, "images": count}
+    if config.data_files is not None:
+        files = [config.data_files] if isinstance(config.data_files, str) else config.data_files
+        record["data_files"] = [Path(file).name for file in files]
+    for name in ("name", "revision"):
+        if getattr(config, name) is not None:
+            record[name] = getattr(config, name)
+    for name in ("resolution", "channels", "fit", "upscale", "crop_to_box"):
+        record[name] = getattr(config, name)
+    return {**record, "resize": "antialiased bicubic", "pixels_key": key}
+
+
+def export_reference(real: RealImages, path: Path, with_features: bool) -> None:
+    """Write the statistics of real images, and their features, into one safetensors file.
+
+    With the features every metric but memorisation can be computed from the file, without them only the Fréchet
+    distance and the class accuracy.
+    """
+    tensors = {"mean": real.gaussian.mean, "covariance": real.gaussian.covariance}
+    if real.labels is not None:
+        tensors["labels"] = real.labels
+    if with_features:
+        tensors["features"] = np.ascontiguousarray(real.features)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"cardiff_reference": json.dumps({**real.record, "class_names": real.class_names})}
+    save_file(tensors, path, metadata=metadata)
+    apply_folder_permissions(path)
+
+
+def import_reference(path: Path, network: FeatureNetwork) -> RealImages:
+    """Read a file of `export_reference`.
+
+    Raises:
+        UserError: Not such a file, or of another network than the one that looks at the samples.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            record = json.loads((file.metadata() or {}).get("cardiff_reference", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as reference statistics ({error}): export them again.") from error
+    if record is None or "mean" not in tensors:
+        raise UserError(f"{path} holds no reference statistics: write some with --export_reference.")
+    try:
+        theirs, class_names, count = record["network"], record.pop("class_names"), record["data"]["images"]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} does not say what its statistics are of ({error!r}): export them again.") from error
+    if theirs != json.loads(json.dumps(network.record)):
+        raise UserError(
+            f"{path} was made with another network or preprocessing ({_first_difference(theirs, network.record)}): "
+            "give that network, or make the statistics again from the data."
+        )
+    statistics = Gaussian(tensors["mean"], tensors["covariance"], count)
+    features, labels = tensors.get("features"), tensors.get("labels")
+    return RealImages(features, None, labels, class_names, record, statistics=statistics)
+
+
+def _digest(value) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _first_difference(one: dict, other: dict) -> str:
+    for name in sorted(one.keys() | other.keys()):
+        if one.get(name) != other.get(name):
+            return f"{name} is {one.get(name)} there and {other.get(name)} here"
+    return "no field differs"
+
+
+def _read(folder: Path) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """What the cache has; None if it has nothing whole."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        features = np.load(folder / "features.npy", mmap_mode="r")
+        logits = np.load(folder / "logits.npy", mmap_mode="r") if meta["logits"] else None
+        return (features, logits) if list(features.shape) == meta["shape"] else None
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
+
+
+def _write(folder: Path, features: np.ndarray, logits: np.ndarray | None, record: dict) -> None:
+    """Write features into the cache, in place of what is damaged or was written by another command in the meantime."""
+    try:
+        with written_aside(folder, per_process=True) as aside:
+            aside.mkdir(parents=True)
+            np.save(aside / "features.npy", features)
+            if logits is not None:
+                np.save(aside / "logits.npy", logits)
+            meta = {"shape": list(features.shape), "logits": logits is not None, **record}
+            (aside / "meta.json").write_text(json.dumps(meta, indent=1))
+    except OSError as error:
+        raise UserError(
+            f"The cache {folder.parent} cannot be written ({error}): set data.cache_dir or CARDIFF_CACHE elsewhere."
+        ) from error

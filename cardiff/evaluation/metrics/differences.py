@@ -1,0 +1,165 @@
+"""What the difference between two runs is made of, as numbers and in words that follow from them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import ttest_ind
+
+from cardiff.evaluation.compare.comparison import Candidate, Comparison, Setting, Trial, shortest
+from cardiff.evaluation.protocol import loss
+from cardiff.evaluation.reports.evaluation import metric_name
+from cardiff.evaluation.reports.wording import number
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric of two settings: first minus second."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    means: tuple[float, float]
+    """The two figures."""
+
+    @property
+    def certain(self) -> bool:
+        """Whether the 95% interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+
+def difference(first: list[Trial], second: list[Trial], metric: str) -> Difference:
+    """First minus second, averaged over runs and seeds, with its 95% interval.
+
+    With several trials on both sides the interval is Welch's, over trials, so that it holds for another training. With
+    one it is that of the images, resampled together on both sides where they come from the same noise.
+    """
+    ours, theirs = ([trial.estimates[metric] for trial in side] for side in (first, second))
+    means = [np.mean([estimate.value for estimate in side]) for side in (ours, theirs)]
+    value = float(means[0] - means[1])
+    if len(ours) > 1 and len(theirs) > 1:
+        spread = ttest_ind([e.value for e in ours], [e.value for e in theirs], equal_var=False)
+        low, high = spread.confidence_interval(0.95)
+    elif len(ours) == len(theirs):
+        low, high = ours[0].minus(theirs[0]).interval()
+    else:
+        error = np.hypot(*(np.sqrt(sum(e.standard_error**2 for e in side)) / len(side) for side in (ours, theirs)))
+        low, high = value - 1.96 * error, value + 1.96 * error
+    return Difference(metric, value, float(low), float(high), tuple(means))
+
+
+def training_cost(comparison: Comparison) -> str:
+    """Whether the runs were trained at equal cost, in one sentence."""
+    parts, seen, sizes = [], set(), []
+    for candidate in comparison.candidates:
+        model = candidate.models[0]
+        seen.add(model.images_seen)
+        sizes.append(model.parameters)
+        images = "an unknown number of images" if model.images_seen is None else f"{model.images_seen:,} images"
+        parts.append(f"{candidate.called} saw {images} in training and has {model.parameters:,} parameters")
+    equal = len(seen) == 1 and None not in seen and max(sizes) <= 1.05 * min(sizes)
+    verdict = "The training cost is equal." if equal else "**The training cost is not equal, or not known to be.**"
+    return f"{'; '.join(parts)}. {verdict}"
+
+
+def sentences(
+    comparison: Comparison, ours: Candidate, setting: Setting, theirs: Candidate, other: Setting
+) -> list[str]:
+    """What tells `ours` at `setting` from `theirs` at `other`: lines of Markdown, a sentence a finding."""
+    protocol = comparison.protocol
+    first, second = ours.trials[setting], theirs.trials[other]
+    found = {name: difference(first, second, name) for name in protocol.names if _in_both(first, second, name)}
+    said = []
+    for name, gap in found.items():
+        if name in ("density", "coverage", "class_shift"):
+            continue
+        reach = f"{number(gap.low)} to {number(gap.high)}"
+        aim, (ours_is, theirs_is) = protocol.names[name], gap.means
+        better = "better" if loss(ours_is, aim) < loss(theirs_is, aim) else "worse"
+        what = f"{metric_name(protocol, name)} {number(abs(gap.value))} {'higher' if gap.value > 0 else 'lower'}"
+        if gap.certain:
+            said.append(f"{what} ({better}; 95% interval of the difference {reach}).")
+        else:
+            said.append(f"{what}, which is not statistically significant (95% interval of the difference {reach}).")
+    said += _made_of(comparison, first, second, ours, theirs)
+    return [f"**{ours.called}** ({setting}) against **{theirs.called}** ({other}):", "", *(f"- {s}" for s in said), ""]
+
+
+def _in_both(first: list[Trial], second: list[Trial], name: str) -> bool:
+    return all(name in trial.estimates for trial in (*first, *second))
+
+
+def _made_of(
+    comparison: Comparison, first: list[Trial], second: list[Trial], ours: Candidate, theirs: Candidate
+) -> list[str]:
+    """The parts of the Fréchet distance's difference: means, covariances, class shares, fidelity and variety."""
+    said, distance = [], metric_name(comparison.protocol, "fid")
+    if all(trial.terms is not None for trial in (*first, *second)):
+        terms = [np.mean([trial.terms for trial in side], axis=0) for side in (first, second)]
+        gap = terms[0] - terms[1]
+        said.append(
+            f"Of the difference in {distance}, {number(gap[0])} lies in the means of the features (the average image) "
+            f"and {number(gap[1])} in their covariances (how images vary)."
+        )
+    if all(trial.balanced is not None for trial in (*first, *second)):
+        for side, candidate in ((first, ours), (second, theirs)):
+            plain = np.mean([trial.estimates["fid"].value for trial in side])
+            even = np.mean([trial.balanced for trial in side])
+            shift = np.mean([trial.estimates["class_shift"].value for trial in side])
+            said.append(
+                f"{candidate.called} would have to move {shift:.1%} of its samples to another class to have the "
+                f"classes as often as the data; with its samples weighted so, its {distance} goes from "
+                f"{number(plain)} to {number(even)}."
+            )
+    pairs = [(n, d) for n, d in (("precision", "fidelity"), ("recall", "variety")) if _in_both(first, second, n)]
+    if len(pairs) == 2:
+        moved = {word: difference(first, second, name) for name, word in pairs}
+        up = [word for word, gap in moved.items() if gap.certain and gap.value > 0]
+        down = [word for word, gap in moved.items() if gap.certain and gap.value < 0]
+        if up and down:
+            said.append(f"It gains {up[0]} and pays with {down[0]}.")
+        elif up or down:
+            said.append(f"It {'gains' if up else 'loses'} {' and '.join(up or down)}.")
+    return said
+
+
+def guidance_sentence(comparison: Comparison, candidate: Candidate) -> str | None:
+    """What turning up the guidance does, with the first solver and number of steps, at the common number of images."""
+    start = candidate.settings[0]
+    line = [s for s in candidate.settings if (s.solver, s.steps) == (start.solver, start.steps)]
+    line = sorted((s for s in line if s.guidance_scale is not None), key=lambda s: s.guidance_scale)
+    if len(line) < 2:
+        return None
+    parts = []
+    for name in ("fid", "accuracy", "precision", "recall", "diversity"):
+        values = [
+            np.mean([trial.estimates[name].value for trial in candidate.first[setting]])
+            for setting in line
+            if _in_both(candidate.first[setting], [], name)
+        ]
+        if len(values) == len(line):
+            best = int(np.argmin([loss(value, comparison.protocol.names[name]) for value in values]))
+            told = [f"{number(values[i])} at w = {shortest(line[i].guidance_scale)}" for i in (0, best, -1)]
+            called = metric_name(comparison.protocol, name)
+            parts.append(f"{called} {told[0]}, best {told[1]}, {told[2]}")
+    if not parts:  # none of these was asked for
+        return None
+    count = candidate.first[start][0].count
+    return (
+        f"**Guidance**, {candidate.called}, {start.solver}, {start.steps} steps, {count:,} images: {'; '.join(parts)}."
+    )
+
+
+def class_gains(first: list[Trial], second: list[Trial]) -> list[dict]:
+    """For each class: its figures on both sides and the gain in distance to the class's real images."""
+    rows = []
+    for number_of_class, row in enumerate(first[0].per_class):
+        gains = {"class": row["class"]}
+        for side, trials in (("first", first), ("second", second)):
+            for name in ("images", "distance", "diversity"):
+                values = [trial.per_class[number_of_class][name] for trial in trials]
+                gains[f"{side}_{name}"] = None if None in values else float(np.mean(values))
+        both = gains["first_distance"], gains["second_distance"]
+        gains["gain"] = None if None in both else both[1] - both[0]
+        rows.append(gains)
+    return rows

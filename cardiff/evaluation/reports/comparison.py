@@ -1,0 +1,395 @@
+"""The report of a comparison: tables, curves, grids from the same noise, and the difference in words."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cardiff.evaluation.compare.comparison import (
+    Candidate,
+    CompareOptions,
+    Comparison,
+    Setting,
+    Trial,
+    base_setting,
+    best_setting,
+    shortest,
+)
+from cardiff.evaluation.images import read_folder
+from cardiff.evaluation.metrics import differences
+from cardiff.evaluation.reports.evaluation import (
+    EXTREMES,
+    arrow,
+    as_html,
+    data_name,
+    metric_name,
+    rows_by_class,
+    save_text,
+    shown_classes,
+    summary,
+)
+from cardiff.evaluation.reports.figures import MANY_CLASSES
+from cardiff.evaluation.reports.wording import EXPLAINED, contradictions, interval, name_with, number
+from cardiff.markup import escape, fenced, figure_text, legend_text
+from cardiff.plotting import COLOURS, GREY, new_figure, save_labelled_grid
+
+logger = logging.getLogger(__name__)
+
+CURVES = ("fid", "kid", "precision", "recall", "accuracy", "diversity")
+SHOWN_IMAGES = 6
+
+
+def run(options: CompareOptions) -> Path:
+    """Compare the runs and return the folder with the report.
+
+    Raises:
+        UserError: Options, runs, data or networks that cannot be used or compared.
+    """
+    comparison = Comparison(options)
+    comparison.run()
+    if comparison.state.is_main_process:
+        write_comparison(comparison)
+    comparison.state.wait_for_everyone()
+    return comparison.output
+
+
+def write_comparison(comparison: Comparison) -> None:
+    """Write comparison.json, report.md, report.html and the figures."""
+    protocol, output = comparison.protocol, comparison.output
+    real = protocol.measure_real(comparison.counts[-1])
+    rank_by = comparison.options.rank_by
+    total = comparison.counts[-1]
+    best = {e.name: best_setting(e, rank_by, protocol.names[rank_by], total) for e in comparison.candidates}
+    record = {
+        "runs": {e.name: [model.record for model in e.models] for e in comparison.candidates},
+        "settings": [_entry(e, *item) for e in comparison.candidates for item in e.trials.items()],
+        "first_round": [_entry(e, *item) for e in comparison.candidates for item in e.first.items()],
+        "best": {name: str(setting) for name, setting in best.items()},
+        "held_out": None if real is None else summary({None: real}),
+        "held_out_images": None if real is None else real.count,
+        "counts": comparison.counts,
+        "sampling_seeds": comparison.seeds,
+        "protocol": protocol.record(),
+    }
+    save_text(output / "comparison.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    text = "\n".join(_sections(comparison, best, record))
+    save_text(output / "report.md", text)
+    save_text(output / "report.html", as_html(text, output, "Cardiff: comparison"))
+    for warning in _warnings(comparison):
+        logger.warning("%s", warning)
+
+
+def _entry(candidate: Candidate, setting: Setting, trials: list[Trial]) -> dict:
+    """A setting's line in comparison.json."""
+    return {
+        "run": candidate.name,
+        **vars(setting),
+        "images": trials[0].count,
+        "trials": len(trials),
+        "evaluations": trials[0].evaluations,
+        "metrics": summary(dict(enumerate(trials))),
+        "warnings": _contradictions(trials),
+    }
+
+
+def _contradictions(trials: list[Trial]) -> list[str]:
+    """What must not be taken at face value of a setting."""
+    return contradictions({name: found["value"] for name, found in summary(dict(enumerate(trials))).items()})
+
+
+def _warnings(comparison: Comparison) -> list[str]:
+    """The same of every setting, with the run and the setting before it."""
+    return [
+        f"{candidate.name} ({setting}): {sentence}"
+        for candidate in comparison.candidates
+        for setting, trials in candidate.trials.items()
+        for sentence in _contradictions(trials)
+    ]
+
+
+def _sections(comparison: Comparison, best: dict[str, Setting], record: dict) -> list[str]:
+    protocol, output, candidates = comparison.protocol, comparison.output, comparison.candidates
+    data = protocol.reference.record["data"]
+    names = " and ".join(candidate.called for candidate in candidates)
+    lines = [f"# Comparison of {names}", ""]
+    lines += [
+        f"{comparison.counts[-1]:,} images of each setting against {data['images']:,} images of {data_name(data)}, "
+        f"split {escape(data['split'])}, in the features of {escape(protocol.network.name)}. Image i of every setting "
+        f"starts from the same noise; classes are as frequent as in the data. {differences.training_cost(comparison)}",
+        "",
+        "## What came out",
+        "",
+        *_findings(comparison, best),
+        *(line for warning in _warnings(comparison) for line in (f"**Warning.** {escape(warning)}", "")),
+        *_final_table(comparison, best, record),
+        "",
+    ]
+    _draw_curves(comparison, output / "curves.png")
+    lines += ["![Every metric over the guidance scale](curves.png)", ""]
+    lines += [_caption(comparison), ""]
+    if _draw_steps(comparison, best, output / "steps.png"):
+        lines += ["![Every metric over the network evaluations an image](steps.png)", ""]
+    if comparison.options.keep_images or _have_images(candidates):
+        _draw_grids(comparison, best, output / "grid.png")
+        lines += ["## The same noise", "", "![Images from the same noise](grid.png)", ""]
+    lines += _class_section(comparison, best)
+    if len(comparison.counts) > 1:
+        lines += ["## All settings", "", *_first_table(comparison), ""]
+    lines += ["## What the metrics say", ""]
+    lines += [f"- {metric_name(protocol, name)}: {EXPLAINED[name]}" for name in protocol.names]
+    shown = {name: record[name] for name in ("runs", "counts", "sampling_seeds", "protocol")}
+    return [*lines, "", "## Protocol", "", *fenced("json", json.dumps(shown, indent=1, ensure_ascii=False)), ""]
+
+
+def _findings(comparison: Comparison, best: dict[str, Setting]) -> list[str]:
+    """Every run against the last one, at the common setting and at the best of each; then guidance and copies."""
+    *others, last = comparison.candidates
+    said = []
+    for candidate in others:
+        pairs = [(base_setting(candidate), base_setting(last)), (best[candidate.name], best[last.name])]
+        for ours, theirs in dict.fromkeys(pairs):
+            said += differences.sentences(comparison, candidate, ours, last, theirs)
+    for candidate in comparison.candidates:
+        for sentence in (
+            differences.guidance_sentence(comparison, candidate),
+            _copies(candidate, best[candidate.name]),
+        ):
+            said += [] if sentence is None else [sentence, ""]
+    return said
+
+
+def _copies(candidate: Candidate, setting: Setting) -> str | None:
+    """What was found of memorisation in the best setting."""
+    found = [trial.memorisation for trial in candidate.trials[setting] if trial.memorisation is not None]
+    return f"**Memorisation**, {candidate.called} ({setting}): {found[0]['sentence']}" if found else None
+
+
+def _final_table(comparison: Comparison, best: dict[str, Setting], record: dict) -> list[str]:
+    """The settings that were measured at the full number of images."""
+    protocol = comparison.protocol
+    names = list(protocol.names)
+    heads = ["run", "setting", "evaluations", *(f"{metric_name(protocol, n)} {arrow(protocol, n)}" for n in names)]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for candidate in comparison.candidates:
+        for setting, trials in candidate.trials.items():
+            if trials[0].count == comparison.counts[-1]:
+                label = f"**{setting}**" if setting == best[candidate.name] else str(setting)
+                lines.append(f"| {' | '.join([candidate.called, label, *_cells(trials, names)])} |")
+    if record["held_out"] is not None:
+        cells = [f"{number(record['held_out'][n]['value'])}" if n in record["held_out"] else "" for n in names]
+        lines.append(f"| real images, held out | {record['held_out_images']:,} images | | {' | '.join(cells)} |")
+    trials = max(len(found) for e in comparison.candidates for found in e.trials.values())
+    spread = (
+        f"Means and standard deviations over {trials} trainings or seeds."
+        if trials > 1
+        else "In brackets the 95% interval of each figure, for these images."
+    )
+    by = metric_name(protocol, comparison.options.rank_by)
+    said = f"{spread} In bold the best of each run by {by}."
+    measured = [trial for candidate in comparison.candidates for found in candidate.trials.values() for trial in found]
+    if any(name not in trial.estimates for trial in measured for name in names):
+        said += " Where a cell is empty, samples have no labels or too few of them are of one class."
+    return [*lines, "", said]
+
+
+def _cells(trials: list[Trial], names: list[str]) -> list[str]:
+    cells = [f"{sum(trials[0].evaluations.values()):g}" if trials[0].evaluations else ""]
+    for name in names:
+        found = [trial.estimates[name] for trial in trials if name in trial.estimates]
+        if not found:
+            cells.append("")
+        elif len(found) > 1:
+            values = np.array([estimate.value for estimate in found])
+            cells.append(f"{number(values.mean())} ± {number(values.std(ddof=1))}")
+        else:
+            cells.append(f"{number(found[0].value)} ({interval(found[0].to_dict(), name)})")
+    return cells
+
+
+def _first_table(comparison: Comparison) -> list[str]:
+    """All settings at the number of images that all were measured at."""
+    protocol, names = comparison.protocol, list(comparison.protocol.names)
+    heads = ["run", "setting", "evaluations", *(f"{metric_name(protocol, n)} {arrow(protocol, n)}" for n in names)]
+    lines = [f"At {comparison.counts[0]:,} images; the better half went on.", ""]
+    lines += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for candidate in comparison.candidates:
+        for setting, trials in candidate.first.items():
+            lines.append(f"| {' | '.join([candidate.called, str(setting), *_cells(trials, names)])} |")
+    return lines
+
+
+def _caption(comparison: Comparison) -> str:
+    bars = "Bars are 95% intervals of the figure for these images"
+    if max(len(e.models) * len(comparison.seeds) for e in comparison.candidates) > 1:
+        bars = "Bars are standard deviations over trainings or seeds"
+    return f"*All settings at {comparison.counts[0]:,} images each. {bars}; a run without labels is a level line.*"
+
+
+def _line(candidate: Candidate, settings: list[Setting], name: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Values (S,) of a metric along settings, and their bars (2, S)."""
+    found = [[t.estimates[name] for t in candidate.first[s] if name in t.estimates] for s in settings]
+    if not all(found):
+        return None
+    values = np.array([np.mean([estimate.value for estimate in trials]) for trials in found])
+    if len(found[0]) > 1:
+        spread = np.array([np.std([estimate.value for estimate in trials], ddof=1) for trials in found])
+        return values, np.stack([spread, spread])
+    ends = np.array([trials[0].interval() for trials in found])
+    return values, np.maximum(np.stack([values - ends[:, 0], ends[:, 1] - values]), 0)
+
+
+def _panels(comparison: Comparison) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with a panel for each metric that is drawn."""
+    protocol = comparison.protocol
+    names = [name for name in CURVES if name in protocol.names] or list(protocol.names)
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure = new_figure(4.2 * columns, 3.2 * rows + 0.4)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for panel in axes[len(names) :]:
+        panel.axis("off")
+    panels = dict(zip(names, axes))
+    for name, panel in panels.items():
+        called = figure_text(name_with(protocol.network.distance, name))
+        panel.set(ylabel=f"{called} {arrow(protocol, name)}")
+        panel.grid(alpha=0.3)
+    return figure, panels
+
+
+def _finish(figure: Figure, panels: dict[str, Axes], path: Path) -> None:
+    """One legend for all panels, and the file."""
+    lines = {}  # a run need not be in every panel
+    for panel in panels.values():
+        lines |= dict(zip(*reversed(panel.get_legend_handles_labels())))
+    longest = max(map(len, lines), default=0)
+    columns = max(1, min(4, len(lines), int(20 * figure.get_figwidth() / (longest + 8))))
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=columns, fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def _draw_curves(comparison: Comparison, path: Path) -> None:
+    """Each metric over the guidance scale; a line for each run, solver and number of steps."""
+    figure, panels = _panels(comparison)
+    styles = ("-", "--", ":", "-.")
+    for candidate in comparison.candidates:
+        for turn, (solver, steps) in enumerate(dict.fromkeys((s.solver, s.steps) for s in candidate.settings)):
+            same = [s for s in candidate.settings if (s.solver, s.steps) == (solver, steps)]
+            colour = COLOURS[turn % len(COLOURS)] if candidate.conditional else GREY
+            label = f"{legend_text(candidate.name)}, {solver} {steps}"
+            for name, panel in panels.items():
+                found = _line(candidate, same, name)
+                if found is None:
+                    continue
+                values, bars = found
+                if candidate.conditional:
+                    look = {"marker": "o", "markersize": 3, "color": colour, "capsize": 2}
+                    panel.errorbar([s.guidance_scale for s in same], values, bars, label=label, **look)
+                else:
+                    panel.axhline(values[0], color=colour, linestyle=styles[turn % len(styles)], label=label)
+    for panel in panels.values():
+        panel.set(xlabel="guidance scale w")
+    _finish(figure, panels, path)
+
+
+def _draw_steps(comparison: Comparison, best: dict[str, Setting], path: Path) -> bool:
+    """Each metric over the network evaluations an image; False if only one number of steps was tried."""
+    if len({setting.steps for candidate in comparison.candidates for setting in candidate.settings}) < 2:
+        return False
+    figure, panels = _panels(comparison)
+    turn, costs = 0, set()
+    for candidate in comparison.candidates:
+        scales = [base_setting(candidate).guidance_scale, best[candidate.name].guidance_scale]
+        for scale, solver in dict.fromkeys((w, s.solver) for w in scales for s in candidate.settings):
+            same = [s for s in candidate.settings if (s.solver, s.guidance_scale) == (solver, scale)]
+            same = sorted(same, key=lambda s: s.steps)
+            cost = [sum(candidate.first[s][0].evaluations.values()) for s in same]
+            costs |= set(cost)
+            guided = "" if scale is None else f", w = {shortest(scale)}"
+            look = {"color": COLOURS[turn % len(COLOURS)], "linestyle": "-" if candidate.conditional else "--"}
+            look |= {
+                "marker": "o",
+                "markersize": 3,
+                "capsize": 2,
+                "label": f"{legend_text(candidate.name)}, {solver}{guided}",
+            }
+            for name, panel in panels.items():
+                found = _line(candidate, same, name)
+                if found is not None:
+                    panel.errorbar(cost, *found, **look)
+            turn += 1
+    for panel in panels.values():
+        panel.set(xlabel="network evaluations an image", xscale="log")
+        panel.set_xticks(sorted(costs), [f"{cost:g}" for cost in sorted(costs)])
+        panel.minorticks_off()
+    _finish(figure, panels, path)
+    return True
+
+
+def _have_images(candidates: list[Candidate]) -> bool:
+    return all(
+        trial.folder.is_dir() for candidate in candidates for trials in candidate.trials.values() for trial in trials
+    )
+
+
+def _draw_grids(comparison: Comparison, best: dict[str, Setting], path: Path) -> None:
+    """Blocks of images from the same noise: each run without guidance, at its best, and most guided."""
+    count = comparison.counts[0]
+    labels = np.array(comparison.labels[:count] if comparison.labels is not None else [0] * count)
+    chosen = shown_classes(labels)
+    blocks, titles = [], []
+    for candidate in reversed(comparison.candidates):
+        most = max(candidate.settings, key=lambda s: (s.guidance_scale or 0, s == base_setting(candidate)))
+        for setting in dict.fromkeys([base_setting(candidate), best[candidate.name], most]):
+            drawn = read_folder(candidate.trials[setting][0].folder)
+            blocks.append(rows_by_class(drawn.images[:count], labels, chosen, SHOWN_IMAGES))
+            guided = f", w = {shortest(setting.guidance_scale)}" if setting.guidance_scale is not None else ""
+            titles.append(f"{candidate.name}{guided}, {setting.solver} {setting.steps}")
+    names = [comparison.protocol.reference.class_names[label] for label in chosen] if comparison.labels else [""]
+    zoom = max(1, round(40 / blocks[0].shape[2]))
+    save_labelled_grid(np.stack(blocks), names, titles, path, zoom=zoom, blocks_per_line=2)
+
+
+def _class_section(comparison: Comparison, best: dict[str, Setting]) -> list[str]:
+    """Per-class gains of the first run over the last, each at its best."""
+    ours, theirs = comparison.candidates[0], comparison.candidates[-1]
+    first, second = ours.trials[best[ours.name]], theirs.trials[best[theirs.name]]
+    if ours is theirs or not first[0].per_class or not second[0].per_class:
+        return []
+    rows = [row for row in differences.class_gains(first, second) if row["gain"] is not None]
+    if not rows:
+        return []
+    rows.sort(key=lambda row: -row["gain"])
+    heads = ["class", *(f"{what}, {e.called}" for what in ("images", "distance", "diversity") for e in (ours, theirs))]
+    lines = ["## Classes", ""]
+    won = sum(row["gain"] > 0 for row in rows)
+    lines += [
+        f"{ours.called} ({best[ours.name]}) is nearer to the real images of its class than {theirs.called} "
+        f"({best[theirs.name]}) in {won} of {len(rows)} classes; the largest gain is in {escape(rows[0]['class'])}, "
+        f"the smallest in {escape(rows[-1]['class'])}. Distance is the kernel distance to the real images of the "
+        "class. A sample counts for the requested class or, drawn without labels, the one that it is classified as.",
+        "",
+    ]
+    if len(first[0].per_class) > len(rows):
+        lines += [
+            f"The other {len(first[0].per_class) - len(rows)} classes have fewer than two samples or real images on "
+            "one side.",
+            "",
+        ]
+    if len(rows) > MANY_CLASSES:
+        lines += [f"Here are the {EXTREMES} with the largest gain and the {EXTREMES} with the smallest.", ""]
+        rows = [*rows[:EXTREMES], *rows[-EXTREMES:]]
+    lines += [
+        f"| {' | '.join([*heads, 'gain in distance'])} |",
+        "|" + "---|" * (len(heads) + 1),
+    ]
+    for row in rows:
+        cells = [escape(row["class"])]
+        for what in ("images", "distance", "diversity"):
+            for side in ("first", "second"):
+                value = row[f"{side}_{what}"]
+                cells.append("" if value is None else f"{value:g}" if what == "images" else number(value))
+        lines.append(f"| {' | '.join([*cells, number(row['gain'])])} |")
+    return [*lines, ""]

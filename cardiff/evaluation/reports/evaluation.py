@@ -1,0 +1,286 @@
+"""The report of a measurement: metrics.json with the whole protocol, and the same for reading, Markdown and HTML."""
+
+import base64
+import json
+import logging
+import re
+from pathlib import Path
+
+import markdown
+import numpy as np
+from scipy.stats import norm
+
+from cardiff.evaluation.images import ImageSet
+from cardiff.evaluation.metrics.intervals import LEVEL
+from cardiff.evaluation.protocol import Measured, Protocol, loss
+from cardiff.evaluation.reports import figures
+from cardiff.evaluation.reports.wording import EXPLAINED, contradictions, interval, name_with, number
+from cardiff.evaluation.samples import ModelFacts
+from cardiff.markup import code, escape, fenced
+from cardiff.plotting import save_labelled_grid
+
+logger = logging.getLogger(__name__)
+
+STYLE = """body{max-width:60rem;margin:2rem auto;padding:0 1rem;font:16px/1.5 system-ui,sans-serif;color:#1e1e1e}
+table{border-collapse:collapse;margin:1rem 0;font-size:.9rem}td,th{padding:.25rem .7rem;text-align:left}
+td,th{border-bottom:1px solid #ddd}
+img{max-width:100%}code,pre{font-size:.85rem;background:#f5f5f5}pre{padding:.7rem;overflow-x:auto}"""
+GRID_ROWS, GRID_COLUMNS = 10, 10
+EXTREMES = 10
+"""Of many classes, so many of the best, of the worst, and of the pairs taken for each other are told."""
+RANKED = {"accuracy": True, "distance": False, "diversity": 1.0}
+"""Figures of a class by which many classes are ranked, the first that there is, and what is better."""
+
+
+def summary(found: dict[int | None, Measured]) -> dict[str, dict]:
+    """Each estimate averaged over seeds: value, standard error, interval, and the spread over the seeds.
+
+    The standard error of the mean is that of the resampled images; the standard deviation over seeds is beside it.
+    """
+    first, *others = found.values()
+    together = {}
+    for name in first.estimates:
+        if any(name not in measured.estimates for measured in others):  # as of a class that one of them lacks
+            continue
+        estimates = [measured.estimates[name] for measured in found.values()]
+        if len(estimates) == 1:
+            together[name] = estimates[0].to_dict()
+            continue
+        values = np.array([estimate.value for estimate in estimates])
+        error = float(np.sqrt(sum(e.standard_error**2 for e in estimates)) / len(estimates))
+        together[name] = {
+            "value": float(values.mean()),
+            "standard_error": error,
+            "low": float(values.mean() - norm.ppf((1 + LEVEL) / 2) * error),
+            "high": float(values.mean() + norm.ppf((1 + LEVEL) / 2) * error),
+            "method": estimates[0].method,
+            "over_seeds": float(values.std(ddof=1)),
+            "seeds": values.tolist(),
+        }
+    return together
+
+
+def write_report(
+    output: Path, protocol: Protocol, sets: dict, found: dict[int | None, Measured], facts: ModelFacts | None
+) -> None:
+    """Write metrics.json, report.md, report.html and the figures into a folder.
+
+    Args:
+        output: An existing folder.
+        protocol: What was measured with.
+        sets: Images by sampling seed (None for a folder that was given).
+        found: The measurements, likewise.
+        facts: The model, if there is one.
+    """
+    seed = next(iter(sets))
+    drawn, measured = sets[seed], found[seed]
+    real = protocol.measure_real(measured.count)
+    together = summary(found)
+    missing = {name: reason for one in found.values() for name, reason in one.missing.items()}
+    metrics = {
+        "images": measured.count,
+        "seeds": None if seed is None else list(sets),
+        "metrics": together,
+        "not_measured": missing,
+        "warnings": contradictions({name: estimate["value"] for name, estimate in together.items()}),
+        "held_out": None if real is None else summary({None: real}),
+        "held_out_images": None if real is None else real.count,
+        "per_class": measured.per_class,
+        "confusion": None if measured.confusion is None else measured.confusion.tolist(),
+        "memorisation": None if measured.memorisation is None else measured.memorisation.to_dict(),
+        "model": None if facts is None else facts.record,
+        "sampling": drawn.protocol,
+        "evaluations": drawn.evaluations,
+        "protocol": protocol.record(),
+    }
+    save_text(output / "metrics.json", json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
+    text = "\n".join(_sections(output, protocol, drawn, measured, metrics))
+    save_text(output / "report.md", text)
+    save_text(output / "report.html", as_html(text, output, "Cardiff: evaluation"))
+    for warning in metrics["warnings"]:
+        logger.warning("%s", warning)
+
+
+def save_text(path: Path, text: str) -> None:
+    """Write a report's text; bytes of a file's name that are no UTF-8 are written as their code."""
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _sections(output: Path, protocol: Protocol, drawn: ImageSet, measured: Measured, metrics: dict) -> list[str]:
+    """The report's paragraphs; draws the figures that they show."""
+    reference = protocol.reference.record
+    lines = ["# Evaluation", "", _headline(protocol, metrics), "", *metric_table(protocol, metrics), ""]
+    for warning in metrics["warnings"]:
+        lines += [f"**Warning.** {warning}", ""]
+    lines += ["![Samples](samples.png)", ""]
+    _save_grid(drawn, protocol.reference.class_names, output / "samples.png")
+    if measured.extrapolation is not None:
+        figures.save_extrapolation(measured.extrapolation, protocol.network.distance, output / "infinity.png")
+        lines += ["## More samples", "", "![Distance over the number of images](infinity.png)", ""]
+    if measured.confusion is not None:
+        figures.save_confusion(measured.confusion, protocol.reference.class_names, output / "confusion.png")
+        lines += ["## Classes", "", "![Classes read in the samples of each class](confusion.png)", ""]
+        if len(measured.confusion) > figures.MANY_CLASSES:
+            lines += [*confusions_table(measured.confusion, protocol.reference.class_names), ""]
+    if measured.per_class:
+        lines += [
+            *([] if measured.confusion is not None else ["## Classes", ""]),
+            *class_section(measured.per_class),
+            "",
+        ]
+    if measured.memorisation is not None:
+        lines += memorisation_section(output, protocol, drawn, measured)
+    shown = {name: metrics[name] for name in ("images", "seeds", "model", "sampling", "evaluations", "protocol")}
+    lines += ["## Protocol", "", *fenced("json", json.dumps(shown, indent=1, ensure_ascii=False))]
+    return [*lines, "", f"Reference: {code(reference['key'])}.", ""]
+
+
+def _headline(protocol: Protocol, metrics: dict) -> str:
+    data = protocol.reference.record["data"]
+    who = "images of the folder" if metrics["model"] is None else f"samples of the {metrics['model']['kind']} model"
+    seeds = f" for each of {len(metrics['seeds'])} seeds" if metrics["seeds"] and len(metrics["seeds"]) > 1 else ""
+    return (
+        f"{metrics['images']:,} {who}{seeds} against {data['images']:,} images of {data_name(data)}, split "
+        f"{escape(data['split'])}, at {data['resolution']} pixels, in the features of {escape(protocol.network.name)}."
+    )
+
+
+def metric_table(protocol: Protocol, metrics: dict) -> list[str]:
+    """A row a metric: the value, its interval, and the same of held-out real images."""
+    real, several = metrics["held_out"], metrics["seeds"] is not None and len(metrics["seeds"]) > 1
+    heads = ["metric", "", "value", "95% interval"]
+    heads += ["sd over seeds"] if several else []
+    heads += [f"{metrics['held_out_images']:,} held-out real images"] if real is not None else []
+    lines = [f"| {' | '.join([*heads, 'what it says'])} |", "|" + "---|" * (len(heads) + 1)]
+    for name, found in metrics["metrics"].items():
+        cells = [metric_name(protocol, name), arrow(protocol, name), number(found["value"]), interval(found, name)]
+        if several:
+            cells.append(number(found["over_seeds"]))
+        if real is not None:
+            cells.append(number(real[name]["value"]) if name in real else "")
+        lines.append(f"| {' | '.join([*cells, EXPLAINED[name]])} |")
+    if metrics["not_measured"]:
+        lacking = [f"{metric_name(protocol, name)} ({why})" for name, why in metrics["not_measured"].items()]
+        lines += ["", f"Not measured: {'; '.join(lacking)}."]
+    return lines
+
+
+def arrow(protocol: Protocol, name: str) -> str:
+    """Which way is better."""
+    aim = protocol.names[name]
+    return {True: "↑", False: "↓"}[aim] if isinstance(aim, bool) else f"→ {aim:g}"
+
+
+def data_name(data: dict) -> str:
+    """What a data set is called in Markdown, from its record."""
+    return escape(", ".join(data["data_files"]) if "data_files" in data else data["path"])
+
+
+def metric_name(protocol: Protocol, name: str) -> str:
+    """What a metric is called in Markdown with this protocol's network: FID only with the network of the FID."""
+    return escape(name_with(protocol.network.distance, name))
+
+
+def class_section(per_class: list[dict]) -> list[str]:
+    """What could not be measured of the classes, and a row a class; of many classes the best and the worst."""
+    lines, by = [], next((name for name in RANKED if any(row[name] is not None for row in per_class)), None)
+    for name, what in (("images", "sample"), ("real_images", "real image")):
+        counts = [
+            (sum(row[name] == count for row in per_class), which) for count, which in enumerate(("no", "a single"))
+        ]
+        told = [f"{count} of the {len(per_class)} classes have {which} {what}" for count, which in counts if count]
+        if told:
+            lines += [f"{' and '.join(told)}. Distance and diversity need two.", ""]
+    if len(per_class) > figures.MANY_CLASSES:
+        told = [row for row in per_class if by is not None and row[by] is not None]
+        told.sort(key=lambda row: loss(row[by], RANKED[by]))
+        per_class, count = (told or per_class), len(per_class)
+        if len(per_class) > 2 * EXTREMES:
+            per_class = [*per_class[:EXTREMES], *per_class[-EXTREMES:]]
+        how = f"the best and the worst by {by}" if told else "some"
+        lines += [f"Of the {count} classes here are {len(per_class)}, {how}; all are in metrics.json (per_class).", ""]
+    columns = [name for name in per_class[0] if any(row[name] is not None for row in per_class)]
+    columns.remove("real_images")  # their share of the data is there
+    lines += [f"| {' | '.join(name.replace('_', ' ') for name in columns)} |", "|" + "---|" * len(columns)]
+    for row in per_class:
+        cells = ["" if row[c] is None else number(row[c]) if isinstance(row[c], float) else row[c] for c in columns]
+        lines.append(f"| {' | '.join(escape(str(cell)) for cell in cells)} |")
+    return lines
+
+
+def confusions_table(confusion: np.ndarray, names: list[str]) -> list[str]:
+    """The classes that are taken for each other most often, for a matrix too large to have names."""
+    wrong = confusion * ~np.eye(len(names), dtype=bool)
+    worst = np.argsort(wrong, axis=None, kind="stable")[::-1][:EXTREMES]
+    pairs = [pair for pair in zip(*np.unravel_index(worst, wrong.shape)) if wrong[pair]]
+    if not pairs:
+        return ["Every sample is classified as the requested class."]
+    lines = ["| asked for | read as | samples |", "|---|---|---|"]
+    return [
+        *lines,
+        *(f"| {escape(names[row])} | {escape(names[column])} | {wrong[row, column]} |" for row, column in pairs),
+    ]
+
+
+def memorisation_section(output: Path, protocol: Protocol, drawn: ImageSet, measured: Measured) -> list[str]:
+    """What the nearest training images say, with the panel and the distribution."""
+    found = measured.memorisation
+    figures.save_distances(found, output / "distances.png")
+    pairs = figures.save_closest(found, drawn.images, protocol.reference.images, output / "closest.png")
+    listed = ", ".join(escape(drawn.names[pair["sample"]]) for pair in pairs if pair["alarm"])
+    lines = ["## Memorisation", "", found.sentence(), ""]
+    lines += [f"Too near a training image: {listed}.", ""] if listed else []
+    lines += ["![Distances to the nearest training image](distances.png)", ""]
+    return [*lines, "![The closest pairs](closest.png)", ""]
+
+
+def _save_grid(drawn: ImageSet, class_names: list[str], path: Path) -> None:
+    """The first images of each class, a row a class, or simply the first ones."""
+    if drawn.labels is None:
+        columns = min(GRID_COLUMNS, len(drawn.images))
+        rows = min(GRID_ROWS, len(drawn.images) // columns)
+        images, names = drawn.images[: rows * columns].transpose(0, 2, 3, 1), [""] * rows
+    else:
+        chosen = shown_classes(drawn.labels)
+        images, names = rows_by_class(drawn.images, drawn.labels, chosen), [class_names[label] for label in chosen]
+    save_labelled_grid(images[None], names, [""], path, zoom=max(1, round(40 / images.shape[2])))
+
+
+def shown_classes(labels: np.ndarray) -> list[int]:
+    """Up to GRID_ROWS of the classes that there are, spread over all of them."""
+    present = np.unique(labels)
+    return present[np.unique(np.linspace(0, len(present) - 1, GRID_ROWS).round().astype(int))].tolist()
+
+
+def rows_by_class(
+    images: np.ndarray, labels: np.ndarray, chosen: list[int], columns: int = GRID_COLUMNS
+) -> np.ndarray:
+    """The first images of each chosen class, white where there are no more.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        labels: (N,).
+        chosen: Classes, a row each.
+        columns: Images in a row.
+
+    Returns:
+        uint8 (rows · columns, H, W, C).
+    """
+    rows = np.full((len(chosen), columns, *images.shape[1:]), 255, np.uint8)
+    for row, label in zip(rows, chosen):
+        found = images[np.flatnonzero(labels == label)[:columns]]
+        row[: len(found)] = found
+    return rows.reshape(-1, *images.shape[1:]).transpose(0, 2, 3, 1)
+
+
+def as_html(text: str, folder: Path, title: str) -> str:
+    """Markdown as one HTML file that needs nothing beside it: the pictures are inside."""
+    body = markdown.markdown(text, extensions=["tables", "fenced_code"])
+
+    def inline(match: re.Match) -> str:
+        data = base64.b64encode((folder / match[2]).read_bytes()).decode()
+        return f'{match[1]}src="data:image/png;base64,{data}"'
+
+    body = re.sub(r'(?<=<img alt=")([^"<>]*" )src="([^":/]+\.png)"', inline, body)
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'

@@ -1,0 +1,76 @@
+"""Metrics in words and figures as reports and model cards print them."""
+
+import math
+
+import numpy as np
+
+EXPLAINED = {
+    "fid": "Fréchet distance at this number of images; it falls with the number, so only equal numbers compare.",
+    "fid_infinity": "The same, extrapolated to infinitely many samples.",
+    "kid": "Squared distance of the kernel means, which does not depend on the number of images.",
+    "is": "How surely the network reads one class in each image, and how many in all of them.",
+    "precision": "Share of the samples that lie among the real images.",
+    "recall": "Share of the real images that lie among the samples.",
+    "density": "Like precision, but counts how many real images each sample lies near; about 1 is as the data.",
+    "coverage": "Share of the real images that have a sample near them.",
+    "accuracy": "Share of the samples that are classified as the requested class.",
+    "class_shift": "Share of the samples that would have to change class for the classes to be as in the data.",
+    "diversity": "Mean distance between two samples of one class; the data's is 1.",
+}
+RANGES = {"fid": (0, math.inf), "recall": (0, 1), "coverage": (0, 1), "density": (0, math.inf), "class_shift": (0, 1)}
+
+
+MOST_DENSITY = 2.0
+"""Density above which a warning is due: a real image has 1 on average, and strongly guided samples have 1.3 to 1.4."""
+HIGH, LOW = 0.9, 0.1
+"""Precision and recall contradict each other if one is at least the first and the other at most the second."""
+
+
+def contradictions(values: dict[str, float]) -> list[str]:
+    """What must not be taken at face value, a sentence for each pair of figures that cannot both mean what they say.
+
+    Args:
+        values: Figures by name.
+    """
+    found = []
+    density, precision, recall = (values.get(name) for name in ("density", "precision", "recall"))
+    if density is not None and density > MOST_DENSITY:
+        found.append(
+            f"Density is {number(density)}, where that of the data is 1: the samples lie where the reach of many real "
+            "images overlaps, in the middle of the data, as averages, blurred images and weak noise do in the eyes of "
+            "this network, so it does not say that they are good."
+        )
+    if precision is not None and precision >= HIGH and recall <= LOW:
+        found.append(
+            f"Precision is {number(precision)} and recall {number(recall)}: nearly every sample is within reach of a "
+            "real image and hardly a real image within reach of a sample, so the samples are much alike or lie in the "
+            "middle of the data, and precision does not say that they look real."
+        )
+    if precision is not None and recall >= HIGH and precision <= LOW:
+        found.append(
+            f"Recall is {number(recall)} and precision {number(precision)}: the samples lie so far from each other, "
+            "and from the data, that their reach covers it, so recall does not say that they are as varied as the "
+            "data."
+        )
+    return found
+
+
+def name_with(distance: str, name: str) -> str:
+    """What a metric is called where the network's Fréchet distance is called `distance`."""
+    called = {"fid": distance, "fid_infinity": f"{distance}∞"}
+    called["is"] = "Inception score" if distance == "FID" else "class score (as the Inception score)"
+    called["kid"] = "KID" if distance == "FID" else "kernel distance"
+    return called.get(name, name.replace("_", " "))
+
+
+def number(value: float) -> str:
+    """Three significant digits, and no exponent for usual numbers."""
+    if value == 0 or 1e-4 <= abs(value) < 1e6:
+        return f"{value:.{max(0, 2 - int(np.floor(np.log10(abs(value)))) if value else 0)}f}"
+    return f"{value:.2e}"
+
+
+def interval(found: dict, name: str) -> str:
+    """The two ends of an interval, within what the figure can be at all."""
+    least, most = RANGES.get(name, (-math.inf, math.inf))
+    return f"{number(max(found['low'], least))} to {number(min(found['high'], most))}"

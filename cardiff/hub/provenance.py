@@ -1,0 +1,79 @@
+"""run.json: what trained a model, carried by every saved model and free of what belongs to one machine."""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import get_args
+from urllib.parse import urlsplit
+
+from cardiff.config.run import Kind
+from cardiff.errors import UserError
+from cardiff.version import cardiff_version
+
+RUN_RECORD = "run.json"
+"""Name of the file, beside the model."""
+
+
+def write_record(folder: Path, record: dict) -> None:
+    """Write run.json into an existing folder."""
+    Path(folder, RUN_RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_record(folder: Path) -> dict | None:
+    """The run.json of a model's folder, or None if it has none.
+
+    Raises:
+        UserError: It is damaged, or not of this project's making.
+    """
+    file = Path(folder, RUN_RECORD)
+    if not file.is_file():
+        return None
+    try:
+        record = json.loads(file.read_text())
+        sections = {name: dict(record["config"][name]) for name in ("data", "scheduler", "train")}
+        whole_numbers = [record["step"], record["images_seen"], sections["train"]["batch_size"]]
+        texts = [sections["scheduler"]["name"], sections["data"]["path"], sections["data"]["split"]]
+        if record["kind"] not in get_args(Kind):
+            raise UserError(f"there are no runs of kind {record['kind']!r}")
+        if not all(type(n) is int for n in whole_numbers) or not all(type(text) is str for text in texts):
+            raise TypeError("a field is of the wrong type")
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged or of another project ({error!r}): copy it again.") from error
+    return {**record, "config": without_paths(record["config"])}
+
+
+def without_paths(config: dict) -> dict:
+    """A configuration without what only this machine can use or should know: of a path its last part is kept."""
+    kept = {}
+    for name, value in config.items():
+        if name != "cache_dir":
+            kept[name] = without_paths(value) if isinstance(value, dict) else _without_path(value)
+    return kept
+
+
+def _without_path(value):
+    if isinstance(value, list):
+        return [_without_path(item) for item in value]
+    return public_name(value) if isinstance(value, str) else value
+
+
+def public_name(text: str) -> str:
+    """Text as it is, or the last part of a path; of a URL what is not a secret."""
+    if "://" in text:
+        url = urlsplit(text)
+        return f"{url.scheme}://{url.hostname or ''}{url.path}"
+    path = Path(text)
+    of_this_machine = path.is_absolute() or text.startswith("~") or ".." in path.parts or "\\" in text
+    return Path(text.replace("\\", "/")).name if of_this_machine or _exists(path) else text
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # too long for the name of a file
+        return False
+
+
+def versions() -> dict[str, str]:
+    """The packages that decide what is computed."""
+    return {"cardiff": cardiff_version()} | {name: version(name) for name in ("torch", "diffusers", "accelerate")}

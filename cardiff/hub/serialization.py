@@ -1,0 +1,228 @@
+"""Saving and loading models: folders that anyone can load, and loading that executes nothing from a folder."""
+
+import copy
+import inspect
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import diffusers
+import torch
+from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, ModelMixin, UNet2DModel
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
+from cardiff.errors import UserError
+from cardiff.files import apply_folder_permissions
+from cardiff.hub.client import download
+from cardiff.hub.provenance import RUN_RECORD, read_record, write_record
+from cardiff.pipelines import ClassConditionalPipeline, NoisyClassifier
+
+Network = TypeVar("Network", bound=ModelMixin)
+VARIANTS = {"fp16": torch.float16, "bf16": torch.bfloat16}
+"""Names that diffusers' from_pretrained(variant=…) knows weights of lower precision by."""
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+MODEL_FILES = ["model_index.json", "unet/config.json", f"unet/{_WEIGHTS}", "scheduler/scheduler_config.json"]
+MODEL_FILES += ["classifier/config.json", f"classifier/{_WEIGHTS}", RUN_RECORD]
+"""What is read of a model, file by file: a pattern would also match names that climb out of their folder."""
+
+
+def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:
+    """Write a pipeline so that from_pretrained loads it where this project is not installed.
+
+    A DDPMPipeline needs nothing beyond diffusers. A ClassConditionalPipeline writes its own source file too, which
+    `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)` runs.
+    """
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    apply_folder_permissions(weights_file(folder))
+    for name in ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json"):
+        _forget_origin(Path(folder, name))
+
+
+def _forget_origin(file: Path) -> None:
+    """Remove the folder that a part was once loaded from, which diffusers keeps."""
+    content = json.loads(file.read_text())
+    content.pop("_name_or_path", None)
+    file.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def export_model(folder: Path, target: Path, variants: Sequence[str] = ()) -> None:
+    """Write the model of a folder anew, whatever else lies there and whatever it carries in the way of code.
+
+    Args:
+        folder: As `load_pipeline` and `load_classifier` take it.
+        target: Folder to write.
+        variants: Weights in half the size beside the float32 ones: "fp16", "bf16".
+
+    Raises:
+        UserError: Nothing there, damaged, or not a model of this project.
+    """
+    if _classifier_config(folder).is_file() and not Path(folder, "model_index.json").is_file():
+        network, scheduler = load_classifier(folder)
+        save_classifier(network, scheduler, target)
+    else:
+        pipeline = load_pipeline(folder)
+        network = pipeline.unet
+        if network.config.num_class_embeds is None:
+            pipeline = DDPMPipeline(network, pipeline.scheduler)
+        save_pipeline(pipeline, target)
+    part = "unet" if isinstance(network, UNet2DModel) else "classifier"
+    for variant in variants:
+        config = Path(target, part, "config.json").read_text()
+        smaller = torch.nn.Module.to(copy.deepcopy(network), VARIANTS[variant])
+        smaller.save_pretrained(target / part, variant=variant)
+        apply_folder_permissions(target / part / variant_name(variant))
+        Path(target, part, "config.json").write_text(config)
+    record = read_record(folder)
+    if record is not None:
+        write_record(target, record)
+
+
+def find_model(model: str, revision: str | None = None) -> Path:
+    """Folder of a model given as a folder or as a Hub repository, of which only configuration and weights are taken.
+
+    Raises:
+        UserError: Neither a folder nor a readable repository.
+    """
+    return Path(model) if Path(model).is_dir() else download(model, MODEL_FILES, revision)
+
+
+def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> ClassConditionalPipeline:
+    """Load a pipeline of this project, conditional or not, without executing code from its folder.
+
+    Args:
+        folder: Output folder of a run, or one of its checkpoints.
+        dtype: Weights are converted to it.
+
+    Returns:
+        A ClassConditionalPipeline; around an unconditional UNet it samples without labels.
+
+    Raises:
+        UserError: Nothing there, damaged, or not a pipeline of this project.
+    """
+    folder = Path(folder)
+    index_file = folder / "model_index.json"
+    if not index_file.is_file():
+        if _classifier_config(folder).is_file():
+            raise UserError(f"{folder} holds a classifier and no pipeline: name the folder of a diffusion model.")
+        raise UserError(
+            f"{folder} holds no model_index.json: name the output folder of a training run, one of its checkpoints, "
+            "or a Hub repository."
+        )
+    try:
+        index = json.loads(index_file.read_text())
+        name = index["_class_name"]
+        scheduler_library, scheduler_name = index["scheduler"]
+        unet_library, unet_name = index["unet"]
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{index_file} does not describe a pipeline of this project ({error!r}).") from error
+    name = name[-1] if isinstance(name, list) else name
+    scheduler_class = getattr(diffusers, str(scheduler_name), None)
+    known_scheduler = inspect.isclass(scheduler_class) and issubclass(scheduler_class, SchedulerMixin)
+    if (
+        name not in (ClassConditionalPipeline.__name__, "DDPMPipeline")
+        or (unet_library, unet_name) != ("diffusers", "UNet2DModel")
+        or scheduler_library != "diffusers"
+        or not known_scheduler
+    ):
+        raise UserError(
+            f"{index_file} names a {name} of {unet_name} and {scheduler_name}; this project loads "
+            "ClassConditionalPipeline and DDPMPipeline with a UNet2DModel and a scheduler of diffusers."
+        )
+    with _damage_in_one_sentence(folder):
+        unet = load_network(UNet2DModel, folder / "unet", dtype)
+        scheduler = scheduler_class.from_pretrained(folder / "scheduler")
+        return ClassConditionalPipeline(unet, scheduler, index.get("id2label"))
+
+
+def save_classifier(classifier: NoisyClassifier, scheduler: DDPMScheduler, folder: Path) -> None:
+    """Write a classifier, the noise levels that it was trained on, and the source file that it needs.
+
+    Where this project is not installed, diffusers' `AutoModel.from_pretrained(folder, subfolder="classifier",
+    trust_remote_code=True)` runs that file and loads the rest.
+    """
+    classifier.save_pretrained(Path(folder, "classifier"), safe_serialization=True)
+    apply_folder_permissions(classifier_weights_file(folder))
+    scheduler.save_pretrained(Path(folder, "scheduler"))
+    _forget_origin(Path(folder, "scheduler", "scheduler_config.json"))
+    _forget_origin(_classifier_config(folder))
+
+
+def load_classifier(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[NoisyClassifier, DDPMScheduler]:
+    """Load a classifier of this project without executing code from its folder.
+
+    Args:
+        folder: Output folder of a run of train_classifier.py, or one of its checkpoints.
+        dtype: Weights are converted to it.
+
+    Returns:
+        The classifier, in evaluation mode, and a scheduler with the noise levels that it was trained on.
+
+    Raises:
+        UserError: Nothing there, damaged, or not a classifier of this project.
+    """
+    folder = Path(folder)
+    config_file = _classifier_config(folder)
+    if not config_file.is_file():
+        if Path(folder, "model_index.json").is_file():
+            raise UserError(f"{folder} holds a diffusion pipeline and no classifier: train one, train_classifier.py.")
+        raise UserError(
+            f"{folder} holds no classifier/config.json: name the output folder of train_classifier.py, one of its "
+            "checkpoints, or a Hub repository."
+        )
+    with _damage_in_one_sentence(folder):
+        name = json.loads(config_file.read_text())["_class_name"]
+        if name != NoisyClassifier.__name__:
+            raise UserError(f"{config_file} names a {name} and not a {NoisyClassifier.__name__}.")
+        classifier = load_network(NoisyClassifier, folder / "classifier", dtype)
+        scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
+        if scheduler.alphas_cumprod.tolist() != list(classifier.config.alphas_cumprod):
+            raise UserError("classifier and scheduler have different noise levels.")
+        return classifier, scheduler
+
+
+def _classifier_config(folder: Path) -> Path:
+    return Path(folder, "classifier", "config.json")
+
+
+@contextmanager
+def _damage_in_one_sentence(folder: Path) -> Iterator[None]:
+    """Whatever a damaged file raises, by way of safetensors, json or diffusers, as a UserError."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{folder} is damaged or incomplete: {reason} Copy or train it again.") from error
+
+
+def load_network(network: type[Network], folder: Path, dtype: torch.dtype = torch.float32) -> Network:
+    """The network with every one of its weights, and no others, from one file of safetensors.
+
+    An index of several files is not followed: it could name pickles, and files outside the folder.
+    """
+    if not (folder / _WEIGHTS).is_file():
+        raise UserError(f"{folder.name}/{_WEIGHTS} is missing.")
+    for index in folder.glob("*.index.json"):
+        raise UserError(f"{folder.name}/{index.name} spreads the weights over files; this project reads one file.")
+    model, loaded = network.from_pretrained(folder, use_safetensors=True, torch_dtype=dtype, output_loading_info=True)
+    # diffusers fills a gap with random numbers and leaves a surplus out.
+    for problem in ("missing_keys", "unexpected_keys"):
+        if loaded[problem]:
+            raise UserError(f"the weights have {problem.replace('_', ' ')}: {sorted(loaded[problem])[:3]}.")
+    return model
+
+
+def variant_name(variant: str) -> str:
+    """What diffusers calls a file of weights of lower precision."""
+    return f"diffusion_pytorch_model.{variant}.safetensors"
+
+
+def weights_file(folder: Path) -> Path:
+    """Where the UNet's weights lie in a pipeline folder."""
+    return Path(folder, "unet", _WEIGHTS)
+
+
+def classifier_weights_file(folder: Path) -> Path:
+    """Where a classifier's weights lie in its folder."""
+    return Path(folder, "classifier", _WEIGHTS)

@@ -1,0 +1,177 @@
+"""Drawing images from a trained pipeline: what is drawn, with what, and in batches that do not matter."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from tqdm.auto import tqdm
+
+from cardiff.config.limits import check_limits
+from cardiff.config.schedules_by_name import alphas_cumprod_of, section_of
+from cardiff.diffusion.levels import log_snr_of, timesteps_at, visited_levels
+from cardiff.diffusion.randomness import image_generator
+from cardiff.distributed import this_process
+from cardiff.errors import UserError, user_errors
+from cardiff.hub.serialization import find_model, load_pipeline
+from cardiff.pipelines import ArgumentError, ClassConditionalPipeline, NonFiniteImages
+from cardiff.sampling.guidance import Guidance, make_guidance
+from cardiff.sampling.labels import read_labels
+from cardiff.sampling.options import SampleOptions
+from cardiff.sampling.solvers import make_solver
+
+
+def draw_images(pipeline: ClassConditionalPipeline, indices: Sequence[int], **settings) -> np.ndarray:
+    """Images number `indices` of the series that a seed starts, as uint8 (B, H, W, C); `settings` as in `draw`."""
+    return draw(pipeline, indices, **settings)[0]
+
+
+@torch.no_grad()
+def draw(
+    pipeline: ClassConditionalPipeline,
+    indices: Sequence[int],
+    *,
+    seed: int,
+    labels: Sequence[int | dict] | None,
+    guidance_scale,
+    steps: int,
+    batch_size: int,
+    timesteps: Sequence[int] | None = None,
+    progress: Callable[[int], object] = lambda count: None,
+    **guidance,
+) -> tuple[np.ndarray, list[dict[str, int]]]:
+    """Images number `indices` of the series that `seed` starts, and what they cost.
+
+    Each image has its own generator, so it depends on (model, seed, index, label and options) and not on its batch.
+
+    Args:
+        labels: Class of each image, or None to sample without labels.
+        guidance_scale: As the pipeline takes it.
+        batch_size: Images in one pass.
+        timesteps: The noise levels to step through, falling, instead of `steps` evenly spaced ones.
+        progress: Called with the number of images after each pass.
+        guidance: The pipeline's other guidance arguments.
+
+    Returns:
+        uint8 (B, H, W, C), and for each image how often each network was evaluated.
+
+    Raises:
+        UserError: Images came out as NaN or infinity; it names their numbers in the series.
+    """
+    pipeline.set_progress_bar_config(disable=True)
+    drawn, cost = [], []
+    for first in range(0, len(indices), batch_size):
+        batch = slice(first, first + batch_size)
+        numbers = [int(index) for index in indices[batch]]
+        try:
+            with user_errors(ArgumentError):
+                result = pipeline(
+                    class_labels=None if labels is None else list(labels[batch]),
+                    batch_size=len(numbers),
+                    guidance_scale=guidance_scale,
+                    num_inference_steps=steps,
+                    timesteps=timesteps,
+                    generator=[image_generator(seed, number) for number in numbers],
+                    output_type="pt",
+                    **guidance,
+                )
+        except NonFiniteImages as error:
+            raise UserError(str(NonFiniteImages([numbers[place] for place in error.numbers]))) from error
+        drawn.append(to_uint8(result.images))
+        cost += [dict(zip(result.evaluations, counts)) for counts in zip(*result.evaluations.values())]
+        progress(len(result.images))
+    return np.concatenate(drawn) if drawn else np.empty(0, np.uint8), cost
+
+
+def to_uint8(images: torch.Tensor) -> np.ndarray:
+    """Float (B, C, H, W) in [0, 1] to uint8 (B, H, W, C)."""
+    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+@dataclass
+class Plan:
+    """What is to be drawn, and with what."""
+
+    folder: Path
+    """Of the model."""
+    pipeline: ClassConditionalPipeline
+    options: SampleOptions
+    labels: list[int | dict] | None
+    guidance: Guidance
+    timesteps: list[int] | None
+    progress: Callable[[int], object] | None
+    """Told of each pass in the place of a progress bar."""
+
+    @property
+    def class_names(self) -> dict[int, str]:
+        """The model's classes, or the classifier's."""
+        return self.pipeline.class_names(self.guidance.arguments.get("classifier"))
+
+    def draw(self, indices, labels, variant, progress=lambda count: None) -> tuple[np.ndarray, list[dict]]:
+        """Images of these labels with the scales of one variant, and their cost."""
+        options = self.options
+        settings = {"seed": options.seed, "steps": options.steps, "batch_size": options.batch_size}
+        settings |= {"timesteps": self.timesteps, "progress": progress}
+        return draw(self.pipeline, indices, labels=labels, **settings, **variant, **self.guidance.arguments)
+
+    @contextmanager
+    def counting(self, total: int, state: PartialState) -> Iterator[Callable[[int], object]]:
+        """What to call with the number of images after each pass."""
+        if self.progress is not None:
+            yield self.progress
+        else:
+            with tqdm(total=total, desc="images", unit="img", disable=not state.is_main_process) as bar:
+                yield bar.update
+
+
+def make_plan(options: SampleOptions, progress: Callable[[int], object] | None = None) -> Plan:
+    """Load the model and all that the options name, and check that they fit; arguments as of `run`.
+
+    Raises:
+        UserError: An option that does not fit the model.
+    """
+    state = this_process()
+    if (options.output is None) == (options.grid is None):
+        raise UserError("Give either --output DIR for single images or --grid FILE for a labelled grid.")
+    check_limits(options, "--")
+    with state.main_process_first():
+        folder = find_model(options.model, options.revision)
+    pipeline = load_pipeline(folder).to(state.device)
+    pipeline.scheduler = make_solver(pipeline.scheduler, options.solver)
+    timesteps, total = None, pipeline.scheduler.config.num_train_timesteps
+    if options.steps > total:
+        raise UserError(f"--steps is {options.steps}, but the model has {total} timesteps: give 1 to {total}.")
+    if options.timesteps_from is not None:
+        levels = log_snr_of(alphas_cumprod_of(section_of(options.timesteps_from)))
+        timesteps = timesteps_at(pipeline.scheduler, visited_levels(levels, options.steps))
+    with user_errors(ArgumentError):  # before anything is written
+        pipeline.set_timesteps(options.steps, timesteps=timesteps)
+    with state.main_process_first():
+        guidance = make_guidance(options, pipeline)
+    labels = _labels(pipeline, guidance.arguments.get("classifier"), options.labels)
+    with user_errors(ArgumentError):
+        pipeline.check(labels, **guidance.arguments)
+    return Plan(folder, pipeline, options, labels, guidance, timesteps, progress)
+
+
+def _labels(pipeline, classifier, text: str | list[int] | None) -> list[int | dict] | None:
+    """Labels from the command line's text or a list; None for a model without classes."""
+    if pipeline.unet.config.num_class_embeds is None and classifier is None:
+        if text is not None:
+            raise UserError("This model is unconditional: leave --labels out, or give a --classifier.")
+        return None
+    if text is None:
+        return list(pipeline.class_names(classifier))
+    if not isinstance(text, str):
+        return pipeline.label_ids(text, classifier)
+    return read_labels(text, pipeline, classifier)
+
+
+def batches_of_process(count: int, options: SampleOptions, state: PartialState) -> list[range]:
+    """This process's batches. They are fixed ranges, whoever draws them: equal batch sizes give equal bits."""
+    size = options.batch_size
+    batches = [range(first, min(first + size, count)) for first in range(0, count, size)]
+    return batches[state.process_index :: state.num_processes]

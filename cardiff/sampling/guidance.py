@@ -1,0 +1,158 @@
+"""The guidance of a sampling command: from its options to the pipeline's arguments and to what a manifest says."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from cardiff.errors import UserError
+from cardiff.files import file_hash
+from cardiff.hub.serialization import classifier_weights_file, find_model, load_classifier, load_pipeline, weights_file
+from cardiff.pipelines import ClassConditionalPipeline
+from cardiff.sampling.options import GuidanceOptions
+from cardiff.schedulers import load_function
+
+
+@dataclass
+class Guidance:
+    """Guidance as the pipeline takes it."""
+
+    arguments: dict
+    """The pipeline's arguments that all images share."""
+    variants: list[dict]
+    """The scales that images are drawn with, one block of a grid or one turn of a folder each."""
+    record: dict
+    """What identifies it, beyond the scales, in a folder's options and in the manifest."""
+
+    @property
+    def numbers(self) -> dict[str, list[float]]:
+        """The scales by name, one for each variant; without functions of log-SNR, which `record` has."""
+        names = [name for name, scale in self.variants[0].items() if not callable(scale)]
+        return {name: [variant[name] for variant in self.variants] for name in names}
+
+    @property
+    def titles(self) -> list[str]:
+        """What guides each variant and how strongly, for the blocks of a grid."""
+        kinds = {"cfg_plus_plus": "CFG++", "guidance_unet": "autoguidance"}
+        kind = next((name for argument, name in kinds.items() if argument in self.arguments), "")
+        if not kind and any(variant["guidance_scale"] != 1 for variant in self.variants):
+            kind = "classifier-free guidance"
+        return [_title(kind, variant, self.arguments) for variant in self.variants]
+
+
+def make_guidance(options: GuidanceOptions, pipeline: ClassConditionalPipeline) -> Guidance:
+    """Load the networks that the options name and check that they fit the model.
+
+    Args:
+        options: The guidance options of a command.
+        pipeline: The model, with its solver and its timesteps set.
+
+    Raises:
+        UserError: An option that cannot be read, or a network of other images, classes or noise levels.
+    """
+    arguments, record = {}, {}
+    for name in ("guidance_interval", "guidance_interval_sigma"):
+        if getattr(options, name) is not None:
+            arguments[name] = _interval(name, getattr(options, name))
+    for name, nothing in (("guidance_rescale", 0.0), ("dynamic_thresholding", None), ("cfg_plus_plus", False)):
+        if getattr(options, name) != nothing:
+            arguments[name] = getattr(options, name)
+    record |= arguments
+
+    if options.guidance_model is not None:
+        folder = find_model(options.guidance_model)
+        worse = load_pipeline(folder)
+        _same_noise(pipeline, worse.scheduler, f"--guidance_model {options.guidance_model}")
+        mine, its = (p.scheduler.config.prediction_type for p in (pipeline, worse))
+        if mine != its:
+            raise UserError(f"--guidance_model predicts {its} and the model {mine}: both must predict the same.")
+        arguments["guidance_unet"] = worse.unet.to(pipeline.device)
+        record["guidance_weights_sha256"] = file_hash(weights_file(folder))
+    if options.classifier is not None:
+        folder = find_model(options.classifier)
+        classifier, scheduler = load_classifier(folder)
+        _same_noise(pipeline, scheduler, f"--classifier {options.classifier}")
+        arguments["classifier"] = classifier.to(pipeline.device)
+        record["classifier_sha256"] = file_hash(classifier_weights_file(folder))
+    elif options.classifier_scale != [1.0]:
+        raise UserError("--classifier_scale needs a --classifier.")
+
+    scales = weights = [float(scale) for scale in options.guidance_scale]
+    if options.guidance_schedule is not None:
+        if options.guidance_scale != [1.0]:
+            raise UserError("Give --guidance_scale or --guidance_schedule, not both.")
+        scales = [_schedule(options.guidance_schedule)]
+        record["guidance_schedule"] = weights = [scales[0](level) for level in pipeline.log_snr_of_steps()]
+    if options.cfg_plus_plus and not all(0 <= w <= 1 for w in weights):
+        raise UserError("--cfg_plus_plus interpolates: --guidance_scale must lie between 0 and 1.")
+    variants = [{"guidance_scale": scale} for scale in scales]
+    unconditional = pipeline.unet.config.num_class_embeds is None
+    if unconditional and options.guidance_model is None and (scales != [1.0] or callable(scales[0])):
+        raise UserError(
+            "This model is unconditional: --guidance_scale and --guidance_schedule need a --guidance_model; a "
+            "--classifier has its --classifier_scale."
+        )
+    if options.classifier is not None:
+        pushes = [float(scale) for scale in options.classifier_scale]
+        variants = [{**variant, "classifier_scale": push} for variant in variants for push in pushes]
+    return Guidance(arguments, variants, record)
+
+
+def _interval(name: str, given: list[float] | str) -> tuple[float, float]:
+    """The two ends of an interval."""
+    try:
+        low, high = (float(part) for part in (given.split(",") if isinstance(given, str) else given))
+    except ValueError:
+        raise UserError(f"--{name} is {given}, but must be two numbers: [low,high].") from None
+    return low, high
+
+
+def _schedule(text: str | list) -> Callable[[float], float]:
+    """w as a function of log-SNR."""
+    if isinstance(text, str):
+        path, colon, name = text.rpartition(":")
+        if not (colon and path.endswith(".py")):
+            raise UserError(
+                f"--guidance_schedule is {text!r}, but must be points [[log-SNR,w],…] or FILE.py:FUNCTION."
+            )
+        function = load_function(path, name)
+
+        def weight(log_snr: float) -> float:
+            try:
+                return float(function(log_snr))
+            except Exception as error:
+                raise UserError(f"{text} fails at log-SNR {log_snr:g} with {type(error).__name__}: {error}") from error
+
+        return weight
+    if not text or any(len(point) != 2 for point in text):
+        raise UserError(f"--guidance_schedule is {text}, but each point must be two numbers: [log-SNR,w].")
+    levels, weights = zip(*text)
+    if any(low >= high for low, high in zip(levels, levels[1:])):
+        raise UserError(f"--guidance_schedule is {text}, but its log-SNRs must rise.")
+    return lambda log_snr: float(np.interp(log_snr, levels, weights))
+
+
+def _same_noise(pipeline: ClassConditionalPipeline, scheduler, what: str) -> None:
+    """Refuse a network that was trained on other noise levels, since both are told the timestep alone."""
+    mine, its = pipeline.scheduler.alphas_cumprod, scheduler.alphas_cumprod
+    if len(mine) != len(its) or not torch.allclose(mine.double(), its.double(), rtol=1e-5, atol=1e-7):
+        raise UserError(f"{what} was trained on other noise levels than the model: train it on the same schedule.")
+
+
+def _title(kind: str, variant: dict, arguments: dict) -> str:
+    """The kinds of guidance and their weights in words; arguments as of the pipeline."""
+    weight, parts = variant["guidance_scale"], []
+    if kind:
+        parts.append(kind + (" by schedule" if callable(weight) else f" {weight:g}"))
+    if "classifier" in arguments:
+        parts.append(f"classifier guidance {variant['classifier_scale']:g}")
+    title = " and ".join(parts) or "no guidance"
+    if "guidance_interval" in arguments:
+        title += " for log-SNR in [{:g}, {:g})".format(*arguments["guidance_interval"])
+    if "guidance_interval_sigma" in arguments:
+        title += " for σ/a in ({:g}, {:g}]".format(*arguments["guidance_interval_sigma"])
+    for name in ("guidance_rescale", "dynamic_thresholding"):
+        if name in arguments:
+            title += f", {name.removeprefix('guidance_').replace('_', ' ')} {arguments[name]:g}"
+    return title

@@ -1,0 +1,129 @@
+"""Labels as text, as `--labels` gives them.
+
+| text | label |
+|---|---|
+| `three` | the class of this name; an exact name comes before everything below |
+| `3` | the class of this index, written without leading zeros |
+| `"a, b"` | the class of the name in the quotes, whatever is in it; a quote of the name is doubled |
+| `index:3` | the class of this index, whatever classes are called |
+| `0.5*three+0.5*"a, b"` | a mixture of classes |
+| `three,7` | several, taken in turn |
+| `@labels.txt` | one of them on each line of a file |
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from cardiff.errors import UserError
+from cardiff.pipelines import ClassConditionalPipeline
+
+_INDEX = re.compile(r"0|[1-9][0-9]*")
+_QUOTED = re.compile(r'"((?:[^"]|"")*)"')
+
+
+def read_labels(text: str, pipeline: ClassConditionalPipeline, classifier=None) -> list[int | dict[int, float]]:
+    """The classes, or mixtures {class: weight}, that a text asks for.
+
+    Args:
+        text: As above.
+        pipeline: Whose classes they are.
+        classifier: Names the classes if the pipeline has none.
+
+    Raises:
+        UserError: A label that cannot be read, is no class, or can be read in two ways.
+    """
+    reader = _Reader(pipeline, classifier)
+    if reader.is_name(text):
+        return [reader.single(text)]
+    if text.startswith("@"):
+        return _read_file(Path(text[1:]), reader)
+    return [reader.label(part) for part in _split(text, ",")]
+
+
+def label_name(label: int | dict, names: dict[int, str]) -> str:
+    """What a label is called: the class, or the mixture."""
+    if isinstance(label, dict):
+        return "+".join(f"{weight:g}*{names[part]}" for part, weight in label.items())
+    return names[label]
+
+
+def _read_file(path: Path, reader: "_Reader") -> list[int | dict[int, float]]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--labels @{path} cannot be read ({error}): name a text file, or quote a name.") from error
+    labels = []
+    for number, line in enumerate(lines, 1):
+        try:
+            labels += [reader.label(line)] if line.strip() else []
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: {error}") from error
+    if not labels:
+        raise UserError(f"{path} has no labels: write one on each line.")
+    return labels
+
+
+class _Reader:
+    """Reads one label at a time."""
+
+    def __init__(self, pipeline: ClassConditionalPipeline, classifier):
+        self.pipeline, self.classifier = pipeline, classifier
+        self.names: Mapping[int, str] = pipeline.class_names(classifier)
+
+    def is_name(self, text: str) -> bool:
+        """Whether a class is called exactly so."""
+        return text in self.names.values()
+
+    def label(self, text: str) -> int | dict[int, float]:
+        """A class, or a mixture of classes."""
+        text = text if self.is_name(text) else text.strip()
+        if self.is_name(text) or len(_split(text, "*")) == 1:
+            return self.single(text)
+        mixture = {}
+        for part in _split(text, "+"):
+            weight, *name = _split(part, "*", most=1)
+            try:
+                share = float(weight)
+            except ValueError:
+                name = []
+            if not name:
+                raise UserError(
+                    f"The label {text!r} is not a mixture such as 0.5*three+0.5*eight; a name with * or + in it "
+                    "is given in double quotes."
+                )
+            label = self.single(name[0].strip())
+            mixture[label] = mixture.get(label, 0.0) + share
+        self.pipeline.label_weights([mixture], self.classifier)  # refuses weights that do not add up
+        return mixture
+
+    def single(self, text: str) -> int:
+        """A class by name or index."""
+        quoted = _QUOTED.fullmatch(text)
+        if text.startswith("index:"):
+            if not _INDEX.fullmatch(text.removeprefix("index:")):
+                raise UserError(f"The label {text!r} is not an index such as index:3.")
+            found = int(text.removeprefix("index:"))
+        elif self.is_name(text):
+            if _INDEX.fullmatch(text) and self.names.get(int(text), text) != text:
+                raise UserError(
+                    f"The label {text!r} is the name of one class and the index of another, "
+                    f'{self.names[int(text)]!r}: give "{text}" with its quotes for the name, or index:{text}.'
+                )
+            found = text
+        elif quoted:
+            found = quoted[1].replace('""', '"')
+        else:
+            found = int(text) if _INDEX.fullmatch(text) else text
+        return self.pipeline.label_ids(found, self.classifier)[0]
+
+
+def _split(text: str, mark: str, most: int = 0) -> list[str]:
+    """The parts between marks that are not in double quotes, at `most` so many splits.
+
+    Raises:
+        UserError: A quote is not closed.
+    """
+    if text.count('"') % 2:
+        raise UserError(f"The label {text!r} has a double quote that is not closed; one in a name is doubled.")
+    return re.split(rf'{re.escape(mark)}(?=(?:[^"]*"[^"]*")*[^"]*$)', text, maxsplit=most)

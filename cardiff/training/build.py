@@ -1,0 +1,138 @@
+"""A training run from its configuration: data, schedule, network, loss, draws, trainer, callbacks, in this order."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import ProjectConfiguration
+from diffusers import DDPMScheduler, ModelMixin
+
+from cardiff.config.run import RunConfig
+from cardiff.config.schedule import make_schedule
+from cardiff.config.sections import ClassifierTrainConfig, DiffusionTrainConfig
+from cardiff.diffusion.draws import BatchDraws
+from cardiff.diffusion.loss import ClassificationLoss, DenoisingLoss, loss_weights, memory_format
+from cardiff.diffusion.networks import build_classifier, build_pipeline, build_unet, null_class
+from cardiff.distributed import check_world_size
+from cardiff.errors import UserError
+from cardiff.hub.publish import BackgroundPublisher
+from cardiff.hub.serialization import save_classifier, save_pipeline
+from cardiff.training.callbacks import Callback, Checkpoint, LossLog, Push
+from cardiff.training.classifier_report import ClassifierReport
+from cardiff.training.data import open_training_data
+from cardiff.training.resume import resume
+from cardiff.training.samples import Evaluation, SampleGrid
+from cardiff.training.trainer import Loss, Trainer
+
+
+def build(config: RunConfig) -> Trainer:
+    """A run that stands at its newest good checkpoint, or at the beginning, ready for its next step.
+
+    Raises:
+        UserError: Data, configuration or checkpoint that the run cannot use, in one sentence.
+    """
+    # Data, and the noise levels ᾱ_t of the schedule.
+    accelerator = build_accelerator(config)
+    data = open_training_data(config, accelerator)
+    scheduler = make_schedule(config.scheduler).to_stock()
+
+    # The network, and what it is trained to do.
+    train, names, form = config.train, data.class_names, memory_format(config)
+    model: ModelMixin
+    loss: Loss
+    if not isinstance(train, DiffusionTrainConfig):
+        model = build_classifier(config, scheduler, names)
+        loss = ClassificationLoss(scheduler, form)
+    else:
+        model = build_unet(config, len(names) if config.labelled else None)
+        weights = loss_weights(scheduler, train.loss_weighting, train.min_snr_gamma).to(accelerator.device)
+        loss = DenoisingLoss(scheduler, weights, null_class(model), form)
+    draws = BatchDraws(
+        seed=train.seed,
+        batch_size=train.batch_size,
+        positions=data.plan.positions,
+        num_train_timesteps=scheduler.config.num_train_timesteps,
+        horizontal_flip=config.data.horizontal_flip,
+        label_dropout=getattr(train, "label_dropout", 0.0),
+    )
+
+    # The loop, from where the run stands.
+    trainer = Trainer(config, accelerator, data, model, loss, draws, exporter(config, scheduler, names))
+    callbacks = build_callbacks(config, trainer, scheduler)  # a push that can never be is refused here
+    resume(trainer)
+    write_config(config, accelerator)
+    trainer.start(callbacks)
+    return trainer
+
+
+def build_accelerator(config: RunConfig) -> Accelerator:
+    """The processes, the device and the precision of a run.
+
+    Raises:
+        UserError: A tracker that is not installed, or processes that are not connected.
+    """
+    train, output_dir = config.train, Path(config.output_dir)
+    accelerator = Accelerator(
+        mixed_precision=train.mixed_precision,
+        gradient_accumulation_steps=train.gradient_accumulation_steps,
+        log_with=_trackers(train.trackers),
+        project_config=ProjectConfiguration(output_dir, logging_dir=output_dir / "logs"),
+    )
+    check_world_size(accelerator.num_processes)
+    torch.backends.cudnn.benchmark = True  # every batch has the same shape
+    return accelerator
+
+
+def exporter(
+    config: RunConfig, scheduler: DDPMScheduler, class_names: Sequence[str]
+) -> Callable[[ModelMixin, Path], None]:
+    """What writes the run's network into a folder, so that anyone can load it."""
+
+    def export(model: ModelMixin, folder: Path) -> None:
+        if config.kind == "classifier":
+            save_classifier(model, scheduler, folder)
+        else:
+            save_pipeline(build_pipeline(model, scheduler, class_names), folder)
+
+    return export
+
+
+def build_callbacks(config: RunConfig, trainer: Trainer, scheduler: DDPMScheduler) -> Sequence[Callback]:
+    """What is done between the steps, in the order in which it is done.
+
+    Raises:
+        UserError: A push that cannot be.
+    """
+    train, publisher = config.train, None
+    if config.hub.push_to_hub and trainer.accelerator.is_main_process:
+        publisher = BackgroundPublisher(trainer.output_dir, config.hub)
+    checkpoint = Checkpoint(train.checkpoint_every, publisher)
+    log = LossLog(train.log_every, checkpoint)
+    shown: list[Callback]
+    if isinstance(train, ClassifierTrainConfig):
+        shown = [ClassifierReport(train.report_every, scheduler)]
+    else:
+        assert isinstance(train, DiffusionTrainConfig)
+        shown = [SampleGrid(train.sample_every, scheduler), Evaluation(train.evaluate_every, scheduler)]
+    return [log, checkpoint, *shown, Push(checkpoint, publisher)]
+
+
+def write_config(config: RunConfig, accelerator: Accelerator) -> None:
+    """Write the whole configuration into the output folder."""
+    if accelerator.is_main_process:
+        output_dir = Path(config.output_dir)
+        output_dir.mkdir(parents=True, exist_ok=True)
+        content = yaml.safe_dump({"kind": config.kind, **config.to_dict()}, sort_keys=False)
+        (output_dir / "config.yaml").write_text(content)
+    accelerator.wait_for_everyone()
+
+
+def _trackers(names: list[str]) -> list[str] | None:
+    available = [str(name) for name in get_available_trackers()]
+    for name in names:
+        if name not in available:
+            raise UserError(f"train.trackers names {name!r}, which is not installed; choose from {available}.")
+    return names or None

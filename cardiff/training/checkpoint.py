@@ -1,0 +1,164 @@
+"""Checkpoints of a training run: written aside and renamed, verified when read, thinned out by age.
+
+A checkpoint is a loadable model (the averaged weights) with a folder `training/` beside it: raw weights, optimizer
+state and what cannot be derived from the step number. Tensors are safetensors and the rest is JSON, so nothing in a
+checkpoint is ever unpickled.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from cardiff.errors import UserError
+from cardiff.files import ASIDE, apply_folder_permissions, file_hash, flush, written_aside
+
+CHECKSUMS = "checksums.json"
+_FILE = re.compile(r"(\w+/)?\w+\.(json|safetensors|py)", re.ASCII)
+"""What a checkpoint's files are called: at most one folder deep, and never a pickle."""
+
+
+def checkpoint_dir(root: Path, step: int) -> Path:
+    """Folder of the checkpoint made after `step` optimizer steps."""
+    return Path(root, f"step-{step:08d}")
+
+
+def list_checkpoints(root: Path) -> list[Path]:
+    """Finished checkpoints, oldest first."""
+    found = (p for p in Path(root).glob("step-*") if re.fullmatch(r"step-\d{8,}", p.name))
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step in a checkpoint's name."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def run_of(model: Path) -> Path:
+    """The output folder of the run that a model lies in: its root, one of its checkpoints, or its best model."""
+    model = model.resolve()
+    if model.parent.name == "checkpoints":
+        return model.parent.parent
+    return model.parent if model.name == "best" else model
+
+
+def write_checkpoint(root: Path, step: int, fill: Callable[[Path], None]) -> Path:
+    """Let `fill` write the files into a folder aside, add their checksums, and rename it into place.
+
+    Raises:
+        OSError: The disk is full or not writable; what was written is removed and earlier checkpoints are untouched.
+    """
+    final = checkpoint_dir(root, step)
+    with written_aside(final) as aside:  # a damaged one of this step, passed over in resuming, is replaced
+        aside.mkdir(parents=True)
+        fill(aside)
+        files = sorted(p for p in aside.rglob("*") if p.is_file())
+        checksums = {p.relative_to(aside).as_posix(): file_hash(p) for p in files}
+        Path(aside, CHECKSUMS).write_text(json.dumps(checksums, indent=1))
+        for path in [*files, aside / CHECKSUMS]:
+            flush(path)  # before the rename makes it count
+    flush(Path(root))
+    return final
+
+
+def publish(checkpoint: Path, output_dir: Path) -> None:
+    """Copy a checkpoint's model to the root of the output folder, file by file, each whole at any moment."""
+    for source in sorted(checkpoint.rglob("*")):
+        relative = source.relative_to(checkpoint)
+        if source.is_file() and relative.parts[0] != "training" and source.name != CHECKSUMS:
+            target = output_dir / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with written_aside(target) as aside:
+                shutil.copyfile(source, aside)
+
+
+def prune(root: Path, newest: int, every: int, in_use: Path | None = None) -> None:
+    """Remove all but the `newest` checkpoints and those whose step is a multiple of `every` (0 for none).
+
+    The one that is in use, being uploaded, is left for the next time.
+    """
+    for path in list_checkpoints(root)[:-newest]:
+        if not (every and step_of(path) % every == 0) and path != in_use:
+            # Renamed first: a removal cut short must not leave something that looks like a checkpoint.
+            trash = path.with_name(f".removing-{path.name}")
+            os.replace(path, trash)
+            shutil.rmtree(trash, ignore_errors=True)
+
+
+def remove_leftovers(root: Path) -> None:
+    """Remove what a killed process left half-written or half-removed."""
+    for pattern in (f"{ASIDE}*", ".removing-*"):
+        for path in Path(root).glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def good_checkpoints(root: Path, report: Callable[[str], None]) -> Iterator[Path]:
+    """Checkpoints from the newest to the oldest, leaving out damaged ones, each with a sentence to `report`."""
+    for path in reversed(list_checkpoints(root)):
+        damage = find_damage(path)
+        if damage is None:
+            yield path
+        else:
+            report(f"Checkpoint {path} is damaged ({damage}); trying the one before it.")
+
+
+def listed_files(checkpoint: Path) -> dict[str, str]:
+    """Checksums by name of the files that make a checkpoint.
+
+    Raises:
+        UserError: The list is damaged, or names a file that lies elsewhere or could not be of a checkpoint.
+    """
+    checksums = json.loads(Path(checkpoint, CHECKSUMS).read_text())
+    if not isinstance(checksums, dict):
+        raise UserError(f"{CHECKSUMS} is no list of files")
+    for name in checksums:
+        if not _FILE.fullmatch(name):
+            raise UserError(f"{CHECKSUMS} names {name!r}, which no checkpoint has")
+    return checksums
+
+
+def newest_in(folder: Path) -> Path:
+    """The newest checkpoint of a run's folder, of its checkpoints/, or the folder itself if it is one.
+
+    Raises:
+        UserError: There is none.
+    """
+    if (folder / CHECKSUMS).is_file() and re.fullmatch(r"step-\d{8,}", folder.resolve().name):
+        return folder.resolve()
+    found = list_checkpoints(folder / "checkpoints") or list_checkpoints(folder)
+    if not found:
+        raise UserError(f"{folder} holds no checkpoint: name the output folder of a training run.")
+    return found[-1]
+
+
+def find_damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, or None."""
+    try:
+        for name, expected in listed_files(checkpoint).items():
+            if file_hash(Path(checkpoint, name)) != expected:
+                return f"{name} does not match its checksum"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).relative_to(checkpoint)} is missing"
+    except (OSError, ValueError, AttributeError) as error:
+        return str(error)
+    return None
+
+
+def save_tensors(tensors: dict, path: Path) -> None:
+    """Write tensors by name as safetensors."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:  # it wraps the operating system's error, a full disk for one
+        raise OSError(f"{path.name}: {error}") from error
+    apply_folder_permissions(path)
+
+
+def load_tensors(path: Path) -> dict:
+    """Read tensors by name onto the CPU."""
+    return load_file(path)

@@ -1,0 +1,107 @@
+"""The callback that measures a noise-aware classifier on images that it was not trained on."""
+
+import json
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import DDPMScheduler
+
+from cardiff.diffusion.levels import exact_log_snr
+from cardiff.diffusion.loss import memory_format, model_range
+from cardiff.diffusion.randomness import HELD_OUT, batch_noise, derive_seed
+from cardiff.plotting import save_accuracy_curve
+from cardiff.training.callbacks import Callback
+from cardiff.training.trainer import Trainer
+
+LEVELS = 12
+"""Noise levels of a report."""
+LEAST_LOG_SNR = -12.0
+"""Where a report ends, since beyond it are nothing but noise and chance, of which some schedules have much."""
+
+
+class ClassifierReport(Callback):
+    """Accuracy and cross-entropy on the validation images, clean and at levels of noise, the same noise every time.
+
+    Args:
+        every: Steps between reports, besides the one at the end. 0 for never.
+        scheduler: The noise levels of training.
+    """
+
+    doing = "measuring"
+
+    def __init__(self, every: int, scheduler: DDPMScheduler):
+        super().__init__(every)
+        self.scheduler = scheduler
+        self.measured: dict | None = None
+        """The newest report, as its file has it."""
+
+    def due(self, trainer: Trainer) -> bool:
+        """Only with validation images."""
+        return len(trainer.data.validation_rows) > 0 and super().due(trainer)
+
+    def run(self, trainer: Trainer) -> None:
+        """Write reports/step-….json and its figure."""
+        levels = report_timesteps(self.scheduler.alphas_cumprod)
+        correct, cross_entropy = self.measure(trainer, levels).tolist()  # of the clean images first
+        log_snr = exact_log_snr(self.scheduler.alphas_cumprod)[levels].tolist()
+        count = len(trainer.data.validation_rows)
+        shares = [{"accuracy": c / count, "cross_entropy": h / count} for c, h in zip(correct, cross_entropy)]
+        noisy = [
+            {"timestep": t, "log_snr": value, **share, "images": count}
+            for t, value, share in zip(levels, log_snr, shares[1:])
+        ]
+        chance = np.bincount(trainer.data.labels[trainer.data.validation_rows]).max() / count
+        self.measured = {
+            "step": trainer.global_step,
+            "chance": float(chance),  # of always naming the most frequent class
+            "clean": {"timestep": 0, **shares[0], "images": count},
+            "levels": noisy,
+        }
+        trainer.log.record(trainer.global_step, {f"validation_{name}": value for name, value in shares[0].items()})
+        if trainer.accelerator.is_main_process:
+            path = trainer.output_dir / "reports" / f"step-{trainer.global_step:08d}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(self.measured, indent=1) + "\n")
+            save_accuracy_curve(self.measured, path.with_suffix(".png"))
+
+    @torch.no_grad()
+    def measure(self, trainer: Trainer, levels: list[int]) -> torch.Tensor:
+        """Held-out images classified correctly and sums of their cross-entropy, (2, 1 + L): clean, then at each level.
+
+        Every process takes its part of the images, and all get the sums.
+        """
+        accelerator, data, seed = trainer.accelerator, trainer.data, trainer.config.train.seed
+        classifier = trainer.averaged_model().to(trainer.device).eval()
+        totals = torch.zeros(2, 1 + len(levels), device=trainer.device)
+        count, index, processes = len(data.validation_rows), accelerator.process_index, accelerator.num_processes
+        stop = count * (index + 1) // processes
+        for first in range(count * index // processes, stop, trainer.pass_size):
+            part = range(first, min(first + trainer.pass_size, stop))
+            rows = data.validation_rows[part.start : part.stop]
+            images = model_range(torch.from_numpy(data.store.images[rows]).to(trainer.device))
+            labels = torch.from_numpy(data.labels[rows]).to(trainer.device)
+            for k, t in enumerate([0, *levels]):
+                noise = batch_noise(derive_seed(seed, HELD_OUT), k, part, tuple(images.shape[1:]), trainer.device)
+                timesteps = torch.full_like(labels, t)
+                noisy = self.scheduler.add_noise(images, noise, timesteps)
+                noisy = noisy.contiguous(memory_format=memory_format(trainer.config))
+                logits = classifier(images if k == 0 else noisy, timesteps)  # (b, N)
+                totals[0, k] += (logits.argmax(dim=1) == labels).sum()
+                totals[1, k] += F.cross_entropy(logits, labels, reduction="sum")
+        return accelerator.reduce(totals, "sum")
+
+    def finish(self, trainer: Trainer) -> None:
+        """Say how well the finished classifier does."""
+        if self.measured is not None and trainer.finished:
+            clean = self.measured["clean"]
+            trainer.log.say(
+                f"It classifies {clean['accuracy']:.1%} of {clean['images']} clean validation images correctly."
+            )
+
+
+def report_timesteps(alphas_cumprod: torch.Tensor) -> list[int]:
+    """Up to LEVELS timesteps, rising, at even distances in log-SNR from the first to the last or LEAST_LOG_SNR."""
+    log_snr = exact_log_snr(alphas_cumprod)  # (T,), falling; the last can be -inf
+    wanted = torch.linspace(log_snr[0], log_snr[-1].clamp(min=LEAST_LOG_SNR), LEVELS, dtype=torch.float64)
+    return (log_snr[:, None] - wanted).abs().argmin(dim=0).unique().tolist()

@@ -1,0 +1,126 @@
+"""The log of a run: JSON lines, Accelerate's trackers and the progress bar."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from tqdm.auto import tqdm
+
+from cardiff.files import write_text
+
+QUARTERS = 4
+
+
+class LossTotals:
+    """Sums of the loss by quarter of the timesteps, kept on the device so that a step need not wait for it."""
+
+    def __init__(self, device: torch.device | str):
+        self.sums = torch.zeros(2, QUARTERS, device=device)  # loss, number of images
+        self.grad_norm = torch.zeros((), device=device)
+        self.first_bad_step = torch.full((), torch.inf, device=device)
+
+    def add(self, loss: torch.Tensor, timesteps: torch.Tensor, num_train_timesteps: int) -> None:
+        """Count the losses (B,) of the images at these timesteps (B,)."""
+        quarter = timesteps * QUARTERS // num_train_timesteps
+        self.sums[0].index_add_(0, quarter, loss)
+        self.sums[1].index_add_(0, quarter, torch.ones_like(loss))
+
+    def watch(self, value: torch.Tensor, step: int) -> None:
+        """Remember the first step at which a value was not finite."""
+        bad = torch.where(torch.isfinite(value).all(), torch.inf, float(step))
+        self.first_bad_step = torch.minimum(self.first_bad_step, bad)
+
+    def read(self, accelerator: Accelerator) -> tuple[dict, float]:
+        """Averages over the images of all processes since the last reading, and the first bad step (inf for none)."""
+        sums = accelerator.reduce(self.sums, "sum").tolist()
+        first_bad = accelerator.gather(self.first_bad_step[None]).min().item()
+        values = {"loss": sum(sums[0]) / max(sum(sums[1]), 1)}
+        values |= {f"loss_q{q + 1}": s / n for q, (s, n) in enumerate(zip(*sums)) if n}
+        values["grad_norm"] = self.grad_norm.item()
+        self.sums.zero_()
+        return values, first_bad
+
+
+class RunLog:
+    """Writes entries to logs/metrics.jsonl, the trackers and the progress bar; only the main process has them."""
+
+    def __init__(self, accelerator: Accelerator, folder: Path, start_step: int, total_steps: int, config: dict):
+        self.accelerator, self.file = accelerator, Path(folder, "metrics.jsonl")
+        accelerator.init_trackers("tracker", config=_flat(config))
+        if accelerator.is_main_process:
+            _forget_after(self.file, start_step)
+        self.bar = tqdm(
+            total=total_steps,
+            initial=start_step,
+            desc="training",
+            unit="step",
+            disable=not accelerator.is_main_process,
+            dynamic_ncols=True,
+        )
+        self._since = time.perf_counter()
+
+    def write(self, step: int, values: dict, images: int) -> None:
+        """Log what training came to at a step, with the images per second since the last entry."""
+        now = time.perf_counter()
+        values = {**values, "images_per_second": images / (now - self._since)}
+        self._since = now
+        self.record(step, values)
+        self.bar.set_postfix(loss=f"{values['loss']:.4f}", img_s=f"{values['images_per_second']:.0f}")
+
+    def record(self, step: int, values: dict) -> None:
+        """Log values at a step that are not of the training itself."""
+        if self.accelerator.is_main_process:
+            with open(self.file, "a") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+        self.accelerator.log(values, step=step)
+
+    @contextmanager
+    def pause(self, doing: str) -> Iterator[None]:
+        """Around work that is not training: it is named on the bar and kept out of images per second."""
+        started = time.perf_counter()
+        self.bar.set_description(doing)
+        try:
+            yield
+        finally:
+            self.bar.set_description("training")
+            self._since += time.perf_counter() - started
+
+    def say(self, message: str) -> None:
+        """Print a line without tearing the progress bar."""
+        if self.accelerator.is_main_process:
+            tqdm.write(message)
+
+    def close(self) -> None:
+        """Flush the trackers and end the bar."""
+        self.bar.close()
+        self.accelerator.end_training()
+
+
+def _forget_after(file: Path, step: int) -> None:
+    """Drop the entries of steps that will be made again, since the run was stopped after its last checkpoint."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.exists():
+        lines = [line for line in file.read_text().splitlines() if _step(line) <= step]
+        write_text(file, "".join(line + "\n" for line in lines))
+
+
+def _step(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):
+        return float("inf")  # the last line of a killed process can be cut short
+
+
+def _flat(config: dict, prefix: str = "") -> dict:
+    """Nested sections as dotted names with values that every tracker takes."""
+    flat: dict[str, int | float | str | bool] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value if isinstance(value, (int, float, str, bool)) else str(value)
+    return flat

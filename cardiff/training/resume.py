@@ -1,0 +1,230 @@
+"""Going on from a checkpoint: what it holds besides tensors, and which changes of the configuration are refused."""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError
+
+from cardiff.config.run import SECTIONS, Kind, RunConfig
+from cardiff.config.sections import DataConfig
+from cardiff.errors import UserError
+from cardiff.hub.client import HubError, download_checkpoint
+from cardiff.hub.provenance import without_paths
+from cardiff.hub.serialization import export_model, load_network
+from cardiff.training import checkpoint as checkpoints
+from cardiff.training.sharding import as_sharded
+
+if TYPE_CHECKING:
+    from cardiff.training.trainer import Trainer
+
+RENAMED = {"held_out": "validation_fraction", "schedule_free": "schedule_invariant"}
+"""What older checkpoints have in their `train` section, and what it is called now."""
+
+
+@dataclass
+class TrainingState:
+    """The JSON part of a checkpoint."""
+
+    step: int
+    ema_step: int
+    stream: dict | None
+    scaler: dict | None
+    class_names: list
+    conditional: bool
+    config: dict
+    """Without the paths of a machine, since checkpoints travel."""
+    seconds: float | None = None
+    """Spent on the run so far; None of older checkpoints."""
+    data: dict | None = None
+    """Digests of the images and of those held out, as of `identify`; None of older checkpoints."""
+
+    def save(self, folder: Path) -> None:
+        """Write state.json into an existing folder."""
+        Path(folder, "state.json").write_text(json.dumps(asdict(self), indent=1))
+
+    @classmethod
+    def load(cls, folder: Path) -> "TrainingState":
+        """Read state.json.
+
+        Raises:
+            UserError: It is missing, damaged, or of another project.
+        """
+        file = Path(folder, "state.json")
+        try:
+            state = cls(**json.loads(file.read_text()))
+            _flat(state.config), int(state.step), list(state.class_names), dict(state.data or {})
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise UserError(f"{file} is not the state of a training run of this project ({error!r}).") from error
+        return state
+
+
+def refuse_changes(
+    state: TrainingState, config: RunConfig, class_names: list, data: dict | None = None, source: str | None = None
+) -> list[str]:
+    """Compare a checkpoint with the run that would go on from it; return notices about allowed changes.
+
+    Args:
+        state: Of the checkpoint.
+        config: Of the run.
+        class_names: Of the run's data.
+        data: Digests of the run's data, as of `identify`.
+        source: Where the checkpoint comes from, if it is not from the run's own folder.
+
+    Raises:
+        UserError: The model, the schedule, the classes or the validation images are not those of the checkpoint.
+    """
+    where = source or config.output_dir
+    remedy = f"choose another --{'resume_from' if source else 'output_dir'}."
+    if config.network_name not in state.config:
+        trained = next((name for name, *_ in SECTIONS.values() if name in state.config), "model of another project")
+        raise UserError(f"{where} holds the run of a {trained} and not of a {config.network_name}: {remedy}")
+    before, now = _flat(_complete(state.config, config.kind)), _flat(without_paths(config.to_dict()))
+    before["conditional"], now["conditional"] = state.conditional, config.labelled
+    before["class names"], now["class names"] = state.class_names, class_names
+    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    refused = [key for key in changed if config.on_resume(key) == "refuse"]
+    if refused:
+        shown = "; ".join(f"{key} was {_short(before.get(key))} and is {_short(now.get(key))}" for key in refused)
+        raise UserError(f"{where} holds a run of another model ({shown}): restore the old values, or {remedy}")
+    noticed = [key for key in changed if config.on_resume(key) == "report"]
+    notices = [
+        f"Resuming with {key} changed from {_short(before.get(key))} to {_short(now.get(key))}." for key in noticed
+    ]
+    other = [name for name, digest in (data or {}).items() if (state.data or {}).get(name, digest) != digest]
+    if "held_out" in other:
+        raise UserError(
+            f"{where} holds a run that set other images aside than {config.data.path} gives now, so that it could be "
+            "measured on images that it was trained on: restore the images and their options, or "
+            f"{remedy}"
+        )
+    if other:
+        notices.append(f"Resuming with other images: {config.data.path} is not what the run was trained on so far.")
+    return notices
+
+
+def resume(trainer: "Trainer") -> None:
+    """Go on from the newest good checkpoint of the output folder, if there is one.
+
+    Raises:
+        UserError: It is of another model, or does not fit.
+    """
+    root, accelerator = trainer.output_dir / "checkpoints", trainer.accelerator
+    found: list = [None]
+    if accelerator.is_main_process and trainer.config.resume_from is not None:
+        try:
+            _fetch(trainer, trainer.config.resume_from)
+        except HubError as error:
+            if not checkpoints.list_checkpoints(root):
+                raise
+            print(f"Warning: {error} Going on from what is in {root}.")
+    if accelerator.is_main_process and root.is_dir():
+        checkpoints.remove_leftovers(root)
+        found = [next(checkpoints.good_checkpoints(root, print), None)]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(found)
+    path = found[0]
+    if path is None:
+        if accelerator.is_main_process and checkpoints.list_checkpoints(root):
+            print(f"No checkpoint in {root} is whole: starting from the beginning.")
+        return
+    if not path.is_dir():
+        raise UserError(f"{path} cannot be seen by every machine: put output_dir on a disk that they share.")
+    state = TrainingState.load(path / "training")
+    for notice in refuse_changes(state, trainer.config, trainer.data.class_names, trainer.data.digests):
+        accelerator.print(notice)
+
+    try:
+        _load_tensors(trainer, path)
+    except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} does not fit the model that it describes ({reason}): remove it.") from error
+    trainer.ema.optimization_step, trainer.seconds = state.ema_step, state.seconds
+    if state.scaler is not None and accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(state.scaler)
+    trainer.global_step, trainer.stream_state, trainer.last_checkpoint = state.step, state.stream, path
+    if accelerator.is_main_process:
+        try:
+            checkpoints.publish(path, trainer.output_dir)  # the run may have been killed just before it did
+        except OSError as error:
+            raise UserError(f"{trainer.output_dir} cannot be written ({error}): make room.") from error
+    accelerator.print(f"Resuming from {path}.")
+
+
+def _fetch(trainer: "Trainer", source: str) -> None:
+    """Put the newest checkpoint of another folder or of the Hub among this run's own, unless they are newer.
+
+    Raises:
+        UserError: There is none, it is damaged, or it is of another model.
+    """
+    root = trainer.output_dir / "checkpoints"
+    checkpoint = checkpoints.newest_in(Path(source)) if Path(source).is_dir() else download_checkpoint(source)
+    damage = checkpoints.find_damage(checkpoint)
+    if damage is not None:
+        raise UserError(f"--resume_from {source}: {checkpoint.name} is damaged ({damage}): copy or push it again.")
+    state = TrainingState.load(checkpoint / "training")
+    refuse_changes(state, trainer.config, trainer.data.class_names, trainer.data.digests, source)
+    if state.step != checkpoints.step_of(checkpoint):
+        raise UserError(f"--resume_from {source}: {checkpoint.name} says that it is of step {state.step}.")
+    own = checkpoints.list_checkpoints(root)
+    if own and checkpoints.step_of(own[-1]) >= state.step:
+        print(f"{own[-1]} is as new as the checkpoint of {source}, which is not used.")
+        return
+
+    def fill(folder: Path) -> None:
+        export_model(checkpoint, folder)  # written anew, so that no code comes with it
+        (folder / "training").mkdir()
+        for name in checkpoints.listed_files(checkpoint):
+            if name.startswith("training/") and not name.endswith(".py"):
+                shutil.copyfile(checkpoint / name, folder / name)
+
+    try:
+        checkpoints.write_checkpoint(root, state.step, fill)
+    except OSError as error:
+        raise UserError(f"{trainer.output_dir} cannot be written ({error}): make room.") from error
+    print(f"Took the checkpoint of step {state.step} from {source}.")
+
+
+def _load_tensors(trainer: "Trainer", path: Path) -> None:
+    """Weights, averages and the optimizer's moments from a checkpoint."""
+    network = trainer.config.network_name
+    weights = checkpoints.load_tensors(path / "training" / f"{network}.safetensors")
+    averages = load_network(type(trainer.averaged_model()), path / network).state_dict()
+    moments: dict[str, dict] = {}
+    for name, value in checkpoints.load_tensors(path / "training/optimizer.safetensors").items():
+        parameter, key = name.split("/")
+        moments.setdefault(parameter, {})[key] = value
+    inner, parameters = trainer.optimizer.optimizer, trainer.named_parameters()
+    with torch.no_grad():
+        for (name, parameter), average in zip(parameters, trainer.ema.shadow_params, strict=True):
+            parameter.copy_(as_sharded(weights[name], parameter))
+            average.copy_(as_sharded(averages[name], average))
+            moments[name] = {k: as_sharded(v, parameter) if v.dim() else v for k, v in moments[name].items()}
+    in_order = {i: moments[name] for i, (name, _) in enumerate(parameters)}
+    inner.load_state_dict({"state": in_order, "param_groups": inner.state_dict()["param_groups"]})
+
+
+def _complete(config: dict, kind: Kind) -> dict:
+    """A checkpoint's configuration with the options that are newer than it at their defaults, without paths."""
+    network, *classes = SECTIONS[kind]
+    defaults = dict(zip((network, "train", "data"), (asdict(section()) for section in (*classes, DataConfig))))
+    config = {**config, "train": {_renamed(key): _renamed(value) for key, value in config.get("train", {}).items()}}
+    return without_paths({name: {**defaults.get(name, {}), **options} for name, options in config.items()})
+
+
+def _renamed(word: object) -> object:
+    """An option or a choice by the name that it has today, as for a checkpoint from before it was renamed."""
+    return RENAMED.get(word, word) if isinstance(word, str) else word
+
+
+def _flat(config: dict) -> dict:
+    return {f"{section}.{key}": value for section, fields in config.items() for key, value in fields.items()}
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "…"

@@ -1,0 +1,199 @@
+"""The training loop: one optimizer step, and the callbacks that are run between the steps.
+
+    while not trainer.done:
+        trainer.step()
+        trainer.run_callbacks()
+
+Nothing in `step` waits for the device; whatever reads a number back, writes a file or draws a picture is a callback
+(cardiff/training/callbacks.py). What is minimised is the loss's business (cardiff/diffusion/loss.py).
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import Accelerator
+from diffusers import ModelMixin
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+
+from cardiff.config.run import RunConfig
+from cardiff.diffusion.draws import BatchDraws, Draws
+from cardiff.diffusion.randomness import DROPOUT, derive_seed
+from cardiff.hub.provenance import without_paths
+from cardiff.training.data import TrainingData
+from cardiff.training.interrupt import StopRequest
+from cardiff.training.metrics import LossTotals, RunLog
+from cardiff.training.sharding import whole
+
+if TYPE_CHECKING:
+    from cardiff.training.callbacks import Callback
+
+Loss = Callable[[torch.nn.Module, torch.Tensor, torch.Tensor | None, Draws], torch.Tensor]
+"""Of a network, uint8 images (b, C, H, W), labels (b,) and the draws made for them: the loss of each image, (b,)."""
+
+
+class Trainer:
+    """A training run.
+
+    Args:
+        config: Of the run.
+        accelerator: Its processes, device and precision.
+        data: Its images.
+        model: The network, with its first weights.
+        loss: What is minimised.
+        draws: Timesteps, noise, flips and dropped labels of each step.
+        export: Writes the network into a folder, so that anyone can load it.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        accelerator: Accelerator,
+        data: TrainingData,
+        model: ModelMixin,
+        loss: Loss,
+        draws: BatchDraws,
+        export: Callable[[ModelMixin, Path], None],
+    ):
+        train = config.train
+        self.config, self.accelerator, self.data = config, accelerator, data
+        self.loss, self.draws, self.export = loss, draws, export
+        self.output_dir, self.device = Path(config.output_dir), accelerator.device
+        self.total_steps = data.steps(train)
+        if train.channels_last:
+            model.to(memory_format=torch.channels_last)
+        if train.compile:
+            model.compile()
+        self._averaged_model = type(model).from_config(model.config)  # filled in when it is shown or saved
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=_fused(self.device)
+        )
+        self.learning_rate_factor = get_scheduler(
+            train.lr_schedule,
+            optimizer,
+            num_warmup_steps=train.lr_warmup_steps,
+            num_training_steps=self.total_steps,
+        ).lr_lambdas[0]
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.model.train()
+        self.ema = EMAModel(self.model.parameters(), decay=train.ema_decay, foreach=True)
+        self.totals = LossTotals(self.device)
+
+        # Where the run stands: at the beginning, unless it is resumed.
+        self.global_step = self.start_step = 0
+        self.stream_state: dict | None = None
+        self.last_checkpoint: Path | None = None
+        self.seconds: float | None = 0.0
+        self.stopping = False
+        self.callbacks: Sequence[Callback] = ()
+
+    def start(self, callbacks: Sequence["Callback"]) -> None:
+        """Begin where the run stands. From here on, SIGTERM and SIGINT end it after the step that is being made.
+
+        Args:
+            callbacks: What is done between the steps, in this order.
+        """
+        self.start_step = self.global_step
+        self.batches: Iterator[dict] = iter(self.data.batches(self.start_step, self.total_steps, self.stream_state))
+        settings = without_paths(self.config.to_dict())  # trackers may be elsewhere
+        self.log = RunLog(self.accelerator, self.output_dir / "logs", self.start_step, self.total_steps, settings)
+        self.since = time.perf_counter()
+        self.callbacks = callbacks
+        for callback in callbacks:
+            callback.start(self)
+        self.stop_requested = StopRequest(self.accelerator.num_processes)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are made."""
+        return self.global_step >= self.total_steps
+
+    @property
+    def done(self) -> bool:
+        """Whether the loop ends here: all steps are made, or the run was asked to stop."""
+        return self.finished or self.stopping
+
+    def step(self) -> None:
+        """One optimizer step on one global batch."""
+        train = self.config.train
+        batch = next(self.batches)
+        self.stream_state = batch.pop("stream", None)
+        batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        images, labels = batch["images"], batch.get("labels")
+        draws = self.draws(self.global_step, tuple(images.shape[1:]), self.device)
+        # Dropout inside the network is the one draw that depends on the number of processes.
+        torch.manual_seed(derive_seed(train.seed, DROPOUT, self.global_step, self.accelerator.process_index))
+
+        # Gradients, from as many parts as fit the memory.
+        parts = train.gradient_accumulation_steps
+        label_parts = [None] * parts if labels is None else labels.chunk(parts)
+        for part in zip(images.chunk(parts), label_parts, draws.chunk(parts)):
+            with self.accelerator.accumulate(self.model):
+                loss = self.loss(self.model, *part)  # (b,)
+                self.accelerator.backward(loss.mean())
+            self.totals.watch(loss.detach(), self.global_step + 1)
+            self.totals.add(loss.detach(), part[-1].timesteps, self.draws.num_train_timesteps)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), train.max_grad_norm)
+
+        # Optimizer step.
+        for group in self.optimizer.param_groups:
+            group["lr"] = train.learning_rate * self.learning_rate_factor(self.global_step)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+        # Weight average.
+        self.ema.step(self.model.parameters())
+        self.totals.grad_norm = whole(norm)
+        self.global_step += 1
+        self.log.bar.update(1)
+
+    def run_callbacks(self) -> None:
+        """Log, save, draw and measure what is due after this step."""
+        self.stopping = self.stop_requested()
+        for callback in self.callbacks:
+            if callback.due(self):
+                with self.log.pause(callback.doing) if callback.doing else nullcontext():
+                    callback.run(self)
+
+    def finish(self) -> bool:
+        """Close the log and say what to do next; whether the run is complete."""
+        if not self.finished:
+            self.log.say(f"Stopped after step {self.global_step}; run the same command to go on.")
+        elif self.global_step == self.start_step:
+            self.log.say(f"{self.output_dir} is already trained to step {self.global_step}; nothing to do.")
+        else:
+            self.log.say(f"Trained to step {self.global_step}; the model is in {self.output_dir}.")
+        self.stop_requested.restore()  # there is nothing left to lose by being stopped
+        for callback in self.callbacks:
+            callback.finish(self)
+        self.log.close()
+        return self.finished
+
+    @torch.no_grad()
+    def averaged_model(self) -> ModelMixin:
+        """The network with the averaged weights; a collective operation when the model is sharded."""
+        averages = zip(self.named_parameters(), self.ema.shadow_params, strict=True)
+        self._averaged_model.load_state_dict({name: whole(average) for (name, _), average in averages})
+        return self._averaged_model
+
+    def named_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
+        """The network's parameters, each perhaps a process's part of it."""
+        return list(self.accelerator.unwrap_model(self.model).named_parameters())
+
+    @property
+    def pass_size(self) -> int:
+        """Images in one pass of the network: what training fits in memory."""
+        return len(self.draws.positions) // self.config.train.gradient_accumulation_steps
+
+    @property
+    def seconds_spent(self) -> float | None:
+        """Wall-clock time of the run so far, over all its parts; None if one of them did not keep it."""
+        return None if self.seconds is None else round(self.seconds + time.perf_counter() - self.since, 1)
+
+
+def _fused(device: torch.device) -> bool | None:
+    return True if device.type in ("cpu", "cuda") else None

@@ -1,0 +1,809 @@
+"""Class-conditional sampling with every kind of guidance, for diffusers' schedulers with the noise levels of training.
+
+At x_t = a·x₀ + σ·ε, a = √ᾱ_t and σ = √(1−ᾱ_t), a prediction with the label and one without it are combined:
+
+- classifier-free guidance, Ho and Salimans (arXiv 2207.12598, eq. 6);
+- in a limited interval of noise levels, Kynkäänniemi et al. (2404.07724, eq. 6);
+- rescaled to the spread of the prediction with the label, Lin et al. (2305.08891, section 3.4);
+- with dynamic thresholding, Saharia et al. (2205.11487, section 2.3);
+- CFG++, Chung et al. (2406.08070, algorithm 2);
+- autoguidance by a worse network instead of the missing label, Karras et al. (2406.02507, eq. 3);
+- classifier guidance, Dhariwal and Nichol (2105.05233, algorithms 1 and 2).
+
+This file needs only torch, numpy and diffusers, so that a published checkpoint can carry it.
+"""
+
+import contextlib
+import difflib
+import inspect
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import (
+    DDIMParallelScheduler,
+    DDIMScheduler,
+    DDPMScheduler,
+    DiffusionPipeline,
+    ImagePipelineOutput,
+    PNDMScheduler,
+    UNet2DModel,
+)
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils.torch_utils import randn_tensor
+
+Label = int | str | Mapping[int | str, float]
+"""A class by index or name, or a mixture of classes: {"three": 0.5, "eight": 0.5}."""
+Scale = float | Sequence[float] | Callable[[float], float | Sequence[float]]
+"""One scale for all images, one for each, or either as a function of log-SNR λ = ln(ᾱ/(1−ᾱ))."""
+DDIM = (DDIMScheduler, DDIMParallelScheduler)
+"""Schedulers whose step goes to t − T // n, whatever timestep comes next."""
+TRIED = "DPM-Solver++, UniPC, DDIM, DDPM or Euler"
+"""Solvers that work on every noise schedule."""
+NOISIEST = -10.2
+"""Log-SNR from which solvers that combine the slopes of several points of one step start, whatever lies beyond."""
+RESPACED = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas")
+"""Options by which a scheduler chooses noise levels by itself, and cannot be given timesteps."""
+
+
+class NonFiniteImages(ValueError):
+    """Images that came out as NaN or infinity.
+
+    Args:
+        numbers: Which ones.
+    """
+
+    def __init__(self, numbers: Sequence[int]):
+        self.numbers = list(numbers)
+        shown = ", ".join(map(str, self.numbers[:8])) + (f", … {len(numbers)} in all" if len(numbers) > 8 else "")
+        super().__init__(
+            f"These images are NaN or infinite after the last step: {shown}. Try a smaller guidance_scale or "
+            "classifier_scale, dynamic_thresholding or another scheduler; without guidance, the weights are damaged."
+        )
+
+
+@dataclass
+class ClassConditionalOutput(ImagePipelineOutput):
+    """Images, and for each image how often each network was evaluated for it.
+
+    A classifier's evaluation is a forward and a backward pass.
+    """
+
+    evaluations: dict[str, list[int]] | None = None
+
+
+@dataclass
+class _Step:
+    """What guidance does at one noise level: which images (b,) need which prediction, and the scales (B, 1, 1, 1)."""
+
+    weak_rows: torch.Tensor
+    strong_rows: torch.Tensor
+    weak_ids: torch.Tensor | None
+    strong_ids: torch.Tensor | None
+    scale: torch.Tensor
+    guided: torch.Tensor
+    classifier_rows: torch.Tensor
+    classifier_scale: torch.Tensor
+    plus_plus: bool
+
+
+class ClassConditionalPipeline(DiffusionPipeline):
+    """Draws images of the classes asked for.
+
+    Args:
+        unet: Denoiser. With N classes its `num_class_embeds` is N + 1 and the last index is the null class, which
+            stands for "no label". A UNet without class embeddings is sampled unconditionally.
+        scheduler: Brings the solver and the noise levels that the UNet was trained on: a diffusers scheduler with
+            `alphas_cumprod`.
+        id2label: Class names by index, N of them, in any order. Left out, classes are called "0", "1", ….
+    """
+
+    model_cpu_offload_seq = "unet"
+    _callback_tensor_inputs = ["latents", "model_output"]
+
+    def __init__(
+        self,
+        unet: UNet2DModel,
+        scheduler: SchedulerMixin,
+        id2label: dict[int, str] | dict[str, str] | None = None,  # JSON's keys are strings, and in the order of text
+    ):
+        super().__init__()
+        self.register_modules(unet=unet, scheduler=scheduler)
+        num_classes = (unet.config.num_class_embeds or 1) - 1
+        names = {int(i): str(name) for i, name in (id2label or {i: i for i in range(num_classes)}).items()}
+        if sorted(names) != list(range(num_classes)):
+            raise ValueError(
+                f"id2label names the classes {sorted(names)}, but the UNet has the classes 0 to {num_classes - 1}; "
+                "give every class one name."
+            )
+        self.id2label = {i: names[i] for i in range(num_classes)}
+        self.register_to_config(id2label={str(i): name for i, name in self.id2label.items()})
+
+    @property
+    def components(self) -> dict:
+        """What a pipeline of the same model is made of: `ClassConditionalPipeline(**pipeline.components)`."""
+        return {**super().components, "id2label": self.id2label}
+
+    @property
+    def parameters(self) -> dict:
+        """None beyond the components, so that `(**pipeline.components, **pipeline.parameters)` names none twice."""
+        return {}
+
+    def to_json_file(self, json_file_path) -> None:
+        """Write model_index.json, and beside it the source file of this class, by which diffusers finds it elsewhere.
+
+        All of diffusers' ways of saving and pushing come here. They alone would write the bare name of a class that
+        diffusers does not have.
+        """
+        source = Path(inspect.getfile(type(self)))
+        index = {**json.loads(self.to_json_string()), "_class_name": [source.stem, type(self).__name__]}
+        index["id2label"] = {str(i): name for i, name in self.id2label.items()}
+        Path(json_file_path).write_text(json.dumps(index, indent=2) + "\n")
+        target = Path(json_file_path).with_name(source.name)
+        if not (target.exists() and target.samefile(source)):
+            shutil.copyfile(source, target)
+
+    @property
+    def null_class(self) -> int:
+        """Index that stands for "no label": the last of the class embeddings."""
+        return self.unet.config.num_class_embeds - 1
+
+    def class_names(self, classifier=None) -> dict[int, str]:
+        """Names of the classes that can be asked for: the UNet's, or the classifier's if the UNet has none.
+
+        Raises:
+            ValueError: The classifier has no attribute `id2label`, of its own or in its config.
+        """
+        return self.id2label or (_names_of(classifier) if classifier is not None else {})
+
+    def label_ids(self, class_labels: int | str | Sequence[int | str] | torch.Tensor, classifier=None) -> list[int]:
+        """Class indices of labels given as indices or names.
+
+        Raises:
+            ValueError: A name is unknown or shared by several classes, or an index is out of range.
+        """
+        names = self.class_names(classifier)
+        return [_find_class(label, names) for label in _as_list(class_labels)]
+
+    def label_weights(self, class_labels: Label | Sequence[Label] | torch.Tensor, classifier=None) -> np.ndarray:
+        """Shares of the classes in each label, (B, N): 1 for a class alone.
+
+        Args:
+            class_labels: B labels.
+            classifier: Names the classes if the UNet has none.
+
+        Raises:
+            ValueError: As for `label_ids`, or the weights of a mixture are negative or do not add up to 1.
+        """
+        names = self.class_names(classifier)
+        labels = _as_list(class_labels)
+        shares = np.zeros((len(labels), len(names)))
+        for row, label in zip(shares, labels):
+            mixture = label if isinstance(label, Mapping) else {label: 1.0}
+            for part, weight in mixture.items():
+                row[_find_class(part, names)] += weight
+            if not (row >= 0).all() or not math.isclose(row.sum(), 1, abs_tol=1e-6):
+                raise ValueError(
+                    f"The weights of the mixture {dict(mixture)} must not be negative and must add up to 1."
+                )
+        return shares
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        class_labels: Label | Sequence[Label] | torch.Tensor | None = None,
+        guidance_scale: Scale = 1.0,
+        num_inference_steps: int = 50,
+        timesteps: Sequence[int] | None = None,
+        batch_size: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[[DiffusionPipeline, int, int, dict], dict] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        *,
+        num_images_per_label: int = 1,
+        latents: torch.Tensor | None = None,
+        guidance_interval: tuple[float, float] | None = None,
+        guidance_interval_sigma: tuple[float, float] | None = None,
+        guidance_rescale: float = 0.0,
+        dynamic_thresholding: float | None = None,
+        cfg_plus_plus: bool = False,
+        guidance_unet: UNet2DModel | None = None,
+        classifier: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+        classifier_scale: Scale = 1.0,
+    ) -> ClassConditionalOutput | tuple:
+        """Draw images of class labels.
+
+        Args:
+            class_labels: Indices or names; {label: weight, …} mixes the embeddings of classes by weights that add up
+                to 1. B images are drawn, `num_images_per_label` of each. None draws `batch_size` images without a
+                label.
+            guidance_scale: w in weak + w·(strong − weak) (2207.12598, eq. 6, whose w is one less): strong is the
+                prediction with the label, weak the one without. 1 is the plain conditional model and 0 the
+                unconditional one, at one UNet evaluation a step; any other value takes two, in one batched pass.
+                Without labels it changes nothing, unless there is a guidance_unet.
+            num_inference_steps: Number n of solver steps, 1 to T. See `set_timesteps`.
+            timesteps: The noise levels to step through instead, falling, for schedulers whose `set_timesteps` takes
+                them.
+            batch_size: Number of images when there are no labels.
+            generator: One generator, or a list with one per image, which makes an image independent of its batch.
+            output_type: "pil" images, "np" float (B, H, W, C) in [0, 1], or "pt" float (B, C, H, W) in [0, 1].
+            return_dict: Return a ClassConditionalOutput instead of a tuple.
+            callback_on_step_end: Called as (pipeline, step, timestep, tensors) after each step; may return
+                {"latents": …} to replace x_t.
+            callback_on_step_end_tensor_inputs: Which of "latents" and "model_output" the callback is given.
+            num_images_per_label: Images of each label, one after another.
+            latents: Noise of unit variance to start from, (B, C, H, W), instead of what `generator` would draw. It is
+                multiplied by the scheduler's `init_noise_sigma`.
+            guidance_interval: Guide only at log-SNR low ≤ λ < high (2404.07724, eq. 6); elsewhere the plain
+                conditional model takes its one evaluation.
+            guidance_interval_sigma: The same interval as low < σ/a ≤ high.
+            guidance_rescale: φ in [0, 1], the share of the rescaling that gives the guided prediction the standard
+                deviation of the strong one, image by image (2305.08891, section 3.4). As there, it acts on what the
+                network predicts, be that ε, v or x₀. Where w is 0 or 1 there is nothing to rescale.
+            dynamic_thresholding: Quantile of |x̂₀|, such as 0.995, to which x̂₀ is cut and by which it is divided
+                wherever it exceeds 1, image by image (2205.11487, section 2.3).
+            cfg_plus_plus: Take x̂₀ from the guided prediction but renoise it with the one without a label
+                (2406.08070, algorithm 2). guidance_scale is then λ in [0, 1].
+            guidance_unet: A worse version of the network, conditional or not, whose prediction takes the place of the
+                one without a label (2406.02507, eq. 3): an earlier checkpoint or a smaller model.
+            classifier: Called as (x_t (B, C, H, W), timestep), returns logits (B, N) of the classes at this noise
+                level (2105.05233). It guides a conditional or an unconditional UNet, alone or on top of
+                guidance_scale. DDPM takes its gradient as a shift s·Σ·∇log p of the mean (algorithm 1), any other
+                solver as ε̂ − s·σ·∇log p (algorithm 2).
+            classifier_scale: s.
+
+        Raises:
+            ValueError: Unknown label, kinds of guidance that do not go together, latents of another shape, or steps
+                that the scheduler cannot take correctly.
+            NonFiniteImages: Images came out as NaN or infinity.
+        """
+        if output_type not in ("pil", "np", "pt"):
+            raise ValueError(f"output_type {output_type!r} is unknown: use 'pil', 'np' or 'pt'.")
+        unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
+        if unknown:
+            raise ValueError(f"The callback can be given {self._callback_tensor_inputs}, not {sorted(unknown)}.")
+        kinds = {"guidance_unet": guidance_unet, "classifier": classifier, "guidance_rescale": guidance_rescale}
+        kinds |= {"dynamic_thresholding": dynamic_thresholding, "cfg_plus_plus": cfg_plus_plus}
+        kinds |= {"guidance_interval": guidance_interval, "guidance_interval_sigma": guidance_interval_sigma}
+        self.check(class_labels, **kinds)
+        shares = None if class_labels is None else self.label_weights(class_labels, classifier)
+        if num_images_per_label < 1 or (shares is None and num_images_per_label != 1):
+            what = "needs class_labels: give batch_size" if shares is None else "must be 1 or more"
+            raise ValueError(f"num_images_per_label is {num_images_per_label}, but {what}.")
+        if shares is not None:
+            shares = shares.repeat(num_images_per_label, axis=0)  # (B, N)
+        count = batch_size if shares is None else len(shares)
+        device = self._execution_device
+
+        # 1. Start from pure noise, in at least float32 whatever the UNet runs in.
+        size = self.unet.config.sample_size
+        size = (size, size) if isinstance(size, int) else tuple(size)
+        shape = (count, self.unet.config.in_channels, *size)
+        if isinstance(generator, list) and len(generator) != count:
+            raise ValueError(f"{len(generator)} generators for {count} images: give one, or one per image.")
+        if latents is not None and tuple(latents.shape) != shape:
+            raise ValueError(f"latents has the shape {tuple(latents.shape)}, but must have {shape}.")
+        dtype = torch.promote_types(self.unet.dtype, torch.float32)
+        self.set_timesteps(num_inference_steps, timesteps)
+        if latents is None:
+            latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
+        latents = latents.to(device, dtype) * self.scheduler.init_noise_sigma
+        step_kwargs = self._step_kwargs(generator)
+
+        # 2. What each step will evaluate, known before the first.
+        levels = self.log_snr_of_steps()  # (steps,)
+        inside = _inside(guidance_interval, guidance_interval_sigma, levels)
+        scales = _scales("guidance_scale", guidance_scale, levels, count)  # (steps, B)
+        classifier_scales = _scales("classifier_scale", classifier_scale if classifier else 0.0, levels, count)
+        class_ids, mixtures = _rows_of_classes(shares)
+        steps, evaluations = self._plan(class_ids, scales, classifier_scales, inside, cfg_plus_plus, guidance_unet)
+        log_shares = None if shares is None else torch.from_numpy(shares).to(device, dtype).log()
+
+        with self._mixed_classes(mixtures, guidance_unet), self._without_corrector(cfg_plus_plus):
+            for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
+                step = steps[i]
+                # 3. Predict, with and without the label in one pass, and extrapolate from the weak to the strong.
+                model_input = self.scheduler.scale_model_input(latents, t)  # x_t, (B, C, H, W)
+                weak, strong = self._predict(model_input, t, step, guidance_unet)
+                model_output = weak + step.scale * (strong - weak)
+                if guidance_rescale:
+                    ratio = _spread(strong) / _spread(model_output)
+                    factor = guidance_rescale * ratio + 1 - guidance_rescale
+                    model_output = torch.where(step.guided, factor * model_output, model_output)
+
+                # 4. What acts on x̂₀ and ε̂ apart.
+                gradient = None
+                if len(step.classifier_rows):
+                    gradient = _class_gradient(classifier, model_input, t, step.classifier_rows, log_shares)
+                    gradient = step.classifier_scale * gradient  # s·∇log p(c|x_t), (B, C, H, W)
+                shift = None if isinstance(self.scheduler, DDPMScheduler) else gradient
+                solver_input = latents
+                if dynamic_thresholding or step.plus_plus or shift is not None:
+                    model_output, moved = self._act_on_parts(
+                        model_input, t, model_output, weak if step.plus_plus else None, shift, dynamic_thresholding
+                    )
+                    solver_input = latents + moved
+
+                # 5. One solver step: x_t -> x_{t-1}.
+                if isinstance(self.scheduler, DDIM):
+                    # T // n is the distance to the timestep that comes next if n is this fraction, exactly.
+                    following = self.scheduler.timesteps[i + 1] if i + 1 < len(steps) else -1
+                    total = self.scheduler.config.num_train_timesteps
+                    self.scheduler.num_inference_steps = Fraction(total, int(t - following))
+                result = self.scheduler.step(model_output, t, solver_input, **step_kwargs)
+                latents = result.prev_sample
+                if isinstance(self.scheduler, DDPMScheduler):
+                    if gradient is not None:
+                        latents = latents + self._reverse_variance(t) * gradient
+                    if i + 1 == len(steps):
+                        # diffusers adds noise whenever t > 0, which after the last of fewer steps would stay.
+                        latents = result.pred_original_sample
+
+                if callback_on_step_end is not None:
+                    tensors = {"latents": latents, "model_output": model_output}
+                    tensors = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
+                    latents = (callback_on_step_end(self, i, t, tensors) or {}).get("latents", latents)
+
+        # 6. From [-1, 1] to pictures.
+        finite = latents.flatten(1).isfinite().all(1)
+        if not finite.all():
+            raise NonFiniteImages((~finite).nonzero().flatten().tolist())
+        images = (latents / 2 + 0.5).clamp(0, 1)
+        if output_type != "pt":
+            images = images.cpu().permute(0, 2, 3, 1).float().numpy()  # (B, H, W, C)
+        if output_type == "pil":
+            images = self.numpy_to_pil(images)
+        self.maybe_free_model_hooks()
+        return ClassConditionalOutput(images=images, evaluations=evaluations) if return_dict else (images,)
+
+    def set_timesteps(self, num_inference_steps: int, timesteps: Sequence[int] | None = None) -> None:
+        """Set the scheduler's timesteps, kept on the CPU: the steps look noise levels up by them, which would make
+        every step wait for the device.
+
+        They are diffusers' own wherever these are n different ones. Where they are not, n are spread evenly below the
+        first of them: trailing spacing rounds to one more for some n, and that of DPM-Solver++ with
+        `lambda_min_clipped` has too few or too many for most. Solvers that combine slopes within a step, such as Heun,
+        start at log-SNR −10.2.
+
+        Args:
+            num_inference_steps: n.
+            timesteps: Falling ones to take instead; n is not read then.
+
+        Raises:
+            ValueError: A scheduler without the noise levels of training, a number of steps that it cannot take, or
+                timesteps that it cannot step through.
+        """
+        scheduler, total = self.scheduler, self.scheduler.config.num_train_timesteps
+        name = type(scheduler).__name__
+        if not hasattr(scheduler, "alphas_cumprod"):
+            raise ValueError(
+                f"{name} has no alphas_cumprod, and so not the noise levels that the network was trained on: use "
+                f"{TRIED}."
+            )
+        takes_timesteps = isinstance(scheduler, DDIM) or (
+            "timesteps" in inspect.signature(scheduler.set_timesteps).parameters
+            and not any(scheduler.config.get(option) for option in RESPACED)
+        )
+        if timesteps is not None:
+            if not takes_timesteps:
+                raise ValueError(
+                    f"{name} cannot step through given timesteps: use DDPM, DDIM, DPM-Solver++ or Euler, or leave "
+                    "them out."
+                )
+            timesteps = [int(t) for t in timesteps]
+            if not (timesteps and _are_falling(timesteps, total)):
+                raise ValueError(f"timesteps must fall strictly within 0 to {total - 1}, not {timesteps}.")
+        else:
+            if not 1 <= num_inference_steps <= total:
+                raise ValueError(f"num_inference_steps={num_inference_steps}, but must lie between 1 and {total}.")
+            scheduler.set_timesteps(num_inference_steps)
+            timesteps = self._mended_timesteps(num_inference_steps, takes_timesteps)
+        if timesteps is not None and isinstance(scheduler, DDIM):
+            scheduler.set_timesteps(len(timesteps))
+            scheduler.timesteps = torch.tensor(timesteps)
+        elif timesteps is not None:
+            scheduler.set_timesteps(timesteps=timesteps)
+
+    def _mended_timesteps(self, n: int, takes_timesteps: bool) -> list[int] | None:
+        """n timesteps to give the scheduler in the place of those that it has set, or None if these stand."""
+        scheduler, total = self.scheduler, self.scheduler.config.num_train_timesteps
+        name, own = type(scheduler).__name__, scheduler.timesteps.tolist()
+        if scheduler.order > 1 or (isinstance(scheduler, PNDMScheduler) and not scheduler.config.skip_prk_steps):
+            usable = int((torch.logit(scheduler.alphas_cumprod.double()) >= NOISIEST).sum())  # the timesteps below it
+            if takes_timesteps and (own[0] >= usable or min(own) < 0):
+                if n > usable:
+                    raise ValueError(f"num_inference_steps={n}: {name} takes at most {usable} on this noise schedule.")
+                return _evenly(usable, n)
+            if own[0] >= usable and scheduler.config.prediction_type == "epsilon":
+                raise ValueError(
+                    f"{name} combines predictions of ε at noise levels that are too far apart where this noise "
+                    f"schedule starts: use {TRIED}."
+                )
+        elif len(own) == n and _are_falling(own, total):
+            return None
+        elif takes_timesteps:
+            first = round(own[0]) + 1
+            return _evenly(first if n <= first <= total else total, n)
+        if min(own) >= 0:
+            return None  # repeated or not whole: the scheduler's way
+        if len(own) == n + 1 and len(getattr(scheduler, "sigmas", ())) == n + 2:
+            scheduler.timesteps, scheduler.num_inference_steps = scheduler.timesteps[:n], n
+            scheduler.sigmas = torch.cat([scheduler.sigmas[:n], scheduler.sigmas[-1:]])
+            return None
+        raise ValueError(f"num_inference_steps={n}: {name} runs past the last timestep; use {TRIED}.")
+
+    def _step_kwargs(self, generator):
+        """What this scheduler's step takes besides the usual."""
+        accepted = inspect.signature(self.scheduler.step).parameters
+        kwargs = {"generator": generator} if "generator" in accepted else {}
+        if "use_clipped_model_output" in accepted:
+            # After clipping x̂₀ the noise must be derived anew, or the two no longer add up to x_t.
+            kwargs["use_clipped_model_output"] = True
+        return kwargs
+
+    def check(
+        self,
+        class_labels=None,
+        *,
+        guidance_interval=None,
+        guidance_interval_sigma=None,
+        guidance_rescale=0.0,
+        dynamic_thresholding=None,
+        cfg_plus_plus=False,
+        guidance_unet=None,
+        classifier=None,
+    ) -> None:
+        """Refuse kinds of guidance that do not fit the model or one another, as a call with them would.
+
+        Raises:
+            ValueError: In one sentence.
+        """
+        self._check_networks(class_labels, guidance_unet, classifier)
+        self._check_kinds(guidance_rescale, dynamic_thresholding, cfg_plus_plus, guidance_unet, classifier)
+        if class_labels is None and guidance_unet is None:
+            kinds = {"guidance_interval": guidance_interval, "guidance_interval_sigma": guidance_interval_sigma}
+            kinds |= {"guidance_rescale": guidance_rescale, "cfg_plus_plus": cfg_plus_plus}
+            for name in (name for name, value in kinds.items() if value):
+                raise ValueError(f"{name} has nothing to guide to: give class_labels, or a guidance_unet.")
+        _inside(guidance_interval, guidance_interval_sigma, np.empty(0))
+
+    def _check_networks(self, class_labels, guidance_unet, classifier):
+        """Networks that do not fit the model or the labels."""
+        config = self.unet.config
+        if config.num_class_embeds is None and class_labels is not None and classifier is None:
+            raise ValueError("This model is unconditional: leave class_labels out and give batch_size instead.")
+        if classifier is not None:
+            if class_labels is None:
+                raise ValueError("A classifier guides to classes: give class_labels too.")
+            names = _names_of(classifier, {})
+            if self.id2label and names and names != self.id2label:
+                raise ValueError(
+                    f"The classifier knows the classes {list(names.values())[:6]} and the model "
+                    f"{list(self.id2label.values())[:6]}: both must have the same, in the same order."
+                )
+        if guidance_unet is not None:
+            for key in ("sample_size", "in_channels", "out_channels"):
+                mine, its = (getattr(unet.config, key, None) for unet in (self.unet, guidance_unet))
+                if mine != its:
+                    raise ValueError(f"guidance_unet has {key} {its} and the model {mine}: they must be equal.")
+            classes = guidance_unet.config.num_class_embeds
+            if config.num_class_embeds is not None and classes not in (None, config.num_class_embeds):
+                raise ValueError(
+                    f"guidance_unet has {classes - 1} classes and the model {config.num_class_embeds - 1}: "
+                    "take one of the same classes, or one without."
+                )
+
+    def _check_kinds(self, rescale, dynamic_thresholding, plus_plus, guidance_unet, classifier):
+        """Numbers without a meaning and kinds of guidance that do not go together."""
+        if not 0 <= rescale <= 1:
+            raise ValueError(f"guidance_rescale is {rescale}, but must lie between 0 and 1.")
+        if dynamic_thresholding is not None:
+            if not 0 < dynamic_thresholding < 1:
+                raise ValueError(f"dynamic_thresholding is {dynamic_thresholding}, but must lie between 0 and 1.")
+            own = self.scheduler.config.get("thresholding") and self.scheduler.config.sample_max_value > 1
+            if own:
+                raise ValueError("The scheduler has dynamic thresholding of its own: leave one of the two out.")
+        if plus_plus:
+            problem = None
+            if guidance_unet is not None:
+                problem = "renoises with the prediction without a label, which guidance_unet replaces"
+            elif classifier is not None:
+                problem = "splits classifier-free guidance, and a classifier's shift has no such parts"
+            elif rescale:
+                problem = "interpolates, so that guidance_rescale has nothing to mend"
+            if problem:
+                raise ValueError(f"CFG++ {problem}: leave one of the two out.")
+
+    def log_snr_of_steps(self) -> np.ndarray:
+        """ln(ᾱ/(1−ᾱ)) at the scheduler's timesteps, (steps,)."""
+        signal = np.array([self._a_sigma(t)[0] ** 2 for t in self.scheduler.timesteps])
+        with np.errstate(divide="ignore"):
+            return np.log(signal) - np.log1p(-signal)
+
+    def _a_sigma(self, t) -> tuple[float, float]:
+        """√ᾱ and √(1−ᾱ) at a timestep."""
+        signal = float(self.scheduler.alphas_cumprod[round(float(t))])  # Euler's timesteps are whole, but floats
+        return math.sqrt(signal), math.sqrt(1 - signal)
+
+    def _plan(self, class_ids, scales, classifier_scales, inside, plus_plus, guidance_unet):
+        """The _Steps, and how often each network is evaluated for each image.
+
+        Outside the interval w is 1 and s is 0, so that one rule says what is left out: the weak prediction at w = 1
+        and the strong one at w = 0.
+
+        Args:
+            class_ids: Row of each image in the class embeddings, (B,), or None without labels.
+            scales: w; (steps, B).
+            classifier_scales: s; (steps, B).
+            inside: Whether each step lies in the interval; (steps,).
+        """
+        device, dtype = self._execution_device, torch.promote_types(self.unet.dtype, torch.float32)
+        nulls = None
+        if self.unet.config.num_class_embeds is not None:
+            nulls = np.full(scales.shape[1], self.null_class)
+        strong_ids = nulls if class_ids is None or nulls is None else class_ids
+        weak_ids = nulls
+        if guidance_unet is None:
+            if strong_ids is nulls:  # the two predictions are the same
+                scales, plus_plus = np.ones_like(scales), False
+        elif guidance_unet.config.num_class_embeds is None:
+            weak_ids = None
+        elif strong_ids is not None:
+            weak_ids = strong_ids
+        else:
+            weak_ids = np.full(scales.shape[1], guidance_unet.config.num_class_embeds - 1)
+        if plus_plus and not ((scales >= 0) & (scales <= 1)).all():
+            raise ValueError("With CFG++ guidance_scale must lie between 0 and 1: it interpolates.")
+
+        steps, known = [], {}
+        counts = {name: np.zeros(scales.shape[1], int) for name in ("unet", "guidance_unet", "classifier")}
+        for i, (w, s, here) in enumerate(zip(scales, classifier_scales, inside)):
+            w, s = np.where(here, w, 1.0), np.where(here, s, 0.0)
+            if isinstance(self.scheduler, DDPMScheduler) and i + 1 == len(scales):
+                s = np.zeros_like(s)  # the last step has no variance for the gradient to shift
+            key = (w.tobytes(), s.tobytes(), bool(plus_plus and here))
+            weak, strong = np.flatnonzero((w != 1) | key[2]), np.flatnonzero(w != 0)
+            counts["unet"][strong] += 1
+            counts["unet" if guidance_unet is None else "guidance_unet"][weak] += 1
+            counts["classifier"][s != 0] += 1
+            if key not in known:
+                tensor = torch.from_numpy
+                known[key] = _Step(
+                    weak_rows=tensor(weak).to(device),
+                    strong_rows=tensor(strong).to(device),
+                    weak_ids=None if weak_ids is None else tensor(weak_ids[weak]).to(device),
+                    strong_ids=None if strong_ids is None else tensor(strong_ids[strong]).to(device),
+                    scale=tensor(w).to(device, dtype)[:, None, None, None],
+                    guided=tensor((w != 0) & (w != 1)).to(device)[:, None, None, None],
+                    classifier_rows=tensor(np.flatnonzero(s)).to(device),
+                    classifier_scale=tensor(s).to(device, dtype)[:, None, None, None],
+                    plus_plus=key[2],
+                )
+            steps.append(known[key])
+        return steps, {name: count.tolist() for name, count in counts.items() if name == "unet" or count.any()}
+
+    @contextlib.contextmanager
+    def _mixed_classes(self, mixtures: np.ndarray, guidance_unet):
+        """Mixtures of classes, (M, N), as further rows of the networks' class embeddings while images are drawn."""
+        unets = [u for u in (self.unet, guidance_unet) if u is not None and u.config.num_class_embeds is not None]
+        tables = [unet.class_embedding for unet in unets] if len(mixtures) else []
+        if any(not isinstance(table, torch.nn.Embedding) for table in tables):
+            raise ValueError("Only a table of class embeddings can be mixed; this network computes them otherwise.")
+        for unet, table in zip(unets, tables):
+            shares = torch.from_numpy(mixtures).to(table.weight)  # (M, N)
+            rows = torch.cat([table.weight, shares @ table.weight[: shares.shape[1]]])
+            unet.class_embedding = torch.nn.Embedding.from_pretrained(rows)
+        try:
+            yield
+        finally:
+            for unet, table in zip(unets, tables):
+                unet.class_embedding = table
+
+    @contextlib.contextmanager
+    def _without_corrector(self, plus_plus: bool):
+        """UniPC without its corrector, which recomputes x_t from the step before and so takes CFG++'s noise back."""
+        corrected = getattr(self.scheduler, "disable_corrector", None)
+        if plus_plus and corrected is not None:
+            self.scheduler.disable_corrector = list(range(len(self.scheduler.timesteps)))
+        try:
+            yield
+        finally:
+            if corrected is not None:
+                self.scheduler.disable_corrector = corrected
+
+    def _predict(self, x, t, step: _Step, guidance_unet) -> tuple[torch.Tensor, torch.Tensor]:
+        """The weak and the strong prediction for x_t, (B, C, H, W) each; 0 for images that do not need it."""
+        if guidance_unet is None:
+            rows = torch.cat([step.weak_rows, step.strong_rows])
+            ids = None if step.strong_ids is None else torch.cat([step.weak_ids, step.strong_ids])
+            weak, strong = _evaluate(self.unet, x, t, rows, ids).split([len(step.weak_rows), len(step.strong_rows)])
+        else:
+            weak = _evaluate(guidance_unet, x, t, step.weak_rows, step.weak_ids)
+            strong = _evaluate(self.unet, x, t, step.strong_rows, step.strong_ids)
+        return _placed(weak, step.weak_rows, len(x)), _placed(strong, step.strong_rows, len(x))
+
+    def _act_on_parts(self, x, t, output, weak, shift, dynamic_thresholding) -> tuple[torch.Tensor, torch.Tensor]:
+        """Change x̂₀ and ε̂ of a prediction; returns the new prediction and by how much the solver's sample moves.
+
+        Args:
+            x: x_t; (B, C, H, W).
+            output: The guided prediction.
+            weak: The prediction to renoise with, for CFG++; else None.
+            shift: s·∇log p(c|x_t), or None.
+        """
+        a, sigma = self._a_sigma(t)
+        clean, noise = self._clean_and_noise(output, x, a, sigma)
+        if shift is not None and a > 0:  # at a = 0 there is no trace of the image, and of its class, in x_t
+            clean, noise = clean + sigma**2 / a * shift, noise - sigma * shift
+        if dynamic_thresholding:
+            bound = torch.quantile(clean.abs().flatten(1), dynamic_thresholding, dim=1).clamp(min=1)
+            bound = bound[:, None, None, None]
+            clean = clean.clamp(-bound, bound) / bound
+            noise = (x - a * clean) / sigma
+        moved = torch.zeros_like(x)
+        if weak is not None:
+            # A solver sees x_t and x̂₀. It gets those of which ε̂ is the weak one: for DDIM, a'·x̂₀ + σ'·ε_weak.
+            clean, noise = self._clipped(clean), self._clean_and_noise(weak, x, a, sigma)[1]
+            moved = a * clean + sigma * noise - x
+            # Some solvers keep x_t in another scale.
+            moved = moved / self.scheduler.scale_model_input(torch.ones((), dtype=x.dtype, device=x.device), t)
+        outputs = {"epsilon": noise, "sample": clean, "v_prediction": a * noise - sigma * clean}
+        return outputs[self.scheduler.config.prediction_type], moved
+
+    def _clean_and_noise(self, output, x, a, sigma) -> tuple[torch.Tensor, torch.Tensor]:
+        """x̂₀ and ε̂ of a prediction for x_t."""
+        kind = self.scheduler.config.prediction_type
+        if kind == "epsilon":
+            return (x - sigma * output) / a, output
+        if kind == "sample":
+            return output, (x - a * output) / sigma
+        return a * x - sigma * output, sigma * x + a * output
+
+    def _clipped(self, clean):
+        """x̂₀ as the solver would clip it."""
+        if self.scheduler.config.get("thresholding"):
+            return self.scheduler._threshold_sample(clean)
+        if self.scheduler.config.get("clip_sample"):
+            bound = self.scheduler.config.clip_sample_range
+            return clean.clamp(-bound, bound)
+        return clean
+
+    def _reverse_variance(self, t) -> torch.Tensor:
+        """Σ of DDPM's step from t."""
+        variance = self.scheduler._get_variance(t)
+        # diffusers returns a standard deviation under this name.
+        return variance**2 if self.scheduler.config.variance_type == "fixed_small_log" else variance
+
+
+def _are_falling(timesteps: Sequence[float], total: int) -> bool:
+    """Whether timesteps fall strictly and lie within 0 to T − 1."""
+    return timesteps[0] < total and timesteps[-1] >= 0 and all(a > b for a, b in zip(timesteps, timesteps[1:]))
+
+
+def _evenly(first: int, n: int) -> list[int]:
+    """n of the timesteps below `first`, falling from the uppermost, as trailing spacing places them (2305.08891)."""
+    return (np.round(np.linspace(first, 0, n, endpoint=False)).astype(int) - 1).tolist()
+
+
+def _as_list(class_labels) -> list:
+    if isinstance(class_labels, torch.Tensor):
+        return class_labels.reshape(-1).tolist()
+    return [class_labels] if isinstance(class_labels, int | str | np.integer | Mapping) else list(class_labels)
+
+
+def _find_class(label: int | str, names: Mapping[int, str]) -> int:
+    """Index of a class given by index or name.
+
+    Raises:
+        ValueError: There is no such class, or several.
+    """
+    if isinstance(label, str):
+        matches = [i for i, name in names.items() if name == label]
+        if len(matches) > 1:
+            raise ValueError(f"Class label {label!r} names the classes {matches}: give the index.")
+        if not matches:
+            near = difflib.get_close_matches(label, names.values(), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the classes are: {_some(names)}."
+            raise ValueError(f"Class label {label!r} is not a class of this model; {hint}")
+        label = matches[0]
+    if label not in names:
+        raise ValueError(f"Class label {label} is out of range: {_some(names)}.")
+    return int(label)
+
+
+def _some(names: Mapping[int, str], limit: int = 12) -> str:
+    if not names:
+        return "this model is unconditional and has no classes"
+    shown = ", ".join(f"{i} {name!r}" for i, name in list(names.items())[:limit])
+    return shown + (f", … {len(names)} in all" if len(names) > limit else "")
+
+
+def _names_of(classifier, default=None) -> dict[int, str]:
+    """Class names of a classifier in the order of their indices, by its attribute `id2label` or that of its config."""
+    names = getattr(classifier, "id2label", None) or getattr(getattr(classifier, "config", None), "id2label", default)
+    if names is None:
+        raise ValueError("The classifier must say which classes it knows: give it an attribute id2label.")
+    return dict(sorted((int(i), str(name)) for i, name in names.items()))
+
+
+def _rows_of_classes(shares: np.ndarray | None) -> tuple[np.ndarray | None, np.ndarray]:
+    """From shares of classes (B, N): each image's row in the class embeddings, and the mixtures (M, N) they lack.
+
+    The rows of the classes and of the null class come first, those of the mixtures after them.
+    """
+    if shares is None:
+        return None, np.empty((0, 0))
+    ids, mixed = shares.argmax(1), shares.max(1) < 1
+    mixtures = np.unique(shares[mixed], axis=0)
+    for i in np.flatnonzero(mixed):
+        ids[i] = shares.shape[1] + 1 + int((mixtures == shares[i]).all(1).argmax())
+    return ids, mixtures
+
+
+def _inside(interval, interval_sigma, levels: np.ndarray) -> np.ndarray:
+    """Whether log-SNRs lie in low ≤ λ < high, the interval being given in λ or in σ/a = exp(−λ/2); bool (steps,)."""
+    if interval is not None and interval_sigma is not None:
+        raise ValueError("Give guidance_interval in log-SNR or guidance_interval_sigma, not both.")
+    if interval_sigma is not None:
+        low, high = interval_sigma
+        if not 0 <= low < high:
+            raise ValueError(f"guidance_interval_sigma is {low:g} to {high:g}, but must rise from 0 or more.")
+        interval = (-2 * math.log(high), math.inf if low == 0 else -2 * math.log(low))
+    if interval is None:
+        return np.ones(len(levels), bool)
+    low, high = interval
+    if not low < high:
+        raise ValueError(f"guidance_interval is {low:g} to {high:g}, but must rise.")
+    return (levels >= low) & (levels < high)
+
+
+def _scales(name: str, scale: Scale, levels: np.ndarray, count: int) -> np.ndarray:
+    """A scale at each step and for each image; float64 (steps, B)."""
+    rows = [scale(float(level)) for level in levels] if callable(scale) else [scale] * len(levels)
+    rows = [torch.as_tensor(row, dtype=torch.float64, device="cpu").numpy() for row in rows]
+    if any(row.shape not in ((), (count,)) for row in rows):
+        shape = next(row.shape for row in rows if row.shape not in ((), (count,)))
+        raise ValueError(f"{name} has shape {shape} for {count} images: give one number, or one for each image.")
+    scales = np.stack([np.broadcast_to(row, (count,)) for row in rows])
+    if not np.isfinite(scales).all():
+        raise ValueError(f"{name} must be finite.")
+    return scales
+
+
+def _evaluate(unet, x, t, rows, ids) -> torch.Tensor:
+    """A network's prediction for these rows of x_t, in x's precision; (b, C, H, W)."""
+    if len(rows) == 0:
+        return x[:0]
+    return unet(x[rows].to(unet.dtype), t, ids).sample.to(x.dtype)
+
+
+def _placed(part: torch.Tensor, rows: torch.Tensor, count: int) -> torch.Tensor:
+    """Values for some rows of a batch, (b, C, H, W), at their places in the whole of it; 0 elsewhere."""
+    if len(rows) == count:
+        return part
+    whole = part.new_zeros(count, *part.shape[1:])
+    whole[rows] = part
+    return whole
+
+
+def _spread(prediction: torch.Tensor) -> torch.Tensor:
+    """Standard deviation of each image's prediction; (B, 1, 1, 1)."""
+    return prediction.std(dim=(1, 2, 3), keepdim=True)
+
+
+def _class_gradient(classifier, x, t, rows, log_shares) -> torch.Tensor:
+    """∇ log Σ_c share_c·p(c|x_t) for these rows of x_t, 0 for the others; (B, C, H, W)."""
+    with torch.enable_grad():
+        part = x[rows].detach().requires_grad_()
+        log_p = classifier(part.to(getattr(classifier, "dtype", x.dtype)), t).to(x.dtype).log_softmax(1)  # (b, N)
+        chosen = torch.logsumexp(log_p + log_shares[rows], dim=1)
+        gradient = torch.autograd.grad(chosen.sum(), part)[0]
+    return _placed(gradient, rows, len(x))

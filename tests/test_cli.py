@@ -1,0 +1,94 @@
+"""The `cardiff` command: its subcommands are the scripts, found and listed without importing what they need."""
+
+import subprocess
+import sys
+
+import pytest
+
+import cardiff
+from cardiff.__main__ import COMMANDS, main
+from cardiff.cli import one_sentence_errors
+from cardiff.layout import shipped_configs
+from tests.conftest import ROOT
+
+
+def test_every_script_is_a_command():
+    assert sorted(COMMANDS) == sorted(file.stem.replace("_", "-") for file in ROOT.glob("*.py"))
+
+
+def test_help_lists_every_command_with_a_line(capsys):
+    for argv in ([], ["--help"], ["-h"]):
+        main(argv)
+        lines = capsys.readouterr().out.splitlines()
+        assert all(
+            any(line.startswith(f"  {command} ") and len(line) <= 119 for line in lines) for command in COMMANDS
+        )
+
+
+def test_the_version_is_said(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out.startswith(f"cardiff {cardiff.__version__}")
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("sampel", "did you mean 'sample'?"),
+        ("train_conditional.py", "did you mean 'train-conditional'?"),
+        ("?", "choose"),
+    ],
+)
+def test_an_unknown_command_is_one_sentence(name, remedy, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([name])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: there is no command {name!r}; {remedy}")
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["--version"], ["demo", "--help"], ["sample", "--help"]])
+def test_help_comes_before_torch(argv):
+    code = "import sys; from cardiff.__main__ import main\n"
+    code += (
+        f"try: main({argv})\nexcept SystemExit: pass\nassert not {{'torch', 'numpy', 'diffusers'}} & {{*sys.modules}}"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60, stdout=subprocess.DEVNULL)
+
+
+def test_a_subcommand_is_called_by_its_name(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["cardiff"])
+    with pytest.raises(SystemExit, match="0"):
+        main(["demo", "--help"])
+    assert "usage: cardiff demo " in capsys.readouterr().out
+
+
+@pytest.fixture
+def received():
+    """A script's main that gives back its command line."""
+    return one_sentence_errors(lambda argv: argv)
+
+
+def test_shipped_configurations_are_known_by_name(received, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    file = "configs/digits_16_conditional.yaml"
+    assert received(["--config", "digits_16_conditional"]) == ["--config", file]
+    assert received(["--config=digits_16_conditional.yaml", "--seed", 1]) == [f"--config={file}", "--seed", "1"]
+    assert received(["--config", "data: {}", "--config", file]) == ["--config", "data: {}", "--config", file]
+    monkeypatch.chdir(tmp_path)
+    assert received(["--config", "digits_16_conditional"]) == ["--config", str(ROOT / file)]
+    (tmp_path / "digits_16_conditional").touch()
+    assert received(["--config", "digits_16_conditional"]) == ["--config", "digits_16_conditional"]
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("digits_16_conditonal", "did you mean 'digits_16_conditional'?"),
+        ("zzz", f"choose from {shipped_configs()[0]}, "),
+    ],
+)
+def test_an_unknown_configuration_is_one_sentence(received, name, remedy, capsys):
+    with pytest.raises(SystemExit, match="1"):
+        received(["--config", name])
+    (line,) = capsys.readouterr().err.splitlines()
+    start = f"error: --config {name} is neither a file nor the name of a shipped configuration; "
+    assert line.startswith(start + remedy)

@@ -1,0 +1,198 @@
+"""Going on from the checkpoint of another folder, which may be anybody's."""
+
+import hashlib
+import json
+import pickle
+import re
+import shutil
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+import train_conditional
+from cardiff.config.run import parse_run
+from cardiff.files import file_hash
+from cardiff.training import checkpoint as checkpoints
+from cardiff.training.resume import TrainingState, refuse_changes
+from tests.conftest import ROOT, TINY_UNET
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of two steps."""
+    folder = tmp_path_factory.mktemp("resume") / "run"
+    options = ["--config", str(ROOT / "configs/digits_16_conditional.yaml"), *TINY_UNET, "--output_dir", str(folder)]
+    options += ["--data.data_files", str(ROOT / "data/digits.parquet"), "--train.trackers", "[]"]
+    options += ["--train.max_steps", "2", "--train.batch_size", "4", "--train.sample_every", "0"]
+    train_conditional.main(options)
+    return folder
+
+
+@pytest.fixture
+def source(run, tmp_path):
+    """A copy of the run to spoil."""
+    return shutil.copytree(run, tmp_path / "source")
+
+
+@pytest.fixture
+def resume(digits_options, tmp_path):
+    """Train one more step in a new folder, from a source."""
+
+    def go(source, *more):
+        steps = ("--train.max_steps", "3", "--train.batch_size", "4")
+        return train_conditional.main(
+            [*digits_options, *steps, "--output_dir", str(tmp_path / "new"), "--resume_from", str(source), *more]
+        )
+
+    return go
+
+
+def checkpoint_of(source):
+    return checkpoints.list_checkpoints(source / "checkpoints")[-1]
+
+
+def seal(checkpoint, **also):
+    """Checksums that fit what lies there, as whoever crafted it would write them."""
+    files = [p for p in checkpoint.rglob("*") if p.is_file() and p.name != "checksums.json"]
+    sums = {p.relative_to(checkpoint).as_posix(): file_hash(p) for p in files} | also
+    (checkpoint / "checksums.json").write_text(json.dumps(sums))
+
+
+@pytest.mark.parametrize("part", ["", "checkpoints", "checkpoints/step-00000002"])
+def test_from_a_folder(part, source, resume, tmp_path, capsys):
+    assert resume(source / part)
+    assert "Took the checkpoint of step 2" in capsys.readouterr().out
+    assert checkpoints.step_of(checkpoints.list_checkpoints(tmp_path / "new/checkpoints")[-1]) == 3
+    assert resume(source / part)  # the run's own is newer now
+    assert "which is not used" in capsys.readouterr().out
+
+
+def test_code_does_not_come_along(source, resume, tmp_path):
+    """Neither the pipeline's source file nor a pickle, even if the checksums are theirs."""
+    checkpoint, marker = checkpoint_of(source), tmp_path / "executed"
+    (checkpoint / "pipeline_class_conditional.py").write_text(f"open({str(marker)!r}, 'w')")
+
+    class Bomb:
+        def __reduce__(self):
+            return open, (str(marker), "w")
+
+    for name in ("unet/diffusion_pytorch_model.bin", "training/optimizer.bin", "training/scheduler.pkl"):
+        (checkpoint / name).write_bytes(pickle.dumps(Bomb()))
+    seal(checkpoint)
+    with pytest.raises(SystemExit):
+        resume(source)
+    for name in ("unet/diffusion_pytorch_model.bin", "training/optimizer.bin", "training/scheduler.pkl"):
+        (checkpoint / name).unlink()
+    seal(checkpoint)
+    assert resume(source)
+    assert not marker.exists()
+    new = tmp_path / "new"
+    assert all("executed" not in p.read_text() for p in new.rglob("*.py"))
+    assert {p.suffix for p in new.rglob("*") if p.is_file()} <= {".json", ".jsonl", ".yaml", ".py", ".safetensors"}
+
+
+def spoil_state(checkpoint, **changes):
+    file = checkpoint / "training/state.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    seal(checkpoint)
+
+
+def spoil_tensors(checkpoint, name, change):
+    tensors = load_file(checkpoint / name)
+    change(tensors)
+    save_file(tensors, checkpoint / name)
+    seal(checkpoint)
+
+
+def truncate(checkpoint, name):
+    file = checkpoint / name
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+CRAFTED = {
+    "a damaged file": (
+        lambda c: truncate(c, "training/unet.safetensors"),
+        "is damaged .training/unet.safetensors does",
+    ),
+    "a missing file": (lambda c: (c / "training/optimizer.safetensors").unlink(), "optimizer.safetensors is missing"),
+    "no checksums": (lambda c: (c / "checksums.json").unlink(), "checksums.json is missing"),
+    "a list": (lambda c: (c / "checksums.json").write_text("[]"), "checksums.json is no list of files"),
+    "a path that climbs out": (
+        lambda c: seal(c, **{"../../../victim.json": hashlib.sha256(b"").hexdigest()}),
+        "names '../../../victim.json', which no checkpoint has",
+    ),
+    "an absolute path": (lambda c: seal(c, **{"/etc/passwd.json": "0"}), "names '/etc/passwd.json', which no"),
+    "another step": (lambda c: spoil_state(c, step=7), "says that it is of step 7"),
+    "no state": (lambda c: spoil_state(c, more=1), "is not the state of a training run of this project"),
+    "a state of another kind": (lambda c: spoil_state(c, config=[]), "is not the state of a training run"),
+    "other classes": (lambda c: spoil_state(c, class_names=["a"]), "holds a run of another model .class names"),
+    "an index of pickles": (
+        lambda c: ((c / "unet/diffusion_pytorch_model.safetensors.index.json").write_text("{}"), seal(c)),
+        "checksums.json names 'unet/diffusion_pytorch_model.safetensors.index.json', which no checkpoint has",
+    ),
+    "weights of another model": (
+        lambda c: spoil_tensors(c, "training/unet.safetensors", lambda t: t.pop("conv_in.weight")),
+        "does not fit the model that it describes .'conv_in.weight'",
+    ),
+    "moments without a name": (
+        lambda c: spoil_tensors(
+            c, "training/optimizer.safetensors", lambda t: t.update(x=t["conv_in.bias/exp_avg"].clone())
+        ),
+        "does not fit the model that it describes",
+    ),
+}
+
+
+@pytest.mark.parametrize(("craft", "sentence"), CRAFTED.values(), ids=CRAFTED)
+def test_a_damaged_or_crafted_checkpoint_is_one_sentence(craft, sentence, source, resume, tmp_path, capsys):
+    craft(checkpoint_of(source))
+    with pytest.raises(SystemExit):
+        resume(source)
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert re.search(sentence, error), error
+
+
+def test_what_holds_no_checkpoint_and_another_model(source, resume, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for folder, more, sentence in (
+        (tmp_path / "empty", (), "empty holds no checkpoint: name the output folder of a training run."),
+        (
+            source,
+            ("--scheduler.s", "0.01"),
+            "scheduler.s was 0.008 and is 0.01): restore the old values, or choose ",
+        ),
+    ):
+        with pytest.raises(SystemExit):
+            resume(folder, *more)
+        assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "new/checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "old", "new"),
+    [
+        ("classifier", "--train.validation_fraction=0.2", ("held_out", 0.2), "validation_fraction"),
+        (
+            "unconditional",
+            "--train.loss_weighting=schedule_invariant",
+            ("loss_weighting", "schedule_free"),
+            "loss_weighting",
+        ),
+    ],
+)
+def test_a_checkpoint_from_before_an_option_was_renamed_goes_on(kind, option, old, new):
+    """Its value counts, and not the default of the new name."""
+    argv = ["--config", str(ROOT / f"configs/digits_16_{kind}.yaml"), "--output_dir", "out"]
+    config = parse_run([*argv, option], kind=kind, description="")
+    state = TrainingState(5, 5, None, None, [], config.labelled, config.to_dict())
+    del state.config["train"][new]
+    state.config["train"][old[0]] = old[1]
+    assert refuse_changes(state, config, []) == []
+    other = parse_run(argv, kind=kind, description="")
+    if kind == "classifier":
+        with pytest.raises(ValueError, match="train.validation_fraction was 0.2 and is 0.1"):
+            refuse_changes(state, other, [])
+    else:
+        notice = 'Resuming with train.loss_weighting changed from "schedule_invariant" to "uniform".'
+        assert refuse_changes(state, other, []) == [notice]
