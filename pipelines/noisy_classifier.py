@@ -8,6 +8,7 @@ import inspect
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +79,7 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
 
     _auto_class = "AutoModel"  # diffusers then notes in config.json which class of which file this is
 
-    def to_json_file(self, json_file_path) -> None:
+    def to_json_file(self, json_file_path: str | Path) -> None:
         """Write config.json, and beside it this file, by which diffusers' AutoModel finds the class elsewhere."""
         super().to_json_file(json_file_path)
         source = Path(inspect.getfile(type(self)))
@@ -87,7 +88,7 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
             shutil.copyfile(source, target)
 
     @classmethod
-    def extract_init_dict(cls, config_dict: dict, **kwargs) -> tuple[dict, dict, dict]:
+    def extract_init_dict(cls, config_dict: dict, **kwargs: Any) -> tuple[dict, dict, dict]:
         """As ConfigMixin's, but without the note by which diffusers' AutoModel finds this file."""
         return super().extract_init_dict({k: v for k, v in config_dict.items() if k != "auto_map"}, **kwargs)
 

@@ -1,14 +1,16 @@
 """Class-conditional sampling with every kind of guidance, for diffusers' schedulers with the noise levels of training.
 
-At x_t = a·x₀ + σ·ε, a = √ᾱ_t and σ = √(1−ᾱ_t), a prediction with the label and one without it are combined:
+At x_t = a·x₀ + σ·ε, a = √ᾱ_t and σ = √(1−ᾱ_t), a prediction with the label and one without it are combined. Each kind
+of guidance is one function or method:
 
-- classifier-free guidance, Ho and Salimans (arXiv 2207.12598, eq. 6);
-- in a limited interval of noise levels, Kynkäänniemi et al. (2404.07724, eq. 6);
-- rescaled to the spread of the prediction with the label, Lin et al. (2305.08891, section 3.4);
-- with dynamic thresholding, Saharia et al. (2205.11487, section 2.3);
-- CFG++, Chung et al. (2406.08070, algorithm 2);
-- autoguidance by a worse network instead of the missing label, Karras et al. (2406.02507, eq. 3);
-- classifier guidance, Dhariwal and Nichol (2105.05233, algorithms 1 and 2).
+- `_extrapolated`: classifier-free guidance, Ho and Salimans (arXiv 2207.12598, eq. 6);
+- `_limited`: in a limited interval of noise levels, Kynkäänniemi et al. (2404.07724, eq. 6);
+- `_rescaled`: rescaled to the spread of the prediction with the label, Lin et al. (2305.08891, section 3.4);
+- `_thresholded`: dynamic thresholding, Saharia et al. (2205.11487, section 2.3);
+- `_renoised`: CFG++, Chung et al. (2406.08070, algorithm 2);
+- `_ids_of_worse`: autoguidance by a worse network instead of the missing label, Karras et al. (2406.02507, eq. 3);
+- `_class_gradient`, `_shifted_mean` and `_shifted_noise`: classifier guidance, Dhariwal and Nichol (2105.05233,
+  algorithms 1 and 2).
 
 This file needs only torch, numpy and diffusers, so that a published checkpoint can carry it.
 """
@@ -19,10 +21,11 @@ import inspect
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +43,12 @@ from diffusers.utils.torch_utils import randn_tensor
 
 Label = int | str | Mapping[int | str, float]
 """A class by index or name, or a mixture of classes: {"three": 0.5, "eight": 0.5}."""
+Labels = Label | Sequence[Label] | torch.Tensor
+"""Labels of several images, or one."""
+Interval = tuple[float, float]
+"""The ends of an interval of noise levels, the lower one first."""
+Classifier = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""From x_t (B, C, H, W) and the timestep to logits (B, N) of the classes at that noise level."""
 Scale = float | Sequence[float] | Callable[[float], float | Sequence[float]]
 """One scale for all images, one for each, or either as a function of log-SNR λ = ln(ᾱ/(1−ᾱ))."""
 DDIM = (DDIMScheduler, DDIMParallelScheduler)
@@ -97,6 +106,100 @@ class _Step:
     plus_plus: bool
 
 
+def _extrapolated(weak: torch.Tensor, strong: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Classifier-free guidance, weak + w·(strong − weak); (B, C, H, W).
+
+    Ho and Salimans (2207.12598, eq. 6, whose w is one less). ε, v and x₀ at a fixed x_t are linear in one another and
+    the weights 1 − w and w add up to 1, so that it holds for all three.
+    """
+    return weak + scale * (strong - weak)
+
+
+def _limited(scales: np.ndarray, classifier_scales: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Guidance in an interval: w = 1 and s = 0 at the steps outside it; (steps, B) each.
+
+    Kynkäänniemi et al. (2404.07724, eq. 6).
+    """
+    inside = inside[:, None]
+    return np.where(inside, scales, 1.0), np.where(inside, classifier_scales, 0.0)
+
+
+def _rescaled(guided: torch.Tensor, strong: torch.Tensor, share: float) -> torch.Tensor:
+    """Rescaled guidance, (φ·std(strong)/std(guided) + 1 − φ)·guided with φ = `share`, image by image; (B, C, H, W).
+
+    Lin et al. (2305.08891, eq. 15 and 16).
+    """
+    ratio = _spread(strong) / _spread(guided)
+    return (share * ratio + 1 - share) * guided
+
+
+def _thresholded(clean: torch.Tensor, quantile: float) -> torch.Tensor:
+    """Dynamic thresholding: x̂₀ cut to ±b and divided by b, b the quantile of |x̂₀|, at least 1, image by image.
+
+    Saharia et al. (2205.11487, section 2.3).
+    """
+    bound = torch.quantile(clean.abs().flatten(1), quantile, dim=1).clamp(min=1)
+    bound = bound[:, None, None, None]
+    return clean.clamp(-bound, bound) / bound
+
+
+def _ids_of_worse(network: UNet2DModel, strong_ids: np.ndarray | None, count: int) -> np.ndarray | None:
+    """Autoguidance: the class embeddings, (B,), with which a worse network makes the weak prediction.
+
+    It is extrapolated from like the one without a label, but is given the same label as the strong one: Karras et al.
+    (2406.02507, eq. 3). A network without classes takes None. If only the worse network has classes, it takes its null
+    class.
+    """
+    if network.config.num_class_embeds is None:
+        return None
+    return np.full(count, network.config.num_class_embeds - 1) if strong_ids is None else strong_ids
+
+
+def _class_gradient(
+    classifier: Classifier | None, x: torch.Tensor, t: torch.Tensor, step: _Step, log_shares: torch.Tensor | None
+) -> torch.Tensor | None:
+    """Classifier guidance: s·∇log p(c|x_t), (B, C, H, W), 0 where s is 0; None if it is 0 for all images.
+
+    Dhariwal and Nichol (2105.05233, section 4). A label that mixes classes has p(c|x_t) = Σ_k share_k·p(k|x_t).
+
+    Args:
+        classifier: Not called where the step has no use for it.
+        x: x_t; (B, C, H, W).
+        t: The timestep.
+        step: Says which images are guided by how much.
+        log_shares: ln(share_k) of each label; (B, N).
+    """
+    rows = step.classifier_rows
+    if classifier is None or log_shares is None or len(rows) == 0:
+        return None
+    with torch.enable_grad():
+        part = x[rows].detach().requires_grad_()
+        log_p = classifier(part.to(getattr(classifier, "dtype", x.dtype)), t).to(x.dtype).log_softmax(1)  # (b, N)
+        chosen = torch.logsumexp(log_p + log_shares[rows], dim=1)
+        gradient = torch.autograd.grad(chosen.sum(), part)[0]
+    return step.classifier_scale * _placed(gradient, rows, len(x))
+
+
+def _shifted_mean(mean: torch.Tensor, variance: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    """Classifier guidance of DDPM: μ + Σ·s·∇log p(c|x_t), or a sample around μ moved alike; (B, C, H, W).
+
+    Dhariwal and Nichol (2105.05233, algorithm 1).
+    """
+    return mean + variance * gradient
+
+
+def _shifted_noise(
+    clean: torch.Tensor, noise: torch.Tensor, gradient: torch.Tensor, a: float, sigma: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Classifier guidance of other solvers: ε̂ − σ·s·∇log p(c|x_t), and x̂₀ + σ²/a·s·∇log p(c|x_t) to go with it.
+
+    Dhariwal and Nichol (2105.05233, algorithm 2).
+    """
+    if a == 0:  # there is no trace of the image, and of its class, in x_t
+        return clean, noise
+    return clean + sigma**2 / a * gradient, noise - sigma * gradient
+
+
 class ClassConditionalPipeline(DiffusionPipeline):
     """Draws images of the classes asked for.
 
@@ -139,7 +242,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """None beyond the components, so that `(**pipeline.components, **pipeline.parameters)` names none twice."""
         return {}
 
-    def to_json_file(self, json_file_path) -> None:
+    def to_json_file(self, json_file_path: str | Path) -> None:
         """Write model_index.json, and beside it the source file of this class, by which diffusers finds it elsewhere.
 
         All of diffusers' ways of saving and pushing come here. They alone would write the bare name of a class that
@@ -158,7 +261,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """Index that stands for "no label": the last of the class embeddings."""
         return self.unet.config.num_class_embeds - 1
 
-    def class_names(self, classifier=None) -> dict[int, str]:
+    def class_names(self, classifier: Classifier | None = None) -> dict[int, str]:
         """Names of the classes that can be asked for: the UNet's, or the classifier's if the UNet has none.
 
         Raises:
@@ -166,7 +269,9 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """
         return self.id2label or (_names_of(classifier) if classifier is not None else {})
 
-    def label_ids(self, class_labels: int | str | Sequence[int | str] | torch.Tensor, classifier=None) -> list[int]:
+    def label_ids(
+        self, class_labels: int | str | Sequence[int | str] | torch.Tensor, classifier: Classifier | None = None
+    ) -> list[int]:
         """Class indices of labels given as indices or names.
 
         Raises:
@@ -175,7 +280,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         names = self.class_names(classifier)
         return [_find_class(label, names) for label in _as_list(class_labels)]
 
-    def label_weights(self, class_labels: Label | Sequence[Label] | torch.Tensor, classifier=None) -> np.ndarray:
+    def label_weights(self, class_labels: Labels, classifier: Classifier | None = None) -> np.ndarray:
         """Shares of the classes in each label, (B, N): 1 for a class alone.
 
         Args:
@@ -201,7 +306,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        class_labels: Label | Sequence[Label] | torch.Tensor | None = None,
+        class_labels: Labels | None = None,
         guidance_scale: Scale = 1.0,
         num_inference_steps: int = 50,
         timesteps: Sequence[int] | None = None,
@@ -214,13 +319,13 @@ class ClassConditionalPipeline(DiffusionPipeline):
         *,
         num_images_per_label: int = 1,
         latents: torch.Tensor | None = None,
-        guidance_interval: tuple[float, float] | None = None,
-        guidance_interval_sigma: tuple[float, float] | None = None,
+        guidance_interval: Interval | None = None,
+        guidance_interval_sigma: Interval | None = None,
         guidance_rescale: float = 0.0,
         dynamic_thresholding: float | None = None,
         cfg_plus_plus: bool = False,
         guidance_unet: UNet2DModel | None = None,
-        classifier: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+        classifier: Classifier | None = None,
         classifier_scale: Scale = 1.0,
     ) -> ClassConditionalOutput | tuple:
         """Draw images of class labels.
@@ -269,104 +374,148 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 that the scheduler cannot take correctly.
             NonFiniteImages: Images came out as NaN or infinity.
         """
-        if output_type not in ("pil", "np", "pt"):
-            raise ArgumentError(f"output_type {output_type!r} is unknown: use 'pil', 'np' or 'pt'.")
-        unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
-        if unknown:
-            raise ArgumentError(f"The callback can be given {self._callback_tensor_inputs}, not {sorted(unknown)}.")
-        kinds = {"guidance_unet": guidance_unet, "classifier": classifier, "guidance_rescale": guidance_rescale}
+        # Plan: what each step evaluates is known before the first, so that no step waits for the device.
+        self._check_output(output_type, callback_on_step_end_tensor_inputs)
+        kinds: dict[str, Any] = {"guidance_unet": guidance_unet, "classifier": classifier}
+        kinds |= {"guidance_rescale": guidance_rescale}
         kinds |= {"dynamic_thresholding": dynamic_thresholding, "cfg_plus_plus": cfg_plus_plus}
         kinds |= {"guidance_interval": guidance_interval, "guidance_interval_sigma": guidance_interval_sigma}
         self.check(class_labels, **kinds)
-        shares = None if class_labels is None else self.label_weights(class_labels, classifier)
-        if num_images_per_label < 1 or (shares is None and num_images_per_label != 1):
-            what = "needs class_labels: give batch_size" if shares is None else "must be 1 or more"
-            raise ArgumentError(f"num_images_per_label is {num_images_per_label}, but {what}.")
-        if shares is not None:
-            shares = shares.repeat(num_images_per_label, axis=0)  # (B, N)
+        shares = self._shares(class_labels, num_images_per_label, classifier)  # (B, N)
         count = batch_size if shares is None else len(shares)
-        device = self._execution_device
-
-        # 1. Start from pure noise, in at least float32 whatever the UNet runs in.
-        size = self.unet.config.sample_size
-        size = (size, size) if isinstance(size, int) else tuple(size)
-        shape = (count, self.unet.config.in_channels, *size)
-        if isinstance(generator, list) and len(generator) != count:
-            raise ArgumentError(f"{len(generator)} generators for {count} images: give one, or one per image.")
-        if latents is not None and tuple(latents.shape) != shape:
-            raise ArgumentError(f"latents has the shape {tuple(latents.shape)}, but must have {shape}.")
-        dtype = torch.promote_types(self.unet.dtype, torch.float32)
+        self._check_start(count, generator, latents)
         self.set_timesteps(num_inference_steps, timesteps)
-        if latents is None:
-            latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
-        latents = latents.to(device, dtype) * self.scheduler.init_noise_sigma
-        step_kwargs = self._step_kwargs(generator)
-
-        # 2. What each step will evaluate, known before the first.
         levels = self.log_snr_of_steps()  # (steps,)
         inside = _inside(guidance_interval, guidance_interval_sigma, levels)
-        scales = _scales("guidance_scale", guidance_scale, levels, count)  # (steps, B)
-        classifier_scales = _scales("classifier_scale", classifier_scale if classifier else 0.0, levels, count)
+        scales = _scales("guidance_scale", guidance_scale, levels, count)  # w, (steps, B)
+        classifier_scales = _scales("classifier_scale", classifier_scale if classifier else 0.0, levels, count)  # s
         class_ids, mixtures = _rows_of_classes(shares)
         steps, evaluations = self._plan(class_ids, scales, classifier_scales, inside, cfg_plus_plus, guidance_unet)
-        log_shares = None if shares is None else torch.from_numpy(shares).to(device, dtype).log()
 
+        latents = self._start(count, generator, latents)  # (B, C, H, W)
+        log_shares = None if shares is None else torch.from_numpy(shares).to(latents).log()
+        step_kwargs = self._step_kwargs(generator)
         with self._mixed_classes(mixtures, guidance_unet), self._without_corrector(cfg_plus_plus):
             for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
+                # Predict: with the label, without it, and the gradient of the classifier.
                 step = steps[i]
-                # 3. Predict, with and without the label in one pass, and extrapolate from the weak to the strong.
-                model_input = self.scheduler.scale_model_input(latents, t)  # x_t, (B, C, H, W)
-                weak, strong = self._predict(model_input, t, step, guidance_unet)
-                model_output = weak + step.scale * (strong - weak)
+                x = self.scheduler.scale_model_input(latents, t)  # x_t, (B, C, H, W)
+                weak, strong = self._predict(x, t, step, guidance_unet)
+                gradient = _class_gradient(classifier, x, t, step, log_shares)
+
+                # Combine: into one prediction, and then what acts on its x̂₀ and ε̂ apart.
+                model_output = _extrapolated(weak, strong, step.scale)
                 if guidance_rescale:
-                    ratio = _spread(strong) / _spread(model_output)
-                    factor = guidance_rescale * ratio + 1 - guidance_rescale
-                    model_output = torch.where(step.guided, factor * model_output, model_output)
+                    rescaled = _rescaled(model_output, strong, guidance_rescale)
+                    model_output = torch.where(step.guided, rescaled, model_output)
+                model_output, solver_input = self._act_on_parts(
+                    latents, x, t, model_output, weak if step.plus_plus else None, gradient, dynamic_thresholding
+                )
 
-                # 4. What acts on x̂₀ and ε̂ apart.
-                gradient = None
-                if len(step.classifier_rows):
-                    gradient = _class_gradient(classifier, model_input, t, step.classifier_rows, log_shares)
-                    gradient = step.classifier_scale * gradient  # s·∇log p(c|x_t), (B, C, H, W)
-                shift = None if isinstance(self.scheduler, DDPMScheduler) else gradient
-                solver_input = latents
-                if dynamic_thresholding or step.plus_plus or shift is not None:
-                    model_output, moved = self._act_on_parts(
-                        model_input, t, model_output, weak if step.plus_plus else None, shift, dynamic_thresholding
-                    )
-                    solver_input = latents + moved
-
-                # 5. One solver step: x_t -> x_{t-1}.
-                if isinstance(self.scheduler, DDIM):
-                    # T // n is the distance to the timestep that comes next if n is this fraction, exactly.
-                    following = self.scheduler.timesteps[i + 1] if i + 1 < len(steps) else -1
-                    total = self.scheduler.config.num_train_timesteps
-                    self.scheduler.num_inference_steps = Fraction(total, int(t - following))
-                result = self.scheduler.step(model_output, t, solver_input, **step_kwargs)
-                latents = result.prev_sample
-                if isinstance(self.scheduler, DDPMScheduler):
-                    if gradient is not None:
-                        latents = latents + self._reverse_variance(t) * gradient
-                    if i + 1 == len(steps):
-                        # diffusers adds noise whenever t > 0, which after the last of fewer steps would stay.
-                        latents = result.pred_original_sample
-
+                # Step: x_t -> x_{t-1}.
+                latents = self._solver_step(i, t, model_output, solver_input, gradient, step_kwargs)
                 if callback_on_step_end is not None:
                     tensors = {"latents": latents, "model_output": model_output}
                     tensors = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
                     latents = (callback_on_step_end(self, i, t, tensors) or {}).get("latents", latents)
 
-        # 6. From [-1, 1] to pictures.
+        images = self._images(latents, output_type)
+        self.maybe_free_model_hooks()
+        return ClassConditionalOutput(images=images, evaluations=evaluations) if return_dict else (images,)
+
+    def _check_output(self, output_type: str, tensor_inputs: Sequence[str]) -> None:
+        """Refuse an unknown kind of output, and tensors that the callback cannot be given."""
+        if output_type not in ("pil", "np", "pt"):
+            raise ArgumentError(f"output_type {output_type!r} is unknown: use 'pil', 'np' or 'pt'.")
+        unknown = set(tensor_inputs) - set(self._callback_tensor_inputs)
+        if unknown:
+            raise ArgumentError(f"The callback can be given {self._callback_tensor_inputs}, not {sorted(unknown)}.")
+
+    def _shares(
+        self, class_labels: Labels | None, num_images_per_label: int, classifier: Classifier | None
+    ) -> np.ndarray | None:
+        """Shares of the classes in each image's label, (B, N), or None without labels."""
+        shares = None if class_labels is None else self.label_weights(class_labels, classifier)
+        if num_images_per_label < 1 or (shares is None and num_images_per_label != 1):
+            what = "needs class_labels: give batch_size" if shares is None else "must be 1 or more"
+            raise ArgumentError(f"num_images_per_label is {num_images_per_label}, but {what}.")
+        return None if shares is None else shares.repeat(num_images_per_label, axis=0)
+
+    def _shape(self, count: int) -> tuple[int, ...]:
+        """(B, C, H, W) of `count` images."""
+        size = self.unet.config.sample_size
+        size = (size, size) if isinstance(size, int) else tuple(size)
+        return (count, self.unet.config.in_channels, *size)
+
+    def _check_start(
+        self, count: int, generator: torch.Generator | list[torch.Generator] | None, latents: torch.Tensor | None
+    ) -> None:
+        """Refuse generators and noise that do not fit the images to be drawn."""
+        shape = self._shape(count)
+        if isinstance(generator, list) and len(generator) != count:
+            raise ArgumentError(f"{len(generator)} generators for {count} images: give one, or one per image.")
+        if latents is not None and tuple(latents.shape) != shape:
+            raise ArgumentError(f"latents has the shape {tuple(latents.shape)}, but must have {shape}.")
+
+    def _start(
+        self, count: int, generator: torch.Generator | list[torch.Generator] | None, latents: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Pure noise, (B, C, H, W), in at least float32 whatever precision the UNet runs in."""
+        shape, device = self._shape(count), self._execution_device
+        dtype = torch.promote_types(self.unet.dtype, torch.float32)
+        if latents is None:
+            latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
+        return latents.to(device, dtype) * self.scheduler.init_noise_sigma
+
+    def _solver_step(
+        self,
+        i: int,
+        t: torch.Tensor,
+        model_output: torch.Tensor,
+        solver_input: torch.Tensor,
+        gradient: torch.Tensor | None,
+        step_kwargs: dict[str, Any],
+    ) -> torch.Tensor:
+        """One step of the solver, x_t -> x_{t-1}; (B, C, H, W).
+
+        Args:
+            i: Number of the step, from 0.
+            t: Its timestep.
+            model_output: The guided prediction; (B, C, H, W).
+            solver_input: x_t, in the solver's own scale; (B, C, H, W).
+            gradient: s·∇log p(c|x_t), which shifts the mean of DDPM, or None.
+            step_kwargs: As of `_step_kwargs`.
+        """
+        is_last = i + 1 == len(self.scheduler.timesteps)
+        if isinstance(self.scheduler, DDIM):
+            # T // n is the distance to the timestep that comes next if n is this fraction, exactly.
+            following = -1 if is_last else self.scheduler.timesteps[i + 1]
+            total = self.scheduler.config.num_train_timesteps
+            self.scheduler.num_inference_steps = Fraction(total, int(t - following))
+        result = self.scheduler.step(model_output, t, solver_input, **step_kwargs)
+        if not isinstance(self.scheduler, DDPMScheduler):
+            return result.prev_sample
+        if is_last:
+            # diffusers adds noise whenever t > 0, which after the last of fewer steps would stay.
+            return result.pred_original_sample
+        if gradient is None:
+            return result.prev_sample
+        return _shifted_mean(result.prev_sample, self._reverse_variance(t), gradient)
+
+    def _images(self, latents: torch.Tensor, output_type: str) -> Any:
+        """Pictures of x₀ in [−1, 1], in the form asked for.
+
+        Raises:
+            NonFiniteImages: NaN or infinity.
+        """
         finite = latents.flatten(1).isfinite().all(1)
         if not finite.all():
             raise NonFiniteImages((~finite).nonzero().flatten().tolist())
         images = (latents / 2 + 0.5).clamp(0, 1)
-        if output_type != "pt":
-            images = images.cpu().permute(0, 2, 3, 1).float().numpy()  # (B, H, W, C)
-        if output_type == "pil":
-            images = self.numpy_to_pil(images)
-        self.maybe_free_model_hooks()
-        return ClassConditionalOutput(images=images, evaluations=evaluations) if return_dict else (images,)
+        if output_type == "pt":
+            return images
+        pictures = images.cpu().permute(0, 2, 3, 1).float().numpy()  # (B, H, W, C)
+        return self.numpy_to_pil(pictures) if output_type == "pil" else pictures
 
     def set_timesteps(self, num_inference_steps: int, timesteps: Sequence[int] | None = None) -> None:
         """Set the scheduler's timesteps, kept on the CPU: the steps look noise levels up by them, which would make
@@ -446,10 +595,10 @@ class ClassConditionalPipeline(DiffusionPipeline):
             return None
         raise ArgumentError(f"num_inference_steps={n}: {name} runs past the last timestep; use {TRIED}.")
 
-    def _step_kwargs(self, generator):
+    def _step_kwargs(self, generator: torch.Generator | list[torch.Generator] | None) -> dict[str, Any]:
         """What this scheduler's step takes besides the usual."""
         accepted = inspect.signature(self.scheduler.step).parameters
-        kwargs = {"generator": generator} if "generator" in accepted else {}
+        kwargs: dict[str, Any] = {"generator": generator} if "generator" in accepted else {}
         if "use_clipped_model_output" in accepted:
             # After clipping x̂₀ the noise must be derived anew, or the two no longer add up to x_t.
             kwargs["use_clipped_model_output"] = True
@@ -457,15 +606,15 @@ class ClassConditionalPipeline(DiffusionPipeline):
 
     def check(
         self,
-        class_labels=None,
+        class_labels: Labels | None = None,
         *,
-        guidance_interval=None,
-        guidance_interval_sigma=None,
-        guidance_rescale=0.0,
-        dynamic_thresholding=None,
-        cfg_plus_plus=False,
-        guidance_unet=None,
-        classifier=None,
+        guidance_interval: Interval | None = None,
+        guidance_interval_sigma: Interval | None = None,
+        guidance_rescale: float = 0.0,
+        dynamic_thresholding: float | None = None,
+        cfg_plus_plus: bool = False,
+        guidance_unet: UNet2DModel | None = None,
+        classifier: Classifier | None = None,
     ) -> None:
         """Refuse kinds of guidance that do not fit the model or one another, as a call with them would.
 
@@ -475,14 +624,17 @@ class ClassConditionalPipeline(DiffusionPipeline):
         self._check_networks(class_labels, guidance_unet, classifier)
         self._check_kinds(guidance_rescale, dynamic_thresholding, cfg_plus_plus, guidance_unet, classifier)
         if class_labels is None and guidance_unet is None:
-            kinds = {"guidance_interval": guidance_interval, "guidance_interval_sigma": guidance_interval_sigma}
+            kinds: dict[str, Any] = {"guidance_interval": guidance_interval}
+            kinds |= {"guidance_interval_sigma": guidance_interval_sigma}
             kinds |= {"guidance_rescale": guidance_rescale, "cfg_plus_plus": cfg_plus_plus}
             for name in (name for name, value in kinds.items() if value):
                 raise ArgumentError(f"{name} has nothing to guide to: give class_labels, or a guidance_unet.")
         _inside(guidance_interval, guidance_interval_sigma, np.empty(0))
 
-    def _check_networks(self, class_labels, guidance_unet, classifier):
-        """Networks that do not fit the model or the labels."""
+    def _check_networks(
+        self, class_labels: Labels | None, guidance_unet: UNet2DModel | None, classifier: Classifier | None
+    ) -> None:
+        """Refuse networks that do not fit the model or the labels."""
         config = self.unet.config
         if config.num_class_embeds is None and class_labels is not None and classifier is None:
             raise ArgumentError("This model is unconditional: leave class_labels out and give batch_size instead.")
@@ -507,8 +659,15 @@ class ClassConditionalPipeline(DiffusionPipeline):
                     "take one of the same classes, or one without."
                 )
 
-    def _check_kinds(self, rescale, dynamic_thresholding, plus_plus, guidance_unet, classifier):
-        """Numbers without a meaning and kinds of guidance that do not go together."""
+    def _check_kinds(
+        self,
+        rescale: float,
+        dynamic_thresholding: float | None,
+        plus_plus: bool,
+        guidance_unet: UNet2DModel | None,
+        classifier: Classifier | None,
+    ) -> None:
+        """Refuse numbers without a meaning and kinds of guidance that do not go together."""
         if not 0 <= rescale <= 1:
             raise ArgumentError(f"guidance_rescale is {rescale}, but must lie between 0 and 1.")
         if dynamic_thresholding is not None:
@@ -534,70 +693,94 @@ class ClassConditionalPipeline(DiffusionPipeline):
         with np.errstate(divide="ignore"):
             return np.log(signal) - np.log1p(-signal)
 
-    def _a_sigma(self, t) -> tuple[float, float]:
+    def _a_sigma(self, t: float | torch.Tensor) -> tuple[float, float]:
         """√ᾱ and √(1−ᾱ) at a timestep."""
         signal = float(self.scheduler.alphas_cumprod[round(float(t))])  # Euler's timesteps are whole, but floats
         return math.sqrt(signal), math.sqrt(1 - signal)
 
-    def _plan(self, class_ids, scales, classifier_scales, inside, plus_plus, guidance_unet):
+    def _plan(
+        self,
+        class_ids: np.ndarray | None,
+        scales: np.ndarray,
+        classifier_scales: np.ndarray,
+        inside: np.ndarray,
+        plus_plus: bool,
+        guidance_unet: UNet2DModel | None,
+    ) -> tuple[list[_Step], dict[str, list[int]]]:
         """The _Steps, and how often each network is evaluated for each image.
 
-        Outside the interval w is 1 and s is 0, so that one rule says what is left out: the weak prediction at w = 1
-        and the strong one at w = 0.
+        One rule says what is left out: the weak prediction at w = 1 and the strong one at w = 0.
 
         Args:
             class_ids: Row of each image in the class embeddings, (B,), or None without labels.
             scales: w; (steps, B).
             classifier_scales: s; (steps, B).
             inside: Whether each step lies in the interval; (steps,).
+            plus_plus: Whether the steps in the interval are those of CFG++.
+            guidance_unet: The worse network of autoguidance, or None.
+
+        Raises:
+            ArgumentError: CFG++ with a w outside of [0, 1].
         """
-        device, dtype = self._execution_device, torch.promote_types(self.unet.dtype, torch.float32)
-        nulls = None
-        if self.unet.config.num_class_embeds is not None:
-            nulls = np.full(scales.shape[1], self.null_class)
-        strong_ids = nulls if class_ids is None or nulls is None else class_ids
-        weak_ids = nulls
-        if guidance_unet is None:
-            if strong_ids is nulls:  # the two predictions are the same
-                scales, plus_plus = np.ones_like(scales), False
-        elif guidance_unet.config.num_class_embeds is None:
-            weak_ids = None
-        elif strong_ids is not None:
-            weak_ids = strong_ids
-        else:
-            weak_ids = np.full(scales.shape[1], guidance_unet.config.num_class_embeds - 1)
+        # Which class embeddings the two predictions are made with.
+        count, has_classes = scales.shape[1], self.unet.config.num_class_embeds is not None
+        null_ids = np.full(count, self.null_class) if has_classes else None
+        strong_ids = null_ids if class_ids is None or null_ids is None else class_ids
+        weak_ids = null_ids if guidance_unet is None else _ids_of_worse(guidance_unet, strong_ids, count)
+        if guidance_unet is None and strong_ids is null_ids:  # the two predictions are the same
+            scales, plus_plus = np.ones_like(scales), False
         if plus_plus and not ((scales >= 0) & (scales <= 1)).all():
             raise ArgumentError("With CFG++ guidance_scale must lie between 0 and 1: it interpolates.")
 
-        steps, known = [], {}
-        counts = {name: np.zeros(scales.shape[1], int) for name in ("unet", "guidance_unet", "classifier")}
-        for i, (w, s, here) in enumerate(zip(scales, classifier_scales, inside)):
-            w, s = np.where(here, w, 1.0), np.where(here, s, 0.0)
-            if isinstance(self.scheduler, DDPMScheduler) and i + 1 == len(scales):
-                s = np.zeros_like(s)  # the last step has no variance for the gradient to shift
-            key = (w.tobytes(), s.tobytes(), bool(plus_plus and here))
-            weak, strong = np.flatnonzero((w != 1) | key[2]), np.flatnonzero(w != 0)
-            counts["unet"][strong] += 1
-            counts["unet" if guidance_unet is None else "guidance_unet"][weak] += 1
-            counts["classifier"][s != 0] += 1
+        # Which images need which evaluation, (steps, B).
+        scales, classifier_scales = _limited(scales, classifier_scales, inside)
+        if isinstance(self.scheduler, DDPMScheduler):
+            classifier_scales[-1] = 0  # the last step has no variance for the gradient to shift
+        splits = inside & plus_plus  # whether a step is one of CFG++, (steps,)
+        weak, strong = (scales != 1) | splits[:, None], scales != 0
+        counts = {"unet": strong.sum(0), "guidance_unet": weak.sum(0), "classifier": (classifier_scales != 0).sum(0)}
+        if guidance_unet is None:
+            counts["unet"] = counts["unet"] + counts.pop("guidance_unet")
+
+        # Steps that are alike share their tensors.
+        steps: list[_Step] = []
+        known: dict[tuple[bytes, bytes, bool], _Step] = {}
+        for i in range(len(scales)):
+            key = (scales[i].tobytes(), classifier_scales[i].tobytes(), bool(splits[i]))
             if key not in known:
-                tensor = torch.from_numpy
-                known[key] = _Step(
-                    weak_rows=tensor(weak).to(device),
-                    strong_rows=tensor(strong).to(device),
-                    weak_ids=None if weak_ids is None else tensor(weak_ids[weak]).to(device),
-                    strong_ids=None if strong_ids is None else tensor(strong_ids[strong]).to(device),
-                    scale=tensor(w).to(device, dtype)[:, None, None, None],
-                    guided=tensor((w != 0) & (w != 1)).to(device)[:, None, None, None],
-                    classifier_rows=tensor(np.flatnonzero(s)).to(device),
-                    classifier_scale=tensor(s).to(device, dtype)[:, None, None, None],
-                    plus_plus=key[2],
+                known[key] = self._make_step(
+                    weak[i], strong[i], weak_ids, strong_ids, scales[i], classifier_scales[i], key[2]
                 )
             steps.append(known[key])
-        return steps, {name: count.tolist() for name, count in counts.items() if name == "unet" or count.any()}
+        return steps, {name: number.tolist() for name, number in counts.items() if name == "unet" or number.any()}
+
+    def _make_step(
+        self,
+        weak: np.ndarray,
+        strong: np.ndarray,
+        weak_ids: np.ndarray | None,
+        strong_ids: np.ndarray | None,
+        scale: np.ndarray,
+        classifier_scale: np.ndarray,
+        plus_plus: bool,
+    ) -> _Step:
+        """A _Step on the UNet's device, from which images need which prediction, and the w and s of each; (B,)."""
+        device, dtype = self._execution_device, torch.promote_types(self.unet.dtype, torch.float32)
+        tensor = torch.from_numpy
+        return _Step(
+            weak_rows=tensor(np.flatnonzero(weak)).to(device),
+            strong_rows=tensor(np.flatnonzero(strong)).to(device),
+            weak_ids=None if weak_ids is None else tensor(weak_ids[weak]).to(device),
+            strong_ids=None if strong_ids is None else tensor(strong_ids[strong]).to(device),
+            scale=tensor(scale).to(device, dtype)[:, None, None, None],
+            guided=tensor((scale != 0) & (scale != 1)).to(device)[:, None, None, None],
+            classifier_rows=tensor(np.flatnonzero(classifier_scale)).to(device),
+            classifier_scale=tensor(classifier_scale).to(device, dtype)[:, None, None, None],
+            plus_plus=plus_plus,
+        )
 
     @contextlib.contextmanager
-    def _mixed_classes(self, mixtures: np.ndarray, guidance_unet):
+    def _mixed_classes(self, mixtures: np.ndarray, guidance_unet: UNet2DModel | None) -> Iterator[None]:
         """Mixtures of classes, (M, N), as further rows of the networks' class embeddings while images are drawn."""
         unets = [u for u in (self.unet, guidance_unet) if u is not None and u.config.num_class_embeds is not None]
         tables = [unet.class_embedding for unet in unets] if len(mixtures) else []
@@ -614,7 +797,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 unet.class_embedding = table
 
     @contextlib.contextmanager
-    def _without_corrector(self, plus_plus: bool):
+    def _without_corrector(self, plus_plus: bool) -> Iterator[None]:
         """UniPC without its corrector, which recomputes x_t from the step before and so takes CFG++'s noise back."""
         corrected = getattr(self.scheduler, "disable_corrector", None)
         if plus_plus and corrected is not None:
@@ -625,7 +808,9 @@ class ClassConditionalPipeline(DiffusionPipeline):
             if corrected is not None:
                 self.scheduler.disable_corrector = corrected
 
-    def _predict(self, x, t, step: _Step, guidance_unet) -> tuple[torch.Tensor, torch.Tensor]:
+    def _predict(
+        self, x: torch.Tensor, t: torch.Tensor, step: _Step, guidance_unet: UNet2DModel | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The weak and the strong prediction for x_t, (B, C, H, W) each; 0 for images that do not need it."""
         if guidance_unet is None:
             rows = torch.cat([step.weak_rows, step.strong_rows])
@@ -636,35 +821,61 @@ class ClassConditionalPipeline(DiffusionPipeline):
             strong = _evaluate(self.unet, x, t, step.strong_rows, step.strong_ids)
         return _placed(weak, step.weak_rows, len(x)), _placed(strong, step.strong_rows, len(x))
 
-    def _act_on_parts(self, x, t, output, weak, shift, dynamic_thresholding) -> tuple[torch.Tensor, torch.Tensor]:
-        """Change x̂₀ and ε̂ of a prediction; returns the new prediction and by how much the solver's sample moves.
+    def _act_on_parts(
+        self,
+        latents: torch.Tensor,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        output: torch.Tensor,
+        weak: torch.Tensor | None,
+        gradient: torch.Tensor | None,
+        dynamic_thresholding: float | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Change x̂₀ and ε̂ of a prediction; returns the new prediction and the x_t for the solver, (B, C, H, W) each.
 
         Args:
+            latents: x_t in the solver's own scale; (B, C, H, W).
             x: x_t; (B, C, H, W).
-            output: The guided prediction.
+            t: The timestep.
+            output: The guided prediction; (B, C, H, W).
             weak: The prediction to renoise with, for CFG++; else None.
-            shift: s·∇log p(c|x_t), or None.
+            gradient: s·∇log p(c|x_t), or None.
+            dynamic_thresholding: The quantile, or None.
         """
+        if isinstance(self.scheduler, DDPMScheduler):
+            gradient = None  # which shifts the mean of its step instead
+        if not dynamic_thresholding and weak is None and gradient is None:
+            return output, latents
         a, sigma = self._a_sigma(t)
         clean, noise = self._clean_and_noise(output, x, a, sigma)
-        if shift is not None and a > 0:  # at a = 0 there is no trace of the image, and of its class, in x_t
-            clean, noise = clean + sigma**2 / a * shift, noise - sigma * shift
+        if gradient is not None:
+            clean, noise = _shifted_noise(clean, noise, gradient, a, sigma)
         if dynamic_thresholding:
-            bound = torch.quantile(clean.abs().flatten(1), dynamic_thresholding, dim=1).clamp(min=1)
-            bound = bound[:, None, None, None]
-            clean = clean.clamp(-bound, bound) / bound
+            clean = _thresholded(clean, dynamic_thresholding)
             noise = (x - a * clean) / sigma
-        moved = torch.zeros_like(x)
         if weak is not None:
-            # A solver sees x_t and x̂₀. It gets those of which ε̂ is the weak one: for DDIM, a'·x̂₀ + σ'·ε_weak.
-            clean, noise = self._clipped(clean), self._clean_and_noise(weak, x, a, sigma)[1]
-            moved = a * clean + sigma * noise - x
-            # Some solvers keep x_t in another scale.
-            moved = moved / self.scheduler.scale_model_input(torch.ones((), dtype=x.dtype, device=x.device), t)
+            clean, noise, latents = self._renoised(latents, x, t, clean, weak)
         outputs = {"epsilon": noise, "sample": clean, "v_prediction": a * noise - sigma * clean}
-        return outputs[self.scheduler.config.prediction_type], moved
+        return outputs[self.scheduler.config.prediction_type], latents
 
-    def _clean_and_noise(self, output, x, a, sigma) -> tuple[torch.Tensor, torch.Tensor]:
+    def _renoised(
+        self, latents: torch.Tensor, x: torch.Tensor, t: torch.Tensor, clean: torch.Tensor, weak: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """CFG++: x_s = a_s·x̂₀ + σ_s·ε_weak, x̂₀ from the guided prediction and ε_weak from the one without a label.
+
+        Chung et al. (2406.08070, algorithm 2). A solver sees x_t and x̂₀ and derives ε̂ from them. Returns x̂₀, ε_weak
+        and that x_t of which ε_weak is the noise, a·x̂₀ + σ·ε_weak, in the solver's own scale.
+        """
+        a, sigma = self._a_sigma(t)
+        clean, noise = self._clipped(clean), self._clean_and_noise(weak, x, a, sigma)[1]
+        moved = a * clean + sigma * noise - x
+        # Some solvers keep x_t in another scale.
+        moved = moved / self.scheduler.scale_model_input(torch.ones((), dtype=x.dtype, device=x.device), t)
+        return clean, noise, latents + moved
+
+    def _clean_and_noise(
+        self, output: torch.Tensor, x: torch.Tensor, a: float, sigma: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """x̂₀ and ε̂ of a prediction for x_t."""
         kind = self.scheduler.config.prediction_type
         if kind == "epsilon":
@@ -673,7 +884,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             return output, (x - a * output) / sigma
         return a * x - sigma * output, sigma * x + a * output
 
-    def _clipped(self, clean):
+    def _clipped(self, clean: torch.Tensor) -> torch.Tensor:
         """x̂₀ as the solver would clip it."""
         if self.scheduler.config.get("thresholding"):
             return self.scheduler._threshold_sample(clean)
@@ -682,7 +893,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             return clean.clamp(-bound, bound)
         return clean
 
-    def _reverse_variance(self, t) -> torch.Tensor:
+    def _reverse_variance(self, t: torch.Tensor) -> torch.Tensor:
         """Σ of DDPM's step from t."""
         variance = self.scheduler._get_variance(t)
         # diffusers returns a standard deviation under this name.
@@ -699,7 +910,8 @@ def _evenly(first: int, n: int) -> list[int]:
     return (np.round(np.linspace(first, 0, n, endpoint=False)).astype(int) - 1).tolist()
 
 
-def _as_list(class_labels) -> list:
+def _as_list(class_labels: Labels) -> list:
+    """Labels as a list, one alone too."""
     if isinstance(class_labels, torch.Tensor):
         return class_labels.reshape(-1).tolist()
     return [class_labels] if isinstance(class_labels, int | str | np.integer | Mapping) else list(class_labels)
@@ -732,7 +944,7 @@ def _some(names: Mapping[int, str], limit: int = 12) -> str:
     return shown + (f", … {len(names)} in all" if len(names) > limit else "")
 
 
-def _names_of(classifier, default=None) -> dict[int, str]:
+def _names_of(classifier: Classifier, default: Mapping[int, str] | None = None) -> dict[int, str]:
     """Class names of a classifier in the order of their indices, by its attribute `id2label` or that of its config."""
     names = getattr(classifier, "id2label", None) or getattr(getattr(classifier, "config", None), "id2label", default)
     if names is None:
@@ -754,7 +966,7 @@ def _rows_of_classes(shares: np.ndarray | None) -> tuple[np.ndarray | None, np.n
     return ids, mixtures
 
 
-def _inside(interval, interval_sigma, levels: np.ndarray) -> np.ndarray:
+def _inside(interval: Interval | None, interval_sigma: Interval | None, levels: np.ndarray) -> np.ndarray:
     """Whether log-SNRs lie in low ≤ λ < high, the interval being given in λ or in σ/a = exp(−λ/2); bool (steps,)."""
     if interval is not None and interval_sigma is not None:
         raise ArgumentError("Give guidance_interval in log-SNR or guidance_interval_sigma, not both.")
@@ -773,8 +985,8 @@ def _inside(interval, interval_sigma, levels: np.ndarray) -> np.ndarray:
 
 def _scales(name: str, scale: Scale, levels: np.ndarray, count: int) -> np.ndarray:
     """A scale at each step and for each image; float64 (steps, B)."""
-    rows = [scale(float(level)) for level in levels] if callable(scale) else [scale] * len(levels)
-    rows = [torch.as_tensor(row, dtype=torch.float64, device="cpu").numpy() for row in rows]
+    given = [scale(float(level)) for level in levels] if callable(scale) else [scale] * len(levels)
+    rows = [torch.as_tensor(row, dtype=torch.float64, device="cpu").numpy() for row in given]
     if any(row.shape not in ((), (count,)) for row in rows):
         shape = next(row.shape for row in rows if row.shape not in ((), (count,)))
         raise ArgumentError(f"{name} has shape {shape} for {count} images: give one number, or one for each image.")
@@ -784,7 +996,9 @@ def _scales(name: str, scale: Scale, levels: np.ndarray, count: int) -> np.ndarr
     return scales
 
 
-def _evaluate(unet, x, t, rows, ids) -> torch.Tensor:
+def _evaluate(
+    unet: UNet2DModel, x: torch.Tensor, t: torch.Tensor, rows: torch.Tensor, ids: torch.Tensor | None
+) -> torch.Tensor:
     """A network's prediction for these rows of x_t, in x's precision; (b, C, H, W)."""
     if len(rows) == 0:
         return x[:0]
@@ -803,13 +1017,3 @@ def _placed(part: torch.Tensor, rows: torch.Tensor, count: int) -> torch.Tensor:
 def _spread(prediction: torch.Tensor) -> torch.Tensor:
     """Standard deviation of each image's prediction; (B, 1, 1, 1)."""
     return prediction.std(dim=(1, 2, 3), keepdim=True)
-
-
-def _class_gradient(classifier, x, t, rows, log_shares) -> torch.Tensor:
-    """∇ log Σ_c share_c·p(c|x_t) for these rows of x_t, 0 for the others; (B, C, H, W)."""
-    with torch.enable_grad():
-        part = x[rows].detach().requires_grad_()
-        log_p = classifier(part.to(getattr(classifier, "dtype", x.dtype)), t).to(x.dtype).log_softmax(1)  # (b, N)
-        chosen = torch.logsumexp(log_p + log_shares[rows], dim=1)
-        gradient = torch.autograd.grad(chosen.sum(), part)[0]
-    return _placed(gradient, rows, len(x))
