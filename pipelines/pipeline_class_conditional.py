@@ -376,11 +376,16 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """
         # Plan: what each step evaluates is known before the first, so that no step waits for the device.
         self._check_output(output_type, callback_on_step_end_tensor_inputs)
-        kinds: dict[str, Any] = {"guidance_unet": guidance_unet, "classifier": classifier}
-        kinds |= {"guidance_rescale": guidance_rescale}
-        kinds |= {"dynamic_thresholding": dynamic_thresholding, "cfg_plus_plus": cfg_plus_plus}
-        kinds |= {"guidance_interval": guidance_interval, "guidance_interval_sigma": guidance_interval_sigma}
-        self.check(class_labels, **kinds)
+        self.check(
+            class_labels,
+            guidance_interval=guidance_interval,
+            guidance_interval_sigma=guidance_interval_sigma,
+            guidance_rescale=guidance_rescale,
+            dynamic_thresholding=dynamic_thresholding,
+            cfg_plus_plus=cfg_plus_plus,
+            guidance_unet=guidance_unet,
+            classifier=classifier,
+        )
         shares = self._shares(class_labels, num_images_per_label, classifier)  # (B, N)
         count = batch_size if shares is None else len(shares)
         self._check_start(count, generator, latents)
@@ -624,9 +629,12 @@ class ClassConditionalPipeline(DiffusionPipeline):
         self._check_networks(class_labels, guidance_unet, classifier)
         self._check_kinds(guidance_rescale, dynamic_thresholding, cfg_plus_plus, guidance_unet, classifier)
         if class_labels is None and guidance_unet is None:
-            kinds: dict[str, Any] = {"guidance_interval": guidance_interval}
-            kinds |= {"guidance_interval_sigma": guidance_interval_sigma}
-            kinds |= {"guidance_rescale": guidance_rescale, "cfg_plus_plus": cfg_plus_plus}
+            kinds = {
+                "guidance_interval": guidance_interval,
+                "guidance_interval_sigma": guidance_interval_sigma,
+                "guidance_rescale": guidance_rescale,
+                "cfg_plus_plus": cfg_plus_plus,
+            }
             for name in (name for name, value in kinds.items() if value):
                 raise ArgumentError(f"{name} has nothing to guide to: give class_labels, or a guidance_unet.")
         _inside(guidance_interval, guidance_interval_sigma, np.empty(0))

@@ -1,7 +1,7 @@
 """Folders written by Cardiff 0.1, before its redesign: they load, sample the same images, evaluate and publish.
 
 They were made from the embedded digits by six steps of the configurations digits_16_* with the networks of TINY_UNET
-and TINY_CLASSIFIER; the samples by the command below.
+and TINY_CLASSIFIER, without the source files that lay beside them; the samples by the command below.
 """
 
 import json

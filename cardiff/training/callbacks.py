@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 from accelerate.utils import broadcast_object_list
-from diffusers import ModelMixin
+from diffusers import DDPMScheduler, ModelMixin
 from safetensors import SafetensorError
 
 from cardiff.distributed import device_name
@@ -46,6 +46,19 @@ class Callback:
 
     def finish(self, trainer: Trainer) -> None:
         """Called once after the last step."""
+
+
+class ModelCallback(Callback):
+    """A callback that shows or measures the averaged weights.
+
+    Args:
+        every: Steps between two times, besides the one at the end. 0 for never.
+        scheduler: The noise levels of training.
+    """
+
+    def __init__(self, every: int, scheduler: DDPMScheduler):
+        super().__init__(every)
+        self.scheduler = scheduler
 
 
 class LossLog(Callback):

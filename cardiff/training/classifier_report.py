@@ -5,13 +5,12 @@ import json
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler
 
 from cardiff.diffusion.levels import exact_log_snr
 from cardiff.diffusion.loss import memory_format, model_range
 from cardiff.diffusion.randomness import HELD_OUT, batch_noise, derive_seed
 from cardiff.plotting import save_accuracy_curve
-from cardiff.training.callbacks import Callback
+from cardiff.training.callbacks import ModelCallback
 from cardiff.training.trainer import Trainer
 
 LEVELS = 12
@@ -20,21 +19,12 @@ LEAST_LOG_SNR = -12.0
 """Where a report ends, since beyond it are nothing but noise and chance, of which some schedules have much."""
 
 
-class ClassifierReport(Callback):
-    """Accuracy and cross-entropy on the validation images, clean and at levels of noise, the same noise every time.
-
-    Args:
-        every: Steps between reports, besides the one at the end. 0 for never.
-        scheduler: The noise levels of training.
-    """
+class ClassifierReport(ModelCallback):
+    """Accuracy and cross-entropy on the validation images, clean and at levels of noise, the same noise every time."""
 
     doing = "measuring"
-
-    def __init__(self, every: int, scheduler: DDPMScheduler):
-        super().__init__(every)
-        self.scheduler = scheduler
-        self.measured: dict | None = None
-        """The newest report, as its file has it."""
+    measured: dict | None = None
+    """The newest report, as its file has it."""
 
     def due(self, trainer: Trainer) -> bool:
         """Only with validation images."""

@@ -14,7 +14,7 @@ from cardiff.pipelines import ClassConditionalPipeline
 from cardiff.plotting import save_labelled_grid
 from cardiff.sampling.draw import draw_images
 from cardiff.sampling.solvers import make_solver
-from cardiff.training.callbacks import Callback, save_model
+from cardiff.training.callbacks import ModelCallback, save_model
 from cardiff.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -56,19 +56,10 @@ def draw_averaged(
     return np.stack([found[i] for i in sorted(found)])
 
 
-class SampleGrid(Callback):
-    """Draws a grid of samples: a row for each of up to eight classes, or a square without labels.
-
-    Args:
-        every: Steps between grids, besides the one at the end. 0 for never.
-        scheduler: The noise levels of training.
-    """
+class SampleGrid(ModelCallback):
+    """Draws a grid of samples: a row for each of up to eight classes, or a square without labels."""
 
     doing = "showing"
-
-    def __init__(self, every: int, scheduler: DDPMScheduler):
-        super().__init__(every)
-        self.scheduler = scheduler
 
     def run(self, trainer: Trainer) -> None:
         """Write samples/step-….png."""
@@ -92,20 +83,11 @@ def grid_of(class_names: list[str], count: int) -> tuple[list[int] | None, list[
     return labels, [class_names[label] for label in shown], len(labels)
 
 
-class Evaluation(Callback):
-    """Measures samples of the averaged weights against the data; the best model so far is kept in best/.
-
-    Args:
-        every: Steps between evaluations, besides the one at the end. 0 for never.
-        scheduler: The noise levels of training.
-    """
+class Evaluation(ModelCallback):
+    """Measures samples of the averaged weights against the data; the best model so far is kept in best/."""
 
     doing = "evaluating"
     protocol: "Protocol"
-
-    def __init__(self, every: int, scheduler: DDPMScheduler):
-        super().__init__(every)
-        self.scheduler = scheduler
 
     def start(self, trainer: Trainer) -> None:
         """Open what the evaluations measure with: the run's own data, in the features of a network."""
