@@ -151,8 +151,8 @@ def make_plan(options: SampleOptions, progress: Callable[[int], object] | None =
         pipeline.set_timesteps(options.steps, timesteps=timesteps)
     with state.main_process_first():
         guidance = make_guidance(options, pipeline)
-    labels = _labels(pipeline, guidance.arguments.get("classifier"), options.labels)
     with user_errors(ArgumentError):
+        labels = _labels(pipeline, guidance.arguments.get("classifier"), options.labels)
         pipeline.check(labels, **guidance.arguments)
     return Plan(folder, pipeline, options, labels, guidance, timesteps, progress)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cardiff.errors import UserError
+from cardiff.errors import UserError, user_errors
 from cardiff.files import file_hash
 from cardiff.hub.serialization import classifier_weights_file, find_model, load_classifier, load_pipeline, weights_file
 from cardiff.pipelines import ClassConditionalPipeline
@@ -116,7 +116,8 @@ def _schedule(text: str | list) -> Callable[[float], float]:
             raise UserError(
                 f"--guidance_schedule is {text!r}, but must be points [[log-SNR,w],…] or FILE.py:FUNCTION."
             )
-        function = load_function(path, name)
+        with user_errors():
+            function = load_function(path, name)
 
         def weight(log_snr: float) -> float:
             try:

@@ -15,8 +15,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from cardiff.errors import UserError
-from cardiff.pipelines import ClassConditionalPipeline
+from cardiff.errors import UserError, user_errors
+from cardiff.pipelines import ArgumentError, ClassConditionalPipeline
 
 _INDEX = re.compile(r"0|[1-9][0-9]*")
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
@@ -94,7 +94,8 @@ class _Reader:
                 )
             label = self.single(name[0].strip())
             mixture[label] = mixture.get(label, 0.0) + share
-        self.pipeline.label_weights([mixture], self.classifier)  # refuses weights that do not add up
+        with user_errors(ArgumentError):  # weights that do not add up
+            self.pipeline.label_weights([mixture], self.classifier)
         return mixture
 
     def single(self, text: str) -> int:
@@ -115,7 +116,8 @@ class _Reader:
             found = quoted[1].replace('""', '"')
         else:
             found = int(text) if _INDEX.fullmatch(text) else text
-        return self.pipeline.label_ids(found, self.classifier)[0]
+        with user_errors(ArgumentError):
+            return self.pipeline.label_ids(found, self.classifier)[0]
 
 
 def _split(text: str, mark: str, most: int = 0) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 
 from cardiff.analysis.catalogue import choose_schedules, with_spectrum
 from cardiff.config.schedules_by_name import OURS, PUBLISHED, alphas_cumprod_of, section_of
+from cardiff.errors import UserError
 from cardiff.schedulers import SCHEDULES
 
 SPECTRUM = {"octave_powers": [[1.0], [2.0], [0.5], [0.02], [0.001]], "resolution": 16, "solver": "ddim"}
@@ -58,13 +59,13 @@ def test_files_and_functions(tmp_path):
     ],
 )
 def test_what_is_no_schedule(name, sentence):
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         choose_schedules(f"linear,{name}", {})
 
 
 def test_a_file_without_a_schedule(tmp_path):
     (tmp_path / "other.yaml").write_text("data: {resolution: 16}\n")
-    with pytest.raises(ValueError, match="no section scheduler"):
+    with pytest.raises(UserError, match="no section scheduler"):
         section_of(str(tmp_path / "other.yaml"))
 
 

@@ -28,6 +28,7 @@ from cardiff.config.schedule import make_schedule
 from cardiff.config.schedules_by_name import PUBLISHED, alphas_cumprod_of
 from cardiff.config.sections import DataConfig
 from cardiff.diffusion.levels import log_snr_of
+from cardiff.errors import UserError
 from cardiff.markup import escape
 from tests.conftest import ROOT
 
@@ -144,7 +145,7 @@ def test_a_schedule_that_refuses_is_a_note_unless_it_was_asked_for(tmp_path, mon
     assert "- broken is missing: LinearScheduler:" in (tmp_path / "table.md").read_text(encoding="utf-8")
     assert [row["schedule"] for row in rows_of(tmp_path)].count("broken") == 0
     assert "ddpm_50_pixels" in rows_of(tmp_path)[0] and "ddpm_250_pixels" not in rows_of(tmp_path)[0]
-    with pytest.raises(ValueError, match="LinearScheduler"):
+    with pytest.raises(UserError, match="LinearScheduler"):
         run(replace(options, schedules="broken"), DIGITS)
 
 
@@ -217,11 +218,11 @@ def test_the_command_line_reads_a_training_configuration():
     ],
 )
 def test_options_that_cannot_work_are_refused(change, sentence, tmp_path):
-    with pytest.raises(ValueError, match=".") as error:
+    with pytest.raises(UserError, match=".") as error:
         run(replace(replace(SMALL, output=str(tmp_path), max_images=50), **change), DIGITS)
     assert sentence in str(error.value)
 
 
 def test_a_picture_without_octaves_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="data.resolution is 2, but must be 4 or more"):
+    with pytest.raises(UserError, match="data.resolution is 2, but must be 4 or more"):
         run(replace(SMALL, output=str(tmp_path)), replace(DIGITS, resolution=2))

@@ -10,6 +10,7 @@ import pytest
 
 from cardiff.cli import parse_options
 from cardiff.config.limits import Limits, check_limits, limited
+from cardiff.errors import UserError
 from cardiff.evaluation.compare.comparison import CompareOptions
 from cardiff.evaluation.evaluate import EvaluateOptions
 from cardiff.sampling.options import SampleOptions
@@ -53,7 +54,7 @@ def test_every_number_is_found():
         ({"plain": math.nan}, "--plain is nan, but must be a number."),
         ({"plain": -math.inf}, "--plain is -inf, but must be finite."),
     ):
-        with pytest.raises(ValueError, match=sentence):
+        with pytest.raises(UserError, match=sentence):
             check_limits(Example(**changes), "--")
     assert Example().shares is not Example().shares  # each its own list
 

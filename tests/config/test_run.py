@@ -14,6 +14,7 @@ from cardiff.config.run import SECTIONS, RunConfig, parse_run
 from cardiff.config.schedule import make_schedule
 from cardiff.config.sections import ClassifierTrainConfig, ConditionalTrainConfig, DataConfig, DiffusionTrainConfig
 from cardiff.diffusion.networks import build_classifier, build_pipeline, build_unet, null_class
+from cardiff.errors import UserError
 from cardiff.schedulers import SCHEDULES
 from cardiff.training.resume import TrainingState, refuse_changes
 from tests.support.parsing import CONFIGS, DIGITS, parse
@@ -508,7 +509,7 @@ def tiny_classifier(**classifier):
     ],
 )
 def test_unets_that_do_not_fit_together(config, sentence):
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         build_unet(config, 3)
 
 
@@ -522,7 +523,7 @@ def test_unets_that_do_not_fit_together(config, sentence):
 )
 def test_classifiers_that_do_not_fit_together(options, sentence):
     scheduler = make_schedule({"name": "cosine"}).to_stock()
-    with pytest.raises(ValueError, match="The section classifier does not describe a NoisyClassifier: .*" + sentence):
+    with pytest.raises(UserError, match="The section classifier does not describe a NoisyClassifier: .*" + sentence):
         build_classifier(tiny_classifier(**options), scheduler, ["ant", "bee"])
 
 
@@ -579,21 +580,21 @@ def test_options_that_are_newer_than_a_checkpoint_have_their_defaults():
 )
 def test_another_model_is_refused(option, shown):
     before, now = parse("--config", str(DIGITS)), parse("--config", str(DIGITS), option)
-    with pytest.raises(ValueError, match="out holds a run of another model") as error:
+    with pytest.raises(UserError, match="out holds a run of another model") as error:
         refuse_changes(state_of(before), now, ["ant", "bee"])
     assert shown in str(error.value)
 
 
 def test_other_classes_and_kinds_are_refused():
     config = parse("--config", str(DIGITS))
-    with pytest.raises(ValueError, match="class names was"):
+    with pytest.raises(UserError, match="class names was"):
         refuse_changes(state_of(config), config, ["ant", "cat"])
-    with pytest.raises(ValueError, match="conditional was true and is false"):
+    with pytest.raises(UserError, match="conditional was true and is false"):
         refuse_changes(state_of(config), replace(config, kind="unconditional"), ["ant", "bee"])
     classifier = parse(kind="classifier")
-    with pytest.raises(ValueError, match="out holds the run of a unet and not of a classifier: choose another"):
+    with pytest.raises(UserError, match="out holds the run of a unet and not of a classifier: choose another"):
         refuse_changes(state_of(config), classifier, ["ant", "bee"])
-    with pytest.raises(ValueError, match="out holds the run of a classifier and not of a unet"):
+    with pytest.raises(UserError, match="out holds the run of a classifier and not of a unet"):
         refuse_changes(state_of(classifier), config, ["ant", "bee"])
 
 
@@ -607,7 +608,7 @@ def test_other_classes_and_kinds_are_refused():
 )
 def test_another_classifier_or_other_held_out_images_are_refused(option, shown):
     before, now = parse(kind="classifier"), parse(option, kind="classifier")
-    with pytest.raises(ValueError, match="out holds a run of another model") as error:
+    with pytest.raises(UserError, match="out holds a run of another model") as error:
         refuse_changes(state_of(before), now, ["ant", "bee"])
     assert shown in str(error.value)
 

@@ -12,6 +12,7 @@ from PIL import Image
 from cardiff.config.sections import DataConfig
 from cardiff.data import UnreadableImage, decode_image
 from cardiff.data.decode import open_picture
+from cardiff.errors import UserError
 
 
 def encode(picture, format="PNG", **options):
@@ -337,7 +338,7 @@ def test_upscale():
 
 @pytest.mark.parametrize("fit", ["crop", "stretch"])
 def test_small_pictures_are_refused(fit):
-    with pytest.raises(ValueError, match="cat.png is 6x4 pixels .* data.resolution 5: set data.upscale") as info:
+    with pytest.raises(UserError, match="cat.png is 6x4 pixels .* data.resolution 5: set data.upscale") as info:
         decode_image(encode(Image.fromarray(WIDE)), config(5, fit=fit), name="cat.png")
     assert not isinstance(info.value, UnreadableImage)  # not to be skipped silently
 
@@ -354,7 +355,7 @@ def test_box():
     # The margin ends at the edge of the picture.
     np.testing.assert_array_equal(cut((0, 0, 4, 4), 0.5, 6), scan[0:6, 0:6])
     np.testing.assert_array_equal(cut((16, 6, 20, 10), 0.5, 6), scan[4:10, 14:20])
-    with pytest.raises(ValueError, match="is 4x4 pixels where it is used, smaller than data.resolution 5"):
+    with pytest.raises(UserError, match="is 4x4 pixels where it is used, smaller than data.resolution 5"):
         cut((3, 2, 7, 6), 0.0, 5)
     for empty in ((5, 5, 5, 8), (30, 2, 34, 6)):
         with pytest.raises(UnreadableImage, match="holds no pixel of the 20x10 picture"):

@@ -14,6 +14,7 @@ from PIL import Image
 from cardiff.config.sections import DataConfig
 from cardiff.data import ImageStream, load_source, open_store
 from cardiff.data.folders import LITTER, natural_key, picture_endings, read_image_folder
+from cardiff.errors import UserError
 
 
 def write(folder, *names):
@@ -177,7 +178,7 @@ def test_names_that_are_not_utf_8(tmp_path, caplog):
         path = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), place)))
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
-        with pytest.raises(ValueError, match=r"^The name of .*\\x.*png is not UTF-8: rename it\.$") as error:
+        with pytest.raises(UserError, match=r"^The name of .*\\x.*png is not UTF-8: rename it\.$") as error:
             load_source(config)
         str(error.value).encode()
         path.unlink()
@@ -193,7 +194,7 @@ def test_a_folder_that_may_not_be_listed(tmp_path, monkeypatch):
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(ValueError, match=r"set/b cannot be read \(Permission denied\): correct its permissions or"):
+    with pytest.raises(UserError, match=r"set/b cannot be read \(Permission denied\): correct its permissions or"):
         load_source(config)
 
 
@@ -214,14 +215,14 @@ def test_splits(tmp_path, caplog):
         val = load_source(replace(config, split=split))
         assert val.features["label"].names == ["cat", "dog"] and val["label"][:] == [0]
     assert len(read(replace(config, split="all"))) == len(read(replace(config, split="train+Val"))) == 4
-    with pytest.raises(ValueError, match=r"data.split 'test' is not a split of .*: it has Val, train, validation\."):
+    with pytest.raises(UserError, match=r"data.split 'test' is not a split of .*: it has Val, train, validation\."):
         read(replace(config, split="test"))
 
 
 def test_two_folders_of_one_split_keep_their_names(tmp_path):
     config = write(tmp_path / "set", "dev/a/1.png", "val/a/2.png", "val/b/3.png")
     assert [name for name, _ in read(replace(config, split="val"))] == ["val/a/2.png", "val/b/3.png"]
-    with pytest.raises(ValueError, match="'validation' is not a split of .*: it has dev, val."):
+    with pytest.raises(UserError, match="'validation' is not a split of .*: it has dev, val."):
         read(replace(config, split="validation"))
 
 
@@ -244,10 +245,10 @@ def test_parts_of_a_split(tmp_path, streaming):
     for split in ("train", "train[90%:]", "train[:3]", "train[-3:]", "train[5:7]+train[:10%]", "train[33%:66%]"):
         rows = datasets.load_dataset("parquet", data_files=str(table), split=split)["row"][:]
         assert [name for name, _ in read(replace(config, split=split))] == [names[row] for row in rows]
-    with pytest.raises(ValueError, match="data.split 'train.20:.' of .*set is empty: name a split that has images."):
+    with pytest.raises(UserError, match="data.split 'train.20:.' of .*set is empty: name a split that has images."):
         open_store(replace(config, split="train[20:]", streaming=False), conditional=False)
     for split in ("test", "train[x]", "", "train[:5%", "trian[:5]"):
-        with pytest.raises(ValueError, match=f"^data.split '{re.escape(split)}' is not a split of .*: it has train, "):
+        with pytest.raises(UserError, match=f"^data.split '{re.escape(split)}' is not a split of .*: it has train, "):
             read(replace(config, split=split))
 
 
@@ -267,9 +268,9 @@ def test_pictures_beside_the_classes(tmp_path):
     config = write(tmp_path / "set", "a/1.png", "b/2.png", "c.png", "b.png")
     store = open_store(config, conditional=False)
     assert store.class_names == ["a", "b"] and sorted(store.labels.tolist()) == [-1, -1, 0, 1]
-    with pytest.raises(ValueError, match=r"^2 pictures of .*set are beside the subfolders that are its classes, "):
+    with pytest.raises(UserError, match=r"^2 pictures of .*set are beside the subfolders that are its classes, "):
         open_store(config, conditional=True)
-    with pytest.raises(ValueError, match=r"first b.png, c.png: move them into one or away, or train without labels "):
+    with pytest.raises(UserError, match=r"first b.png, c.png: move them into one or away, or train without labels "):
         ImageStream(replace(config, streaming=True), 0, conditional=True)
 
 
@@ -277,14 +278,14 @@ def test_a_flat_folder(tmp_path):
     config = write(tmp_path / "set", "1.png", "train.png")
     store = open_store(config, conditional=False)
     assert len(store) == 2 and store.labels is None and store.class_names == []
-    with pytest.raises(ValueError, match="^The pictures of .*set are not in subfolders, .* train_unconditional.py"):
+    with pytest.raises(UserError, match="^The pictures of .*set are not in subfolders, .* train_unconditional.py"):
         load_source(config, conditional=True)
 
 
 def test_a_single_class(tmp_path):
     config = write(tmp_path / "set", "images/cat/1.png", "images/dog/2.png")
     assert len(open_store(config, conditional=False)) == 2
-    with pytest.raises(ValueError, match=r"are in one subfolder, 'images', .*: give the folder whose subfolders are"):
+    with pytest.raises(UserError, match=r"are in one subfolder, 'images', .*: give the folder whose subfolders are"):
         load_source(config, conditional=True)
 
 
@@ -312,14 +313,14 @@ def test_data_files_stay_with_datasets(tmp_path):
     (tmp_path / "tables/README.md").write_text("# A table")
     assert len(load_source(replace(config, path=str(tmp_path / "tables")), conditional=True)) == 1
     write(tmp_path / "tables", "a/1.png")
-    with pytest.raises(ValueError, match=r"both pictures, first a/1.png, and data files, first train.parquet: move"):
+    with pytest.raises(UserError, match=r"both pictures, first a/1.png, and data files, first train.parquet: move"):
         load_source(replace(config, path=str(tmp_path / "tables")))
 
 
 def test_a_folder_without_pictures(tmp_path):
     config = write(tmp_path / "set", "a/1.heic", "a/readme.txt")
     (tmp_path / "set/b").mkdir()
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         load_source(config)
     assert str(error.value) == (
         f"data.path {config.path} has no images or data files; 2 without the ending of a picture that can be read "

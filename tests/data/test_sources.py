@@ -18,6 +18,7 @@ from sklearn.datasets import load_digits
 
 from cardiff.config.sections import DataConfig
 from cardiff.data import decode_image, load_source, source_fingerprint
+from cardiff.errors import UserError
 
 DIGITS = Path(__file__).parents[2] / "data" / "digits.parquet"
 
@@ -115,13 +116,13 @@ def test_a_saved_set_in_a_stream_counts_from_another_number(tmp_path):
 def test_labels_without_a_zero_are_refused_with_classes(tmp_path):
     config = write_parquet(tmp_path / "a.parquet", [1, 3, 2, -1])
     assert load_source(config)["label"][:] == [1, 3, 2, -1]  # as it always was
-    with pytest.raises(ValueError, match=r"'label' of parquet has no 0, .* but 1 to 3: set data.first_label to .* 1"):
+    with pytest.raises(UserError, match=r"'label' of parquet has no 0, .* but 1 to 3: set data.first_label to .* 1"):
         load_source(config, conditional=True)
     for path, labels in (("b", ["x", "y"]), ("c", [0, 1])):
         feature = datasets.ClassLabel(names=["x", "y"]) if path == "c" else None
         named = replace(write_parquet(tmp_path / f"{path}.parquet", labels, feature), first_label=1)
         assert load_source(named)["label"][:] == [0, 1]
-        with pytest.raises(ValueError, match="holds no integers: set data.first_label: 0 instead of 1"):
+        with pytest.raises(UserError, match="holds no integers: set data.first_label: 0 instead of 1"):
             load_source(named, conditional=True)
 
 
@@ -154,7 +155,7 @@ def test_columns_that_are_no_labels(tmp_path, labels, sentence):
     pq.write_table(pa.table({"image": pa.array([png(0)["bytes"]] * 2), "label": labels}), tmp_path / "a.parquet")
     config = DataConfig(path="parquet", data_files=str(tmp_path / "a.parquet"))
     assert load_source(config).column_names == ["image"]
-    with pytest.raises(ValueError, match=f"^data.label_column 'label' of parquet {sentence}") as error:
+    with pytest.raises(UserError, match=f"^data.label_column 'label' of parquet {sentence}") as error:
         load_source(config, conditional=True)
     assert "\n" not in str(error.value)
 
@@ -169,14 +170,14 @@ def test_text_of_any_kind_names_classes(tmp_path, labels):
 def test_labels_are_needed_only_with_classes(tmp_path):
     config = write_parquet(tmp_path / "a.parquet", [0.5, 1.5])
     assert load_source(config).column_names == ["image"]
-    with pytest.raises(ValueError, match=r"data.label_column 'label' of parquet holds .*float64.*: it must"):
+    with pytest.raises(UserError, match=r"data.label_column 'label' of parquet holds .*float64.*: it must"):
         load_source(config, conditional=True)
     config.label_column = "lable"
     assert load_source(config).column_names == ["image"]
-    with pytest.raises(ValueError, match=r"'lable' is not a column .* \['image', 'label'\]: did you mean 'label'\?"):
+    with pytest.raises(UserError, match=r"'lable' is not a column .* \['image', 'label'\]: did you mean 'label'\?"):
         load_source(config, conditional=True)
     config.label_column = "species"
-    with pytest.raises(ValueError, match="data.label_column 'species' is not a column .*set data.label_column"):
+    with pytest.raises(UserError, match="data.label_column 'species' is not a column .*set data.label_column"):
         load_source(config, conditional=True)
 
 
@@ -184,7 +185,7 @@ def test_stream_needs_a_class_label(tmp_path):
     config = write_parquet(tmp_path / "a.parquet", ["b", "a"])
     config.streaming = True
     assert load_source(config).column_names == ["image"]
-    with pytest.raises(ValueError, match="a stream needs a ClassLabel."):
+    with pytest.raises(UserError, match="a stream needs a ClassLabel."):
         load_source(config, conditional=True)
 
 
@@ -199,10 +200,10 @@ def test_saved_to_disk(tmp_path, streaming):
         source = load_source(config, conditional=True)
         assert source.features["label"].names == ["a", "b"]
         assert [row["label"] for row in source] == [1, 0]
-    with pytest.raises(ValueError, match=r"data.split 'train' is not a split of .*dict: it has \['valid'\]"):
+    with pytest.raises(UserError, match=r"data.split 'train' is not a split of .*dict: it has \['valid'\]"):
         load_source(DataConfig(path=str(tmp_path / "dict")))
     next((tmp_path / "one").glob("*.arrow")).unlink()
-    with pytest.raises(ValueError, match=r"data.path .*one cannot be loaded \(.*\): save it to disk again."):
+    with pytest.raises(UserError, match=r"data.path .*one cannot be loaded \(.*\): save it to disk again."):
         load_source(DataConfig(path=str(tmp_path / "one")))
 
 
@@ -223,7 +224,7 @@ def test_paths_in_a_table(tmp_path):
 def test_box_column(tmp_path):
     config = write_parquet(tmp_path / "a.parquet", [0])
     config.crop_to_box = True
-    with pytest.raises(ValueError, match=r"data.box_column 'bbox' is not a column of parquet"):
+    with pytest.raises(UserError, match=r"data.box_column 'bbox' is not a column of parquet"):
         load_source(config)
 
 
@@ -266,7 +267,7 @@ def test_a_folder_that_is_gone_is_not_found_in_the_cache(tmp_path, monkeypatch):
     assert len(datasets.load_dataset("animals", split="train")) == 2  # the trap
     for streaming in (False, True):
         for path in ("animals", "nobody/animals"):
-            with pytest.raises(ValueError, match=f"^data.path {path} is not a local folder and the Hub cannot be"):
+            with pytest.raises(UserError, match=f"^data.path {path} is not a local folder and the Hub cannot be"):
                 load_source(DataConfig(path=path, streaming=streaming))
 
 
@@ -288,7 +289,7 @@ def test_a_copy_that_is_known_to_come_from_the_hub_is_used_without_it(tmp_path, 
         for digest in (copy.name, commit):
             copy = copy.rename(place / digest)
             if (folder, digest) != ("name", commit):
-                with pytest.raises(ValueError, match="owner/name is not a local folder and the Hub cannot be reached"):
+                with pytest.raises(UserError, match="owner/name is not a local folder and the Hub cannot be reached"):
                     load_source(config)
     assert not caplog.messages and load_source(config)["label"][:] == [0, 1]
     assert caplog.messages == ["The Hub cannot be reached: owner/name is the copy in the cache of `datasets`."]
@@ -296,7 +297,7 @@ def test_a_copy_that_is_known_to_come_from_the_hub_is_used_without_it(tmp_path, 
     for revision in ("0123", commit):
         assert len(load_source(replace(config, revision=revision))) == 2
     for revision in ("main", "1234"):
-        with pytest.raises(ValueError, match="the Hub cannot be reached"):
+        with pytest.raises(UserError, match="the Hub cannot be reached"):
             load_source(replace(config, revision=revision))
 
 
@@ -339,6 +340,6 @@ def test_failures_are_one_sentence(tmp_path, monkeypatch):
         ),
         ({"path": "nobody/nothing"}, "is not a local folder and the Hub cannot be reached: correct the path"),
     ):
-        with pytest.raises(ValueError, match=sentence) as info:
+        with pytest.raises(UserError, match=sentence) as info:
             load_source(DataConfig(**fields))
         assert "\n" not in str(info.value)

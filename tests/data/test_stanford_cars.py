@@ -7,6 +7,7 @@ from PIL import Image
 
 from cardiff.config.sections import DataConfig
 from cardiff.data import load_source, load_stanford_cars, open_store, source_fingerprint
+from cardiff.errors import UserError
 from tests.support.stanford_cars_layout import write_stanford_cars
 
 
@@ -117,5 +118,5 @@ def wrong_class(folder):
 )
 def test_what_is_missing_is_named(folder, damage, split, sentence):
     damage(folder)
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         load_source(DataConfig(path=str(folder), split=split))

@@ -19,6 +19,7 @@ from PIL import Image
 import cardiff.data.store
 from cardiff.config.sections import DataConfig
 from cardiff.data import UnreadableImage, open_store
+from cardiff.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 FEATURES = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee"])})
@@ -90,7 +91,7 @@ def test_without_labels(tmp_path):
     )
     store = open_store(config, conditional=False)
     assert store.labels is None and store.class_names == [] and len(store) == 1
-    with pytest.raises(ValueError, match="data.label_column 'label' is not a column of parquet"):
+    with pytest.raises(UserError, match="data.label_column 'label' is not a column of parquet"):
         open_store(config, conditional=True)
 
 
@@ -123,7 +124,7 @@ def test_key_follows_data(config, tmp_path):
 def test_labels_from_one(tmp_path):
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
     config = write_rows(tmp_path / "a.parquet", [png(row) for row in range(3)], [1, 2, 1], features)
-    with pytest.raises(ValueError, match="set data.first_label to the number of the first class, such as 1"):
+    with pytest.raises(UserError, match="set data.first_label to the number of the first class, such as 1"):
         open_store(config, conditional=True)
     store = open_store(replace(config, first_label=1), conditional=True)
     assert store.class_names == ["1", "2"] and store.labels.tolist() == [0, 1, 0]
@@ -134,7 +135,7 @@ def test_labels_from_one(tmp_path):
     assert "first_label" not in json.loads((plain.folder / "meta.json").read_text())["settings"]
 
     zero = write_rows(tmp_path / "b.parquet", [png(row) for row in range(3)], [1, 0, 2], features)
-    with pytest.raises(ValueError, match=r"1 rows .* have no valid label, first row 1 with 0 outside 1 to 2: correct"):
+    with pytest.raises(UserError, match=r"1 rows .* have no valid label, first row 1 with 0 outside 1 to 2: correct"):
         open_store(replace(zero, first_label=1), conditional=True)
 
 
@@ -184,12 +185,12 @@ def test_path_of_an_unreadable_image(tmp_path):
     config = DataConfig(path=str(tmp_path / "animals"), cache_dir=str(tmp_path / "cache"))
     with pytest.raises(UnreadableImage, match=r"animals/ant/x.png \(row 0 of split 'train'\) cannot be read"):
         open_store(config, conditional=True)
-    with pytest.raises(ValueError, match="No image of .*animals can be read, the first because"):
+    with pytest.raises(UserError, match="No image of .*animals can be read, the first because"):
         open_store(replace(config, on_error="skip"), conditional=True)
 
 
 def test_small_image_is_named(config):
-    with pytest.raises(ValueError, match=r"row 0 of split 'train' is 4x4 pixels .*: set data.upscale: true"):
+    with pytest.raises(UserError, match=r"row 0 of split 'train' is 4x4 pixels .*: set data.upscale: true"):
         open_store(replace(config, resolution=5, on_error="skip"), conditional=True)
 
 
@@ -212,16 +213,16 @@ def test_bad_labels(tmp_path, monkeypatch, labels, feature, sentence):
     config = write_rows(tmp_path / "a.parquet", [png(row) for row in range(3)], labels, features)
     with monkeypatch.context() as patch:
         patch.setattr(cardiff.data.store, "decode_image", None)  # found before any image is decoded
-        with pytest.raises(ValueError, match=sentence):
+        with pytest.raises(UserError, match=sentence):
             open_store(config, conditional=True)
     assert len(open_store(config, conditional=False)) == 3
-    with pytest.raises(ValueError, match=sentence):  # found in the existing store as well
+    with pytest.raises(UserError, match=sentence):  # found in the existing store as well
         open_store(config, conditional=True)
 
 
 def test_class_that_skipping_empties(tmp_path):
     config = write_rows(tmp_path / "a.parquet", [png(1), b"", b""], [0, 0, 1])
-    with pytest.raises(ValueError, match=r"1 of the 2 classes of parquet have no image in split 'train' \('bee'\)"):
+    with pytest.raises(UserError, match=r"1 of the 2 classes of parquet have no image in split 'train' \('bee'\)"):
         open_store(replace(config, on_error="skip"), conditional=True)
 
 
@@ -229,7 +230,7 @@ def test_row_of_a_bad_label_counts_the_skipped(tmp_path):
     config = write_rows(tmp_path / "a.parquet", [png(1), b"", png(2), png(3)], [0, 1, 1, -1])
     config.on_error = "skip"
     assert open_store(config, conditional=False).labels.tolist() == [0, 1, -1]
-    with pytest.raises(ValueError, match="first row 3 with -1"):
+    with pytest.raises(UserError, match="first row 3 with -1"):
         open_store(config, conditional=True)
 
 
@@ -237,12 +238,12 @@ def test_empty_set(tmp_path):
     config = write_rows(tmp_path / "a.parquet", [], [])
     datasets.Dataset.from_dict({"image": [], "label": []}, FEATURES).save_to_disk(tmp_path / "saved")
     for empty in (config, replace(config, path=str(tmp_path / "saved"), data_files=None)):
-        with pytest.raises(ValueError, match="data.split 'train' of .* is empty: name a split that has images."):
+        with pytest.raises(UserError, match="data.split 'train' of .* is empty: name a split that has images."):
             open_store(empty, conditional=False)
 
 
 def test_missing_boxes(config):
-    with pytest.raises(ValueError, match="data.box_column 'bbox' is not a column of parquet"):
+    with pytest.raises(UserError, match="data.box_column 'bbox' is not a column of parquet"):
         open_store(replace(config, crop_to_box=True), conditional=False)
 
 
@@ -274,14 +275,14 @@ def test_damaged_store_is_built_again(config, caplog, damage):
 
 def test_full_disk(config, monkeypatch):
     monkeypatch.setattr(cardiff.data.store, "open", lambda path, mode: open("/dev/full", mode), raising=False)
-    with pytest.raises(ValueError, match=r"^The cache .*cache is full \(0.10 GiB are needed\): set data.cache_dir or"):
+    with pytest.raises(UserError, match=r"^The cache .*cache is full \(0.10 GiB are needed\): set data.cache_dir or"):
         open_store(replace(config, resolution=1036, upscale=True), conditional=True)
     assert [path.suffix for path in Path(config.cache_dir).iterdir()] == [".lock"]
 
 
 def test_cache_that_cannot_be_written(config, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="^The cache .*file/cache cannot be written: set data.cache_dir"):
+    with pytest.raises(UserError, match="^The cache .*file/cache cannot be written: set data.cache_dir"):
         open_store(replace(config, cache_dir=str(tmp_path / "file" / "cache")), conditional=True)
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from cardiff.config.sections import DataConfig
 from cardiff.data import ImageStream, UnreadableImage
+from cardiff.errors import UserError
 
 FEATURES = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee", "cat"])})
 ROWS = 50
@@ -178,13 +179,13 @@ def test_unreadable_image_is_replaced_by_its_predecessor(tmp_path, caplog):
 def test_block_without_a_readable_image(tmp_path):
     config = write_parquet(tmp_path, bad=range(20))
     config.on_error = "skip"
-    with pytest.raises(ValueError, match="Block 0 of parquet has no readable image: check the files."):
+    with pytest.raises(UserError, match="Block 0 of parquet has no readable image: check the files."):
         take(config, 1)
 
 
 def test_label_that_is_missing(tmp_path):
     config = write_parquet(tmp_path, labels=[-1] * ROWS)
-    with pytest.raises(ValueError, match=r"row \d+ of split 'train' of parquet has the label -1, outside 0 to 2"):
+    with pytest.raises(UserError, match=r"row \d+ of split 'train' of parquet has the label -1, outside 0 to 2"):
         take(config, 1)
     _, labels, _ = next(ImageStream(config, 3, conditional=False).batches(8, range(8)))
     assert labels.tolist() == [-1] * 8
@@ -195,7 +196,7 @@ def test_label_below_the_first(tmp_path):
     columns = {"image": [{"bytes": png(0), "path": None}] * 2, "label": [1, 0]}
     datasets.Dataset.from_dict(columns, features).save_to_disk(tmp_path / "saved")
     config = DataConfig(path=str(tmp_path / "saved"), resolution=4, channels=1, streaming=True, first_label=1)
-    with pytest.raises(ValueError, match=r"^row 1 of split 'train' of .* has the label 0, outside 1 to 1: correct"):
+    with pytest.raises(UserError, match=r"^row 1 of split 'train' of .* has the label 0, outside 1 to 1: correct"):
         take(config, 1, batch_size=2)
 
 
@@ -205,7 +206,7 @@ def test_without_labels(tmp_path):
     stream = ImageStream(config, 3, conditional=False)
     images, labels, _ = next(stream.batches(8, range(2, 4)))
     assert images.shape == (2, 1, 4, 4) and labels is None and stream.class_names == []
-    with pytest.raises(ValueError, match="data.label_column 'none' is not a column of parquet"):
+    with pytest.raises(UserError, match="data.label_column 'none' is not a column of parquet"):
         ImageStream(config, 3, conditional=True)
 
 
@@ -213,5 +214,5 @@ def test_empty_stream(tmp_path):
     path = tmp_path / "empty.parquet"
     datasets.Dataset.from_dict({"image": [], "label": []}, FEATURES).to_parquet(path)
     config = DataConfig(path="parquet", data_files=str(path), streaming=True)
-    with pytest.raises(ValueError, match="data.split 'train' of parquet is empty: name a split that has images."):
+    with pytest.raises(UserError, match="data.split 'train' of parquet is empty: name a split that has images."):
         take(config, 1)

@@ -6,6 +6,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from cardiff.diffusion.levels import exact_log_snr, log_snr_of, timesteps_at, trained_log_snr, visited_levels
+from cardiff.errors import UserError
 from cardiff.schedulers import SCHEDULES, CosineScheduler
 
 
@@ -54,5 +55,5 @@ def test_visited_steps_of_any_number_are_those_of_diffusers(total):
 
 @pytest.mark.parametrize("steps", [0, 1001])
 def test_refused_steps(steps):
-    with pytest.raises(ValueError, match="sampling steps"):
+    with pytest.raises(UserError, match="sampling steps"):
         visited_levels(np.arange(1000), steps)

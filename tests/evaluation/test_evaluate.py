@@ -17,6 +17,7 @@ import evaluate
 from cardiff import progress
 from cardiff.cli import parse_options
 from cardiff.config.sections import DataConfig
+from cardiff.errors import UserError
 from cardiff.evaluation.evaluate import EvaluateOptions, run
 from cardiff.evaluation.features import extraction as features_module
 from cardiff.evaluation.features.extraction import import_reference
@@ -263,14 +264,14 @@ def test_exported_statistics_stand_for_the_data(world, options, tmp_path):
     key = found["protocol"]["reference"]["key"]
     assert again["protocol"]["reference"]["key"] == key
     run(replace(options, images=images, reference=str(file), pin=key))
-    with pytest.raises(ValueError, match=f"has the key {key} and not 123, as --pin demands"):
+    with pytest.raises(UserError, match=f"has the key {key} and not 123, as --pin demands"):
         run(replace(options, images=images, reference=str(file), pin="123"))
 
     small = tmp_path / "small.safetensors"
     run(replace(options, images=images, export_reference=str(small), export_features=False))
     only = values(metrics_of(run(replace(options, images=images, reference=str(small), metrics="fid"))))
     assert only["fid"] == found["metrics"]["fid"]["value"]
-    with pytest.raises(ValueError, match="kid, which needs the reference's features"):
+    with pytest.raises(UserError, match="kid, which needs the reference's features"):
         run(replace(options, images=images, reference=str(small)))
 
 
@@ -278,7 +279,7 @@ def test_statistics_of_another_network_are_refused(world, options, tmp_path):
     file = tmp_path / "statistics.safetensors"
     images = str(world["held_out"].with_suffix(""))
     run(replace(options, images=images, export_reference=str(file)))
-    with pytest.raises(ValueError, match="made with another network or preprocessing"):
+    with pytest.raises(UserError, match="made with another network or preprocessing"):
         run(replace(options, images=images, reference=str(file), network=str(world["judge"])))
 
 
@@ -299,7 +300,7 @@ def test_statistics_of_images_of_another_size_are_refused(world, options, tmp_pa
     for i in range(3):
         (tmp_path / "large").mkdir(exist_ok=True)
         Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / f"large/{i}.png")
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         run(replace(options, images=str(tmp_path / "large"), reference=str(file), metrics="fid"))
     assert "has images of 8 pixels and 1 channels, but the samples have 16 and 1: give the stat" in str(error.value)
 
@@ -324,7 +325,7 @@ def test_a_data_section_is_read_as_a_training_script_reads_it(world, options, tm
         ("data: [", "data.yaml is not a YAML file"),
     ):
         file.write_text(content)
-        with pytest.raises(ValueError) as error:
+        with pytest.raises(UserError) as error:
             run(replace(options, images=images, reference=str(file), metrics="fid"))
         assert sentence in str(error.value)
 
@@ -333,7 +334,7 @@ def test_a_file_that_does_not_say_what_its_statistics_are_of_is_refused(world, o
     record = json.dumps({"network": {"kind": "pixels", "range": "0 to 1"}, "data": {}})
     file = tmp_path / "bad.safetensors"
     save_file({"mean": np.zeros(64), "covariance": np.eye(64)}, file, metadata={"cardiff_reference": record})
-    with pytest.raises(ValueError, match="does not say what its statistics are of"):
+    with pytest.raises(UserError, match="does not say what its statistics are of"):
         run(replace(options, images=str(world["held_out"].with_suffix("")), reference=str(file), metrics="fid"))
 
 
@@ -362,9 +363,9 @@ def test_a_streamed_reference_gives_the_figures_of_a_stored_one(world, options, 
 
     key = found["protocol"]["reference"]["key"]
     run(replace(options, pin=key))  # the same stream has the same key
-    with pytest.raises(ValueError, match="as --pin demands"):
+    with pytest.raises(UserError, match="as --pin demands"):
         run(replace(options, pin=key, max_images=59))
-    with pytest.raises(ValueError, match="--validation_data names the reference itself"):
+    with pytest.raises(UserError, match="--validation_data names the reference itself"):
         run(replace(options, validation_data=str(reference)))
 
 
@@ -413,7 +414,7 @@ def test_statistics_of_the_same_kind_of_network_are_told_apart(world, options, t
     file = tmp_path / "statistics.safetensors"
     network = Protocol(replace(options, export_reference=str(file)), 8, 1, 16).network
     other = replace(network, record={**network.record, "range": "-1 to 1"})
-    with pytest.raises(ValueError, match=r"\(range is 0 to 1 there and -1 to 1 here\): give that network"):
+    with pytest.raises(UserError, match=r"\(range is 0 to 1 there and -1 to 1 here\): give that network"):
         import_reference(file, other)
 
 
@@ -491,7 +492,7 @@ def test_exported_labels_come_back(world, options, tmp_path):
 )
 def test_refused(changes, sentence, world, options, monkeypatch):
     monkeypatch.chdir(ROOT)
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         run(replace(options, **{"images": str(world["held_out"].with_suffix("")), **changes}))
     assert sentence in str(error.value)
     assert not Path(options.output).exists()
@@ -503,7 +504,7 @@ def test_refused(changes, sentence, world, options, monkeypatch):
 )
 def test_options_are_refused_before_the_reference_is_looked_at(changes, world, options, monkeypatch):
     monkeypatch.setattr(features_module, "open_store", None)
-    with pytest.raises(ValueError):
+    with pytest.raises(UserError):
         run(replace(options, images=str(world["held_out"].with_suffix("")), **changes))
 
 
@@ -520,7 +521,7 @@ def test_a_drawing_that_cannot_be_is_refused_before_anything_is_computed(
     changes, sentence, world, options, monkeypatch
 ):
     monkeypatch.setattr(features_module, "extract", None)  # nor is the reference opened
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         run(replace(options, model=str(world["model"]), reference="nothing", **changes))
     assert sentence in str(error.value)
 
@@ -528,7 +529,7 @@ def test_a_drawing_that_cannot_be_is_refused_before_anything_is_computed(
 def test_a_model_of_other_classes_is_refused(world, options, tmp_path):
     other = write_set(tmp_path / "other", 3)
     (tmp_path / "other/bee").rename(tmp_path / "other/wasp")
-    with pytest.raises(ValueError, match="give the data that the model was trained on"):
+    with pytest.raises(UserError, match="give the data that the model was trained on"):
         run(replace(options, model=str(world["model"]), reference=str(other), num_images=20))
 
 
@@ -569,5 +570,5 @@ def test_a_grid_has_a_row_a_class_and_white_where_there_are_no_images():
 
 def test_import_needs_statistics(tmp_path):
     (tmp_path / "bad.safetensors").write_bytes(b"no")
-    with pytest.raises(ValueError, match="cannot be read as reference statistics"):
+    with pytest.raises(UserError, match="cannot be read as reference statistics"):
         import_reference(tmp_path / "bad.safetensors", load_network("pixels", device=torch.device("cpu")))

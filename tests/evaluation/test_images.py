@@ -9,6 +9,7 @@ from PIL import Image
 
 from cardiff.config.sections import DataConfig
 from cardiff.data import load_source
+from cardiff.errors import UserError
 from cardiff.evaluation.images import read_folder
 from cardiff.hub.serialization import save_pipeline
 from cardiff.sampling.options import SampleOptions
@@ -68,7 +69,7 @@ def test_a_folder_with_a_subfolder_a_class(tmp_path):
     assert found.labels.tolist() == [0, 1, 1] and found.class_names == {0: "ant", 1: "bee"}
     assert found.of_classes(["cat", "bee", "ant"]).labels.tolist() == [2, 1, 1]
     assert found.of_classes([]).labels is None
-    with pytest.raises(ValueError, match="The images have the class 'bee', which is not in the data: rename"):
+    with pytest.raises(UserError, match="The images have the class 'bee', which is not in the data: rename"):
         found.of_classes(["ant", "wasp"])
 
 
@@ -122,7 +123,7 @@ def test_a_manifest_s_labels_are_matched_by_name(options):
     assert found.class_names == NAMES
     assert found.of_classes(CLASSES).labels.tolist() == [0, 1, 2, 0, 1] == found.labels.tolist()
     assert found.of_classes(["cat, black", "dog", "bee", "ant"]).labels.tolist() == [3, 2, 0, 3, 2]
-    with pytest.raises(ValueError, match="the class 'ant', which is not in the data"):
+    with pytest.raises(UserError, match="the class 'ant', which is not in the data"):
         found.of_classes(["bee", "cat, black", "wasp"])
 
 
@@ -196,7 +197,7 @@ def test_what_is_refused(make, sentence, tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
     make(folder)
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         read_folder(folder)
     assert sentence in str(error.value)
 
@@ -204,10 +205,10 @@ def test_what_is_refused(make, sentence, tmp_path):
 def test_sampling_that_was_interrupted(options):
     folder = run(options)
     (folder / "000003.png").unlink()
-    with pytest.raises(ValueError, match=r"lacks 000003.png of its manifest: run the same sample.py command again\."):
+    with pytest.raises(UserError, match=r"lacks 000003.png of its manifest: run the same sample.py command again\."):
         read_folder(folder)
     (folder / "manifest.jsonl").unlink()
-    with pytest.raises(ValueError, match=r"was not drawn to its end: run the same sample.py command again\."):
+    with pytest.raises(UserError, match=r"was not drawn to its end: run the same sample.py command again\."):
         read_folder(folder)
     run(options)
     assert len(read_folder(folder).images) == 5

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from cardiff.data.folders import natural_key
+from cardiff.errors import UserError
 from cardiff.evaluation.evaluate import EvaluateOptions, run
 from cardiff.evaluation.features.networks import load_network
 from cardiff.evaluation.reports import figures
@@ -147,7 +148,7 @@ def test_a_class_of_equal_real_images_has_no_diversity_to_divide_by(world, tmp_p
 def test_a_reference_too_small_for_a_metric_is_refused_before_samples_are_looked_at(world, tmp_path):
     reference = write_classes(tmp_path / "reference", dict.fromkeys(NAMES[:5], 1))
     images = write_classes(tmp_path / "images", {NAMES[0]: 30})
-    with pytest.raises(ValueError, match="The reference has 5 images, too few for prdc, which needs at least 6"):
+    with pytest.raises(UserError, match="The reference has 5 images, too few for prdc, which needs at least 6"):
         measured(world, images, tmp_path / "report", reference=str(reference))
 
 

@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from cardiff.diffusion.networks import build_pipeline
+from cardiff.errors import UserError
 from cardiff.hub.model_card import write_card
 from cardiff.hub.provenance import write_record
 from cardiff.hub.serialization import save_classifier, save_pipeline
@@ -217,6 +218,6 @@ DAMAGES = [
 @pytest.mark.parametrize("damage, said", DAMAGES)
 def test_a_record_of_another_projects_making_is_one_sentence(folder, damage, said):
     write_record(folder, {**RUN, **damage})
-    with pytest.raises(ValueError, match="run.json") as raised:
+    with pytest.raises(UserError, match="run.json") as raised:
         card_of(folder)
     assert said in str(raised.value) and "\n" not in str(raised.value)

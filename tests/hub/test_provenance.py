@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from cardiff.errors import UserError
 from cardiff.hub.provenance import RUN_RECORD, public_name, read_record, without_paths, write_record
 
 RECORD = {
@@ -68,5 +69,5 @@ def test_a_record_is_read_without_what_others_need_not_know(tmp_path):
 )
 def test_damaged_records(damage, tmp_path):
     (tmp_path / RUN_RECORD).write_text(json.dumps({**RECORD, **damage}))
-    with pytest.raises(ValueError, match="run.json is damaged or of another project .*: copy it again"):
+    with pytest.raises(UserError, match="run.json is damaged or of another project .*: copy it again"):
         read_record(tmp_path)

@@ -17,6 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 
 import train_conditional
 from cardiff.config.sections import HubOptions
+from cardiff.errors import UserError
 from cardiff.hub import client as remote
 from cardiff.hub import publish as publishing
 from cardiff.hub.provenance import write_record
@@ -139,7 +140,7 @@ def test_a_private_repository_is_private_from_its_first_moment(hub, folder):
     hub.clear()
     push(folder, hub_private=True)  # again
     hub.add("user/open", {})
-    with pytest.raises(ValueError, match="user/open exists and is public: make it private"):
+    with pytest.raises(UserError, match="user/open exists and is public: make it private"):
         push(folder, "user/open", hub_private=True)
     assert hub.repositories["user/open"].files() == {}
 
@@ -161,7 +162,7 @@ def test_a_preview_uploads_nothing(hub, folder, tmp_path):
     files = {p.relative_to(tmp_path / "preview").as_posix() for p in (tmp_path / "preview").rglob("*") if p.is_file()}
     assert files == PIPELINE_FILES - {".gitattributes"} | {"pipeline_class_conditional.py"}
     assert not hub.requests
-    with pytest.raises(ValueError, match="is not empty"):
+    with pytest.raises(UserError, match="is not empty"):
         push(folder, output=str(tmp_path / "preview"))
 
 
@@ -176,24 +177,24 @@ def test_a_preview_uploads_nothing(hub, folder, tmp_path):
     ],
 )
 def test_options_that_are_refused(options, sentence, hub, folder):
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         push(folder, **options)
     assert not hub.repositories
 
 
 def test_metrics_must_be_of_these_weights(hub, folder, tmp_path):
     (tmp_path / "metrics.json").write_text(json.dumps({"model": {"weights_sha256": "0" * 64}}))
-    with pytest.raises(ValueError, match="is of other weights than"):
+    with pytest.raises(UserError, match="is of other weights than"):
         push(folder, metrics=str(tmp_path))
     (tmp_path / "metrics.json").write_text("{}")
-    with pytest.raises(ValueError, match="is not a metrics.json of evaluate.py"):
+    with pytest.raises(UserError, match="is not a metrics.json of evaluate.py"):
         push(folder, metrics=str(tmp_path / "metrics.json"))
 
 
 def test_without_a_token_nothing_is_asked(hub, folder, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "no-token"))
-    with pytest.raises(ValueError, match="no token for the Hub: run `hf auth login`"):
+    with pytest.raises(UserError, match="no token for the Hub: run `hf auth login`"):
         push(folder)
     assert not hub.requests
 
@@ -240,7 +241,7 @@ def test_a_lasting_fault_is_one_sentence(what, fault, sentence, hub, folder, mon
     monkeypatch.setattr(remote, "TIMEOUT", 0.3)
     hub.add("user/model", {"old": b"1"})
     hub.fail(what, fault, times=float("inf"))
-    with pytest.raises(ValueError, match=sentence) as error:
+    with pytest.raises(UserError, match=sentence) as error:
         push(folder)
     assert "\n" not in str(error.value) and "hf_writer" not in str(error.value) + caplog.text
     assert hub.repositories["user/model"].files() == {"old": b"1"}  # a commit is whole or not at all
@@ -249,7 +250,7 @@ def test_a_lasting_fault_is_one_sentence(what, fault, sentence, hub, folder, mon
 def test_a_token_that_may_only_read_and_one_that_is_unknown(hub, folder, monkeypatch):
     for token, sentence in (("hf_reader", "403"), ("hf_stranger", "401")):
         monkeypatch.setenv("HF_TOKEN", token)
-        with pytest.raises(ValueError, match=sentence) as error:
+        with pytest.raises(UserError, match=sentence) as error:
             push(folder)
         assert token not in str(error.value)
 
@@ -258,7 +259,7 @@ def test_a_token_that_may_only_read_and_one_that_is_unknown(hub, folder, monkeyp
 def test_a_download_that_fails_is_one_sentence(fault, sentence, hub, folder):
     push(folder)
     hub.fail("GET /user/model/resolve|GET /api/models", fault, times=float("inf"))
-    with pytest.raises(ValueError, match=sentence) as error:
+    with pytest.raises(UserError, match=sentence) as error:
         find_model("user/model")
     assert "\n" not in str(error.value)
 
@@ -268,7 +269,7 @@ def test_a_private_model_needs_its_token(hub, folder, monkeypatch):
     assert load_pipeline(find_model("user/model")).id2label == NAMES
     monkeypatch.setenv("HF_TOKEN", "hf_stranger")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "empty"))
-    with pytest.raises(ValueError, match="user/model is neither a folder nor a Hub repository that can be read"):
+    with pytest.raises(UserError, match="user/model is neither a folder nor a Hub repository that can be read"):
         find_model("user/model")
 
 
@@ -331,7 +332,7 @@ def test_a_revision_is_downloaded(hub, folder):
     main = hub.repositories["user/model"].files()
     assert "model_index.json" not in main  # all is on the branch
     assert load_pipeline(find_model("user/model", "small")).id2label == NAMES
-    with pytest.raises(ValueError, match="it has no such revision"):
+    with pytest.raises(UserError, match="it has no such revision"):
         find_model("user/model", "large")
 
 
@@ -588,7 +589,7 @@ def test_a_process_that_cannot_be_started_is_a_warning(hub, tmp_path, monkeypatc
 
 def test_optimizer_states_never_share_the_models_repository(hub, folder, monkeypatch):
     checkpoint = checkpoints.write_checkpoint(folder / "checkpoints", 1, lambda f: (f / "a.json").write_text("{}"))
-    with pytest.raises(ValueError, match="--hub_resume_id model is the repository of the model"):
+    with pytest.raises(UserError, match="--hub_resume_id model is the repository of the model"):
         push(folder, hub_resume_id="model", hub_private=True)
     assert set(hub.repositories["user/model"].files()) == {".gitattributes"}
     push(folder, hub_resume_id="state")

@@ -10,6 +10,7 @@ import torch
 from diffusers import DDPMPipeline, UNet2DModel
 from safetensors.torch import load_file, save_file
 
+from cardiff.errors import UserError
 from cardiff.evaluation.samples import ModelFacts
 from cardiff.hub import serialization as hub
 from cardiff.hub.provenance import read_record, write_record
@@ -194,7 +195,7 @@ def test_pickled_weights_are_not_read(folder):
     state = UNet2DModel.from_pretrained(folder / "unet").state_dict()
     weights_file(folder).unlink()
     torch.save(state, folder / "unet/diffusion_pytorch_model.bin")
-    with pytest.raises(ValueError, match="damaged or incomplete"):
+    with pytest.raises(UserError, match="damaged or incomplete"):
         load_pipeline(folder)
 
 
@@ -204,10 +205,10 @@ def test_an_index_of_weights_is_not_followed(folder, tmp_path):
     torch.save(state, tmp_path / "outside.bin")
     index = {"metadata": {}, "weight_map": dict.fromkeys(state, "../../outside.bin")}
     (folder / "unet/diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(ValueError, match="spreads the weights over files"):
+    with pytest.raises(UserError, match="spreads the weights over files"):
         load_pipeline(folder)
     weights_file(folder).unlink()
-    with pytest.raises(ValueError, match="diffusion_pytorch_model.safetensors is missing"):
+    with pytest.raises(UserError, match="diffusion_pytorch_model.safetensors is missing"):
         load_pipeline(folder)
 
 
@@ -262,7 +263,7 @@ def test_variants_are_what_diffusers_calls_them(folder, tmp_path):
 @pytest.mark.parametrize("text", ["", "[1]", '{"step": "x"}', '{"kind": "conditional", "step": 1, "config": {}}'])
 def test_a_damaged_record_is_one_sentence(text, folder, tmp_path):
     (folder / "run.json").write_text(text)
-    with pytest.raises(ValueError, match="run.json is damaged or of another project"):
+    with pytest.raises(UserError, match="run.json is damaged or of another project"):
         export_model(folder, tmp_path / "out")
 
 
@@ -300,14 +301,14 @@ DAMAGES = {
 @pytest.mark.parametrize(("damage", "sentence"), DAMAGES.values(), ids=DAMAGES)
 def test_damaged_folders(damage, sentence, folder):
     damage(folder)
-    with pytest.raises(ValueError, match=sentence) as error:
+    with pytest.raises(UserError, match=sentence) as error:
         load_pipeline(folder)
     assert str(folder) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_scheduler_of_another_library_is_not_taken_for_one_of_diffusers(folder):
     rewrite_index(folder, scheduler=["evil", "DDPMScheduler"])
-    with pytest.raises(ValueError, match="names a ClassConditionalPipeline of UNet2DModel and DDPMScheduler; this"):
+    with pytest.raises(UserError, match="names a ClassConditionalPipeline of UNet2DModel and DDPMScheduler; this"):
         load_pipeline(folder)
 
 
@@ -315,7 +316,7 @@ def test_weights_of_another_architecture(folder):
     """A config of more channels than the weights have."""
     config = json.loads((folder / "unet/config.json").read_text())
     (folder / "unet/config.json").write_text(json.dumps({**config, "block_out_channels": [8, 32]}))
-    with pytest.raises(ValueError, match="damaged or incomplete"):
+    with pytest.raises(UserError, match="damaged or incomplete"):
         load_pipeline(folder)
 
 
@@ -324,7 +325,7 @@ def test_weights_that_lack_a_tensor(folder):
     tensors = load_file(weights_file(folder))
     tensors.pop("conv_out.weight")
     save_file(tensors, weights_file(folder), metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="damaged or incomplete"):
+    with pytest.raises(UserError, match="damaged or incomplete"):
         load_pipeline(folder)
 
 
@@ -333,14 +334,14 @@ def test_weights_with_a_tensor_too_many(folder):
     tensors = load_file(weights_file(folder))
     tensors["down_blocks.0.resnets.1.conv1.weight"] = tensors["down_blocks.0.resnets.0.conv1.weight"].clone()
     save_file(tensors, weights_file(folder), metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="damaged or incomplete"):
+    with pytest.raises(UserError, match="damaged or incomplete"):
         load_pipeline(folder)
 
 
 @pytest.mark.parametrize("name", ["/nowhere/at/all", "./nowhere", "a/b/c"])
 def test_no_such_folder(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=f"There is no folder {name}."):
+    with pytest.raises(UserError, match=f"There is no folder {name}."):
         find_model(name)
 
 
@@ -351,7 +352,7 @@ def test_a_folder_is_taken_as_it_is(folder):
 @pytest.mark.parametrize("name", ["cardiff/no-such-model", "bad name!"])
 def test_an_unreadable_repository_is_one_sentence(name):
     """Offline, as all tests are."""
-    with pytest.raises(ValueError, match="is neither a folder nor a Hub repository that can be read"):
+    with pytest.raises(UserError, match="is neither a folder nor a Hub repository that can be read"):
         find_model(name)
 
 
@@ -419,7 +420,7 @@ def test_loading_a_classifier_executes_nothing(classifier_folder, tmp_path):
     load_classifier(classifier_folder)
     assert not marker.exists()
     (classifier_folder / "classifier/diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(ValueError, match="damaged or incomplete"):
+    with pytest.raises(UserError, match="damaged or incomplete"):
         load_classifier(classifier_folder)
 
 
@@ -458,13 +459,13 @@ CLASSIFIER_DAMAGES = {
 @pytest.mark.parametrize(("damage", "sentence"), CLASSIFIER_DAMAGES.values(), ids=CLASSIFIER_DAMAGES)
 def test_damaged_classifiers(damage, sentence, classifier_folder):
     damage(classifier_folder)
-    with pytest.raises(ValueError, match=sentence) as error:
+    with pytest.raises(UserError, match=sentence) as error:
         load_classifier(classifier_folder)
     assert str(classifier_folder) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_models_of_the_other_kind_are_named(folder, classifier_folder):
-    with pytest.raises(ValueError, match="holds a diffusion pipeline and no classifier"):
+    with pytest.raises(UserError, match="holds a diffusion pipeline and no classifier"):
         load_classifier(folder)
-    with pytest.raises(ValueError, match="holds a classifier and no pipeline"):
+    with pytest.raises(UserError, match="holds a classifier and no pipeline"):
         load_pipeline(classifier_folder)

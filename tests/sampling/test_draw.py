@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from cardiff.errors import UserError
 from cardiff.hub.serialization import load_pipeline, save_pipeline
 from cardiff.sampling.draw import draw_images, to_uint8
 from cardiff.sampling.options import SampleOptions
@@ -67,7 +68,7 @@ def test_as_many_steps_as_asked_for_are_drawn(options, capsys):
     ],
 )
 def test_refused_steps_of(changes, sentence, options):
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         run(replace(options, **changes))
     assert not Path(options.output).exists()
 
@@ -106,7 +107,7 @@ def test_all_of_twelve_classes_in_the_order_of_their_indices(tmp_path):
 def test_a_label_of_two_readings_is_refused(tmp_path):
     save_pipeline(tiny_pipeline(id2label={0: "1", 1: "0", 2: "2"}), tmp_path / "model")
     options = SampleOptions(str(tmp_path / "model"), output=str(tmp_path / "out"), num_images=2, steps=STEPS)
-    with pytest.raises(ValueError, match="'1' is the name of one class and the index of another, '0'"):
+    with pytest.raises(UserError, match="'1' is the name of one class and the index of another, '0'"):
         run(replace(options, labels="2,1"))
     run(replace(options, labels='"1",index:1'))
     assert [(entry["label"], entry["name"]) for entry in manifest(tmp_path / "out")] == [(0, "1"), (1, "0")]
@@ -137,14 +138,14 @@ def test_a_label_of_two_readings_is_refused(tmp_path):
     ],
 )
 def test_refused_options(changes, sentence, options):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         run(replace(options, **changes))
     assert sentence in str(error.value)
 
 
 def test_refused_options_leave_no_folder(options, tmp_path):
     """A folder that was claimed for nothing would stand in the way of the corrected command."""
-    with pytest.raises(ValueError, match="1001"):
+    with pytest.raises(UserError, match="1001"):
         run(replace(options, steps=1001))
     run(options)
 
@@ -154,5 +155,5 @@ def test_an_unconditional_model(unconditional, tmp_path):
     folder = run(options)
     assert [(entry["label"], entry["name"]) for entry in manifest(folder)] == [(None, None)] * 8
     assert pixels(folder, 8).shape == (8, 8, 8)  # grey
-    with pytest.raises(ValueError, match="This model is unconditional: leave --labels out"):
+    with pytest.raises(UserError, match="This model is unconditional: leave --labels out"):
         run(replace(options, labels="0"))

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from cardiff.diffusion.randomness import image_seed
+from cardiff.errors import UserError
 from cardiff.files import file_hash
 from cardiff.hub.serialization import load_pipeline, save_pipeline, weights_file
 from cardiff.sampling.folder import image_file
@@ -78,7 +79,7 @@ def test_a_damaged_image_is_named(damage, options):
     folder = run(options)
     file = image_file(folder, 2)
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(ValueError, match="000002.png is damaged or was not written by this command: remove it"):
+    with pytest.raises(UserError, match="000002.png is damaged or was not written by this command: remove it"):
         run(options)
     file.unlink()
     run(options)
@@ -122,7 +123,7 @@ def test_a_folder_can_be_extended(options, tmp_path):
 def test_changed_options_are_refused(changes, named, options):
     folder = run(options)
     before = contents(folder)
-    with pytest.raises(ValueError, match=rf"was drawn|drawn with other options \({named} differ\)"):
+    with pytest.raises(UserError, match=rf"was drawn|drawn with other options \({named} differ\)"):
         run(replace(options, **changes))
     assert contents(folder) == before
 
@@ -132,14 +133,14 @@ def test_changed_weights_are_refused(options, tmp_path):
     pipeline = tiny_pipeline(channels=3)
     torch.nn.init.zeros_(pipeline.unet.conv_out.bias)
     save_pipeline(pipeline, tmp_path / "model")
-    with pytest.raises(ValueError, match="weights_sha256 differ"):
+    with pytest.raises(UserError, match="weights_sha256 differ"):
         run(replace(options, model=str(tmp_path / "model")))
 
 
 def test_a_foreign_folder_is_refused(options, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("x")
-    with pytest.raises(ValueError, match="is not empty and was not made by this command"):
+    with pytest.raises(UserError, match="is not empty and was not made by this command"):
         run(options)
     assert contents(tmp_path / "out") == {"thesis.tex": b"x"}
     shutil.rmtree(tmp_path / "out")
@@ -149,14 +150,14 @@ def test_a_foreign_folder_is_refused(options, tmp_path):
 
 def test_an_output_that_is_a_file_is_refused(options, tmp_path):
     (tmp_path / "out").write_text("x")
-    with pytest.raises(ValueError, match="out"):
+    with pytest.raises(UserError, match="out"):
         run(options)
 
 
 def test_images_that_are_not_finite_are_refused_by_number(unclipped, tmp_path):
     """Images of batches before stay, and no black ones are added."""
     options = SampleOptions(str(unclipped), output=str(tmp_path / "out"), labels="ant", num_images=6, steps=STEPS)
-    with pytest.raises(ValueError, match=r"after the last step: 3\. Try a smaller guidance_scale"):
+    with pytest.raises(UserError, match=r"after the last step: 3\. Try a smaller guidance_scale"):
         run(replace(options, guidance_scale=[1, 1, 1, 1e38, 1, 1e38], batch_size=2))
     assert [path.name for path in sorted((tmp_path / "out").glob("*.png"))] == ["000000.png", "000001.png"]
     assert not (tmp_path / "out" / "manifest.jsonl").exists()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cardiff.errors import UserError
 from cardiff.hub.serialization import load_pipeline
 from cardiff.sampling.draw import draw_images
 from cardiff.sampling.options import SampleOptions
@@ -16,7 +17,7 @@ from tests.support.sampled import STEPS
 
 def test_a_grid_of_images_that_are_not_finite_is_refused(unclipped, tmp_path):
     options = SampleOptions(str(unclipped), grid=str(tmp_path / "grid.png"), num_images=3, steps=STEPS)
-    with pytest.raises(ValueError, match=r"NaN or infinite after the last step: 0, 1, 2\."):
+    with pytest.raises(UserError, match=r"NaN or infinite after the last step: 0, 1, 2\."):
         run(replace(options, guidance_scale=[1, 1e38]))
     assert not (tmp_path / "grid.png").exists()
 

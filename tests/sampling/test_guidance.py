@@ -9,6 +9,7 @@ from diffusers import DDPMPipeline
 from PIL import Image
 
 from cardiff.cli import parse_options
+from cardiff.errors import UserError
 from cardiff.files import file_hash
 from cardiff.hub.serialization import (
     classifier_weights_file,
@@ -248,7 +249,7 @@ def test_a_function_of_ones_own(options, models, tmp_path):
 def test_refused_guidance_leaves_no_folder(changes, sentence, options, models):
     folders = ("model", "classifier", "guidance_model")
     changes = {key: str(models / value) if key in folders else value for key, value in changes.items()}
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         run(replace(options, **changes))
     assert sentence in str(error.value)
     assert not Path(options.output).exists()
@@ -256,7 +257,7 @@ def test_refused_guidance_leaves_no_folder(changes, sentence, options, models):
 
 def test_a_failing_function_is_one_sentence(options, tmp_path):
     (tmp_path / "mine.py").write_text("def broken(log_snr):\n    return None\n")
-    with pytest.raises(ValueError, match=r"mine.py:broken fails at log-SNR -19\.\d+ with TypeError"):
+    with pytest.raises(UserError, match=r"mine.py:broken fails at log-SNR -19\.\d+ with TypeError"):
         run(replace(options, guidance_schedule=f"{tmp_path}/mine.py:broken"))
 
 
@@ -268,14 +269,14 @@ def test_other_guidance_does_not_continue_a_folder(options, models):
         ({"guidance_interval": [-2, 2], "classifier": str(models / "classifier")}, "classifier_s"),
         ({}, "guidance_interval"),
     ):
-        with pytest.raises(ValueError, match=rf"drawn with other options \(.*{named}.* differ"):
+        with pytest.raises(UserError, match=rf"drawn with other options \(.*{named}.* differ"):
             run(replace(options, guidance_scale=[2], **changes))
 
 
 def test_a_foreign_picture_is_not_taken_for_a_sample(options):
     folder = run(options)
     Image.new("L", (8, 8)).save(image_file(folder, 5))
-    with pytest.raises(ValueError, match="000005.png is damaged or was not written by this command"):
+    with pytest.raises(UserError, match="000005.png is damaged or was not written by this command"):
         run(options)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from cardiff.errors import UserError
 from cardiff.pipelines import ClassConditionalPipeline
 from cardiff.sampling.labels import read_labels
 from cardiff.schedulers import CosineScheduler
@@ -75,7 +76,7 @@ def test_every_form(text, labels):
     ],
 )
 def test_refused(text, sentence):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         read_labels(text, of(*ODD))
     assert sentence in str(error.value)
 
@@ -90,7 +91,7 @@ def test_names_with_leading_zeros_are_names():
 def test_a_name_that_is_the_index_of_another_class_is_refused(text):
     pipeline = of("1", "0", "bee")
     sentence = "'1' is the name of one class and the index of another, '0': give \"1\" with its quotes .* or index:1"
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         read_labels(text, pipeline)
     assert read_labels(text.replace("1", '"1"'), pipeline) != read_labels(text.replace("1", "index:1"), pipeline)
 
@@ -103,7 +104,7 @@ def test_a_name_that_is_its_own_index_or_nobodys():
 def test_a_name_of_two_classes_needs_the_index():
     pipeline = of("ant", "bee", "ant")
     for text in ("ant", '"ant"', "0.5*ant+0.5*bee"):
-        with pytest.raises(ValueError, match=r"'ant' names the classes \[0, 2\]: give the index"):
+        with pytest.raises(UserError, match=r"'ant' names the classes \[0, 2\]: give the index"):
             read_labels(text, pipeline)
     assert read_labels("index:2,0", pipeline) == [2, 0]
 
@@ -114,14 +115,14 @@ def test_a_file_of_labels(tmp_path):
     file.write_text('\ufeffcat, black\n\n  ant \r\n0.5*"cat, black"+0.5*bee\nindex:1\n edge \nsay "hi"\n', "utf-8")
     assert read_labels(f"@{file}", of(*ODD)) == [2, 0, {2: 0.5, 1: 0.5}, 1, 9, 5]
     file.write_text("ant\nant,bee\n")
-    with pytest.raises(ValueError, match=r"labels, of mine.txt, line 2: Class label 'ant,bee' is not a class"):
+    with pytest.raises(UserError, match=r"labels, of mine.txt, line 2: Class label 'ant,bee' is not a class"):
         read_labels(f"@{file}", of(*ODD))
     for content in (b"\n \n", b""):
         file.write_bytes(content)
-        with pytest.raises(ValueError, match="has no labels: write one on each line"):
+        with pytest.raises(UserError, match="has no labels: write one on each line"):
             read_labels(f"@{file}", of(*ODD))
     file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         read_labels(f"@{file}", of(*ODD))
 
 

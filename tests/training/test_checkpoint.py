@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from cardiff.errors import UserError
 from cardiff.hub.serialization import load_pipeline, save_pipeline
 from cardiff.training import checkpoint as checkpoints
 from cardiff.training.checkpoint import find_damage, good_checkpoints, list_checkpoints, load_tensors, save_tensors
@@ -161,7 +162,7 @@ def test_the_newest_in_a_folder(tmp_path):
     for folder in (tmp_path / "run", tmp_path / "run/checkpoints", made[1]):
         assert checkpoints.newest_in(folder) == made[1]
     assert checkpoints.newest_in(made[0]) == made[0]
-    with pytest.raises(ValueError, match="holds no checkpoint: name the output folder of a training run"):
+    with pytest.raises(UserError, match="holds no checkpoint: name the output folder of a training run"):
         checkpoints.newest_in(tmp_path)
 
 
@@ -188,7 +189,7 @@ def test_only_the_model_is_published(root, tmp_path):
 def test_names_that_no_checkpoint_has(name, root):
     path = checkpoints.checkpoint_dir(root, 30)
     (path / checkpoints.CHECKSUMS).write_text(json.dumps({"config.json": "0", name: "0"}))
-    with pytest.raises(ValueError, match="which no checkpoint has"):
+    with pytest.raises(UserError, match="which no checkpoint has"):
         checkpoints.listed_files(path)
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import train_conditional
 from cardiff.config.run import parse_run
+from cardiff.errors import UserError
 from cardiff.files import file_hash
 from cardiff.training import checkpoint as checkpoints
 from cardiff.training.resume import TrainingState, refuse_changes
@@ -191,7 +192,7 @@ def test_a_checkpoint_from_before_an_option_was_renamed_goes_on(kind, option, ol
     assert refuse_changes(state, config, []) == []
     other = parse_run(argv, kind=kind, description="")
     if kind == "classifier":
-        with pytest.raises(ValueError, match="train.validation_fraction was 0.2 and is 0.1"):
+        with pytest.raises(UserError, match="train.validation_fraction was 0.2 and is 0.1"):
             refuse_changes(state, other, [])
     else:
         notice = 'Resuming with train.loss_weighting changed from "schedule_invariant" to "uniform".'

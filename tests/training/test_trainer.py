@@ -18,6 +18,7 @@ import train_classifier
 import train_conditional
 import train_unconditional
 from cardiff.config.run import SECTIONS, parse_run
+from cardiff.errors import UserError
 from cardiff.files import file_hash
 from cardiff.training import build as builder
 from cardiff.training.callbacks import Checkpoint
@@ -196,7 +197,7 @@ def test_a_full_disk_loses_no_earlier_checkpoint(tmp_path, digits_options, capsy
     try:
         checkpoint.save(trainer, must_succeed=False)
         assert "could not be written" in capsys.readouterr().out
-        with pytest.raises(ValueError, match="step 3 could not be written .* checkpoint is .*step-00000002"):
+        with pytest.raises(UserError, match="step 3 could not be written .* checkpoint is .*step-00000002"):
             checkpoint.save(trainer, must_succeed=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -210,7 +211,7 @@ def test_a_full_disk_loses_no_earlier_checkpoint(tmp_path, digits_options, capsy
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, digits_options):
     options = [*digits_options, "--train.max_steps", 9, "--train.checkpoint_every", 2, "--train.log_every", 4]
     trainer = build(tmp_path, *options)
-    with pytest.raises(ValueError, match=r"not finite at step 3; the last good checkpoint is .*step-00000002\."):
+    with pytest.raises(UserError, match=r"not finite at step 3; the last good checkpoint is .*step-00000002\."):
         while not trainer.done:
             if trainer.global_step == 2:
                 trainer.loss.weights.fill_(torch.nan)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cardiff.cli import parse_options
+from cardiff.errors import UserError
 from cardiff.evaluation.compare import comparison as compare_module
 from cardiff.evaluation.compare.comparison import (
     Candidate,
@@ -198,7 +199,7 @@ def test_settings_are_ranked_by_what_all_of_them_have(world, options):
     """Samples without labels have no accuracy, and without a judge no diversity."""
     for metric, judge in (("accuracy", options.accuracy_classifier), ("diversity", None)):
         metrics = "fid,diversity" if judge is None else options.metrics
-        with pytest.raises(ValueError, match=f"--rank_by {metric} cannot rank the settings of unconditional"):
+        with pytest.raises(UserError, match=f"--rank_by {metric} cannot rank the settings of unconditional"):
             Comparison(replace(options, rank_by=metric, accuracy_classifier=judge, metrics=metrics))
 
 
@@ -285,7 +286,7 @@ def test_the_cost_of_a_setting():
     ],
 )
 def test_refused(changes, sentence, options):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         Comparison(replace(options, **changes))
     assert sentence in str(error.value)
 
@@ -293,12 +294,12 @@ def test_refused(changes, sentence, options):
 def test_two_runs_of_one_name_by_accident(world, options):
     """They would pass for two trainings of the same thing."""
     model = world["model"]
-    with pytest.raises(ValueError, match=f"Two runs are called {model.name}: name them, one="):
+    with pytest.raises(UserError, match=f"Two runs are called {model.name}: name them, one="):
         Comparison(replace(options, runs=[str(model), f"{model.parent}/./{model.name}"]))
 
 
 def test_conditional_and_unconditional_need_two_names(world, options):
-    with pytest.raises(ValueError, match="The runs called a are conditional and unconditional"):
+    with pytest.raises(UserError, match="The runs called a are conditional and unconditional"):
         Comparison(replace(options, runs=[f"a={world['model']}", f"a={world['twin']}"]))
 
 

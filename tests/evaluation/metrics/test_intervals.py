@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, norm
 
+from cardiff.errors import UserError
 from cardiff.evaluation.metrics.intervals import (
     Estimate,
     bootstrap_weights,
@@ -39,7 +40,7 @@ def test_resampling_hangs_on_count_and_seed_alone():
 
 def test_groups_are_of_equal_sizes():
     assert set(np.bincount(jackknife_groups(410))) == {20, 21}
-    with pytest.raises(ValueError, match="19 images are too few for 20 groups"):
+    with pytest.raises(UserError, match="19 images are too few for 20 groups"):
         jackknife_groups(19)
 
 
@@ -113,9 +114,9 @@ def test_a_difference_without_bounds_is_of_the_deviations():
 
 
 def test_only_what_was_replicated_together_is_subtracted():
-    with pytest.raises(ValueError, match="500 bootstrap replicates and one with 400 bootstrap replicates"):
+    with pytest.raises(UserError, match="500 bootstrap replicates and one with 400 bootstrap replicates"):
         of(5, 9).minus(share(np.ones(9), replicates=400))
-    with pytest.raises(ValueError, match="3 jackknife replicates"):
+    with pytest.raises(UserError, match="3 jackknife replicates"):
         of(5, 9).minus(from_jackknife(0.5, np.arange(3.0)))
 
 
@@ -126,7 +127,7 @@ def test_through_json():
     again = Estimate.from_dict(record)
     np.testing.assert_array_equal(again.deviations, found.deviations)
     assert (again.value, again.method, again.bounds) == (found.value, "bootstrap", found.bounds)
-    with pytest.raises(ValueError, match="without its deviations"):
+    with pytest.raises(UserError, match="without its deviations"):
         Estimate.from_dict(found.to_dict())
 
 
@@ -167,7 +168,7 @@ def test_with_two_images_of_each_class_the_error_is_too_small_by_the_root_of_a_h
 
 
 def test_the_way_of_replication_counts_and_not_the_number_alone():
-    with pytest.raises(ValueError, match="3 bootstrap replicates and one with 3 jackknife replicates have no paired"):
+    with pytest.raises(UserError, match="3 bootstrap replicates and one with 3 jackknife replicates have no paired"):
         share(np.ones(9), replicates=3).minus(from_jackknife(0.5, np.arange(3.0)))
 
 

@@ -8,6 +8,7 @@ from scipy.spatial.distance import cdist
 
 from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
+from cardiff.errors import UserError
 from cardiff.evaluation.metrics import memorisation as module
 from cardiff.evaluation.metrics.memorisation import alarm_threshold, memorisation, nearest
 from tests.conftest import ROOT
@@ -34,7 +35,7 @@ def test_nearest_is_that_of_all_distances(monkeypatch):
     np.testing.assert_allclose(distances, np.sort(every, 1)[:, :4], rtol=1e-9)
     np.testing.assert_allclose(np.take_along_axis(every, indices, 1), distances, rtol=1e-9)
     assert distances[50, 0] == 0 and indices[50, 0] == 0
-    with pytest.raises(ValueError, match="80 training images have no 81 nearest"):
+    with pytest.raises(UserError, match="80 training images have no 81 nearest"):
         nearest(features, training, count=81)
 
 
@@ -114,7 +115,7 @@ def test_false_alarms_and_ranks_without_copies(dimension):
 
 
 def test_too_few_held_out_images():
-    with pytest.raises(ValueError, match="49 held-out images are too few to tell copies from chance"):
+    with pytest.raises(UserError, match="49 held-out images are too few to tell copies from chance"):
         alarm_threshold(np.ones(49), 100)
 
 
