@@ -8,6 +8,7 @@ python analyze_schedules.py --data.path my_images --data.resolution 64 --output 
 import os
 from collections.abc import Sequence
 
+from cardiff.analysis.options import parse_analysis
 from cardiff.cli import one_sentence_errors
 
 
@@ -15,9 +16,10 @@ from cardiff.cli import one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
     # Before numpy is imported: the searches' matrices are small, and sharing them between threads costs more than not.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from cardiff.analysis.report import parse_analysis, run
+    asked = parse_analysis(argv, description=__doc__)
+    from cardiff.analysis.report import run
 
-    print(f"Look at {run(*parse_analysis(argv, description=__doc__)) / 'report.md'}")
+    print(f"Look at {run(*asked) / 'report.md'}")
 
 
 if __name__ == "__main__":

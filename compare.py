@@ -9,15 +9,15 @@ python compare.py conditional=runs/c0 conditional=runs/c1 unconditional=runs/u0 
 from collections.abc import Sequence
 
 from cardiff.cli import one_sentence_errors, parse_options
+from cardiff.evaluation.options import CompareOptions
 
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
+    options = parse_options(CompareOptions, argv, description=__doc__, positional="runs")
     from cardiff.distributed import print_once
-    from cardiff.evaluation.compare.comparison import CompareOptions
     from cardiff.evaluation.reports.comparison import run
 
-    options = parse_options(CompareOptions, argv, description=__doc__, positional="runs")
     print_once(f"Look at {run(options) / 'report.html'}")
 
 

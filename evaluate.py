@@ -10,14 +10,15 @@ accelerate launch evaluate.py --model runs/cars --num_images 8144 --validation_d
 from collections.abc import Sequence
 
 from cardiff.cli import one_sentence_errors, parse_options
+from cardiff.evaluation.options import EvaluateOptions
 
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    from cardiff.distributed import print_once
-    from cardiff.evaluation.evaluate import EvaluateOptions, run
-
     options = parse_options(EvaluateOptions, argv, description=__doc__)
+    from cardiff.distributed import print_once
+    from cardiff.evaluation.evaluate import run
+
     print_once(f"Look at {run(options) / 'report.html'}")
 
 

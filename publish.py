@@ -9,13 +9,14 @@ The second line uploads nothing and shows what would be. The token is that of `h
 from collections.abc import Sequence
 
 from cardiff.cli import one_sentence_errors, parse_options
+from cardiff.hub.options import PublishOptions
 
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    from cardiff.hub.publish import PublishOptions, publish
-
     options = parse_options(PublishOptions, argv, description=__doc__, flags=("hub_private",))
+    from cardiff.hub.publish import publish
+
     print(publish(options))
 
 

@@ -55,9 +55,9 @@ if TYPE_CHECKING:
     from cardiff.config.sections import DataConfig as DataConfig
     from cardiff.data.store import open_store as open_store
     from cardiff.errors import UserError as UserError
-    from cardiff.evaluation.evaluate import EvaluateOptions as EvaluateOptions
     from cardiff.evaluation.evaluate import run as evaluate  # noqa: F401
-    from cardiff.hub.publish import PublishOptions as PublishOptions
+    from cardiff.evaluation.options import EvaluateOptions as EvaluateOptions
+    from cardiff.hub.options import PublishOptions as PublishOptions
     from cardiff.hub.publish import publish as publish
     from cardiff.hub.serialization import find_model as find_model
     from cardiff.hub.serialization import load_classifier as load_classifier
@@ -84,9 +84,9 @@ API = {
     "SampleOptions": "sampling.options.SampleOptions",
     "sample": "sampling.sample.run",
     "save_labelled_grid": "plotting.save_labelled_grid",
-    "EvaluateOptions": "evaluation.evaluate.EvaluateOptions",
+    "EvaluateOptions": "evaluation.options.EvaluateOptions",
     "evaluate": "evaluation.evaluate.run",
-    "PublishOptions": "hub.publish.PublishOptions",
+    "PublishOptions": "hub.options.PublishOptions",
     "publish": "hub.publish.publish",
     "UserError": "errors.UserError",
 }

@@ -8,7 +8,7 @@ import yaml
 
 import analyze_schedules
 import sample
-from cardiff.analysis.report import parse_analysis
+from cardiff.analysis.options import parse_analysis
 from cardiff.data import open_store
 from cardiff.hub.serialization import save_pipeline
 from tests.conftest import ROOT

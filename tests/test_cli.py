@@ -45,7 +45,10 @@ def test_an_unknown_command_is_one_sentence(name, remedy, capsys):
     assert line.startswith(f"error: there is no command {name!r}; {remedy}")
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["--version"], ["demo", "--help"], ["sample", "--help"]])
+NO_TORCH = ("demo", "sample", "evaluate", "compare", "publish", "analyze-schedules")
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["--version"], *([command, "--help"] for command in NO_TORCH)])
 def test_help_comes_before_torch(argv):
     code = "import sys; from cardiff.__main__ import main\n"
     code += (

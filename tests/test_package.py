@@ -121,8 +121,8 @@ def test_loading_drawing_and_publishing_need_no_extra(tmp_path):
 
 
 def test_a_missing_extra_is_one_sentence():
-    code = "sys.modules['torch_fidelity'] = None\nfrom cardiff.__main__ import main\nmain(['evaluate', '--help'])"
-    command = [sys.executable, "-c", f"import sys\n{code}"]
+    code = "import sys; sys.modules['torch_fidelity'] = None; from cardiff.__main__ import main; "
+    command = [sys.executable, "-c", f"{code}main(['evaluate', '--images', 'x', '--output', 'y'])"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].endswith("which is not installed: pip install 'cardiff[evaluate]'.")

@@ -1,12 +1,10 @@
 """The comparison of noise schedules on a data set: measured, ranked, drawn, explained and written to a folder."""
 
 import csv
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -36,26 +34,21 @@ from cardiff.analysis.measures import (
     merged,
 )
 from cardiff.analysis.optimum import Optimum, knots_of, point_of
+from cardiff.analysis.options import AnalysisOptions
 from cardiff.analysis.spectra import octave_arguments
-from cardiff.cli import CommandLine
-from cardiff.config.files import data_section
-from cardiff.config.limits import check_limits, limited
+from cardiff.config.limits import check_limits
 from cardiff.config.schedules_by_name import OURS, PUBLISHED, alphas_cumprod_of
 from cardiff.config.sections import DataConfig
 from cardiff.data import ImageStream, open_store
 from cardiff.diffusion.levels import log_snr_of
 from cardiff.errors import UserError
 from cardiff.hub.serialization import find_model, load_pipeline
-from cardiff.layout import shipped_config
 from cardiff.markup import escape
 from cardiff.pipelines import ClassConditionalPipeline
 from cardiff.progress import shown
 from cardiff.schedulers import SCHEDULES
-from cardiff.training.checkpoint import run_of
 from cardiff.version import cardiff_version
 
-DIGITS = "digits_16_conditional"
-"""The configuration whose data are measured unless others are named."""
 OWN_CONFIG, OPTIMUM = "this configuration", "optimum in 17 knots"
 MEASURED_IMAGES = 64
 """Images on which the local error of a step is measured."""
@@ -77,32 +70,6 @@ FIGURES = {
 }
 
 
-@dataclass
-class AnalysisOptions:
-    """What is compared and where the results go."""
-
-    schedules: str = "all"
-    """Schedules with commas: names of the tables, of registered schedules, YAML files with a scheduler section, or
-    FILE.py:FUNCTION; all stands for every published schedule and ours."""
-    output: str = "runs/analysis"
-    """Folder of the table, the report, the figures and the scheduler files."""
-    num_train_timesteps: int = limited(1000, least=10)
-    """Timesteps T of every schedule."""
-    max_images: int = limited(50_000, least=2)
-    """Images to measure; of a larger set a random part."""
-    steps: int = limited(50, least=2)
-    """Sampling steps for the ranking and for the optimum."""
-    solver: Literal["ddpm", "ddim"] = "ddpm"
-    """Solver for the ranking and for the optimum."""
-    kappa: float = limited(0.0, least=0)
-    """Weight of structure against the logarithm of the error, in spectral.yaml and optimal.yaml."""
-    model: str | None = None
-    """Trained model: steps that suit it are written to local_error.yaml, for sample.py --timesteps_from. Unless data
-    are named, those that it was trained on are measured."""
-    seed: int = limited(0, least=0)
-    """Seed of the choice of images and of the noise."""
-
-
 @dataclass(frozen=True)
 class Row:
     """A schedule of the table."""
@@ -112,36 +79,6 @@ class Row:
     """published, ours, or yours."""
     distance: float
     """Of Optimum.distance; not finite if no search found a schedule with as much structure."""
-
-
-def parse_analysis(argv: Sequence[str] | None, description: str) -> tuple[AnalysisOptions, DataConfig, dict | None]:
-    """Parse the command line: the options, the data section, and the scheduler section of a configuration."""
-    parser = CommandLine(description)
-    parser.add_argument("--config", action="config", help="YAML file of a training run: its data and scheduler count.")
-    parser.add_class_arguments(AnalysisOptions, None)
-    parser.add_argument("--data", type=DataConfig, default=DataConfig())
-    parser.add_argument("--scheduler", type=dict | None, default=None, help="A schedule to compare with the others.")
-    for section in ("unet", "classifier", "train"):
-        parser.add_argument(f"--{section}", type=dict | None, default=None, help="Ignored.")
-    parser.add_argument("--kind", type=str | None, default=None, help="Ignored.")
-    parsed = parser.parse_args(sys.argv[1:] if argv is None else list(argv)).as_dict()
-    data = DataConfig(**parsed["data"])
-    options = AnalysisOptions(**{name: parsed[name] for name in asdict(AnalysisOptions())})
-    if data == DataConfig():  # nothing was said about the data
-        data = _data_of_model(options.model) if options.model is not None else data_section(shipped_config(DIGITS))
-    return options, data, parsed["scheduler"]
-
-
-def _data_of_model(model: str) -> DataConfig:
-    """What a model was trained on.
-
-    Raises:
-        UserError: Its folder does not say.
-    """
-    file = run_of(find_model(model)) / "config.yaml"
-    if not file.is_file():
-        raise UserError(f"{model} has no config.yaml that says what it was trained on: give --config or --data.path.")
-    return data_section(file)
 
 
 def run(options: AnalysisOptions, config: DataConfig, section: dict | None = None) -> Path:

@@ -2,42 +2,24 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from cardiff.config.limits import limited
-from cardiff.config.types import Ints
 from cardiff.distributed import this_process
 from cardiff.errors import UserError
 from cardiff.evaluation.images import ImageSet, read_folder
-from cardiff.evaluation.protocol import Protocol, ProtocolOptions
+from cardiff.evaluation.options import EvaluateOptions
+from cardiff.evaluation.protocol import Protocol
 from cardiff.evaluation.reports.evaluation import write_report
 from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options
 from cardiff.hub.serialization import find_model
 from cardiff.sampling.draw import make_plan
-from cardiff.sampling.options import DrawOptions
 
 MOST_IMAGES = 50_000
 """Samples by default, at most: the number that published FIDs are measured at."""
-
-
-@dataclass(kw_only=True)
-class EvaluateOptions(ProtocolOptions, DrawOptions):
-    """Measure a folder of images, or a model by the images it draws."""
-
-    images: str | None = None
-    """Folder of images: one that sample.py wrote, one with a subfolder a class, or a flat one."""
-    model: str | None = None
-    """Output folder of a run, one of its checkpoints, or a Hub repository; the options below draw from it."""
-    num_images: int | None = limited(None, least=1)
-    """Images to draw (default: as many as the reference has, at most 50,000), or to read from the folder."""
-    seeds: Ints = limited([0], least=0)
-    """Sampling seeds with commas: several give a mean and a spread."""
-    keep_images: bool = True
-    """Keep the images that were drawn, in images/ of the output folder."""
 
 
 def run(options: EvaluateOptions) -> Path:

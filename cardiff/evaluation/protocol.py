@@ -10,9 +10,7 @@ from pathlib import Path
 import numpy as np
 from accelerate import PartialState
 
-from cardiff.cli import check_folder
 from cardiff.config.files import data_section
-from cardiff.config.limits import check_limits, limited
 from cardiff.config.sections import DataConfig
 from cardiff.data import UnreadableImage
 from cardiff.distributed import device_name, this_process
@@ -38,6 +36,7 @@ from cardiff.evaluation.metrics.distances import (
 )
 from cardiff.evaluation.metrics.intervals import Estimate, bootstrap_weights, from_bootstrap, share
 from cardiff.evaluation.metrics.memorisation import FEWEST, Memorisation, memorisation
+from cardiff.evaluation.options import STATISTICS, ProtocolOptions
 from cardiff.layout import shipped_config
 from cardiff.progress import shown
 from cardiff.version import cardiff_version
@@ -59,59 +58,7 @@ PRDC = ((("precision", "recall"), precision_recall, 3), (("density", "coverage")
 # Images that a metric needs, of the reference and of samples; fid_infinity has a rule of its own for samples.
 LEAST_REAL = {"fid": 2, "fid_infinity": 2, "kid": 2, "prdc": 1 + max(neighbours for *_, neighbours in PRDC)}
 LEAST = {"fid": 2, "kid": 2, "is": 20, "prdc": 20, "accuracy": 1, "diversity": 2, "memorisation": 1}
-STATISTICS = ".safetensors"
-"""Ending of a file of --export_reference."""
 LIBRARIES = ("torch", "torchvision", "diffusers", "torch-fidelity", "numpy", "scipy")
-
-
-@dataclass(kw_only=True)
-class ProtocolOptions:
-    """What images are measured against, and how."""
-
-    output: str
-    """Folder of the report."""
-    reference: str | None = None
-    """What the samples should look like: a YAML file with a data section (the config.yaml of a run, the default for
-    a run's folder), a folder of images, or a file of --export_reference."""
-    validation_data: str | None = None
-    """Real images that no model saw, for comparison: a split of the reference's data set such as test or
-    'train[90%:]', a YAML file with a data section, or a folder of images."""
-    metrics: str = "fid,kid,prdc,diversity"
-    """With commas: fid, fid_infinity, kid, is, prdc (precision, recall, density, coverage), accuracy, diversity,
-    memorisation; or all."""
-    network: str = "inception"
-    """Network whose features are compared: inception (the FID), mobilenet, pixels, the output folder of
-    train_classifier.py, a folder or Hub repository of a transformers model, or a TorchScript file."""
-    network_weights: str | None = None
-    """Weights of inception or mobilenet, if they are not where they are looked for."""
-    accuracy_classifier: str | None = None
-    """Classifier that reads the samples' classes: as --network, with a head."""
-    replicates: int = limited(200, least=2)
-    """Bootstrap resamplings behind every interval."""
-    max_images: int = limited(50_000, least=2)
-    """Images of the reference to use at most: of a larger set a random part."""
-    pin: str | None = None
-    """Key of the reference, as metrics.json has it; any other reference is refused."""
-    export_reference: str | None = None
-    """Also write the reference's statistics to this safetensors file, to be given as --reference later."""
-    export_features: bool = True
-    """Put the features into it too, which every metric but the Fréchet distance and the accuracy needs."""
-
-    def check(self) -> None:
-        """Refuse what can be seen to be wrong before anything is opened.
-
-        Raises:
-            UserError: In one sentence.
-        """
-        check_limits(self, "--")
-        check_folder("output", Path(self.output))
-        if self.export_reference is not None:
-            if Path(self.export_reference).suffix != STATISTICS:
-                raise UserError(
-                    f"--export_reference {self.export_reference} must end in {STATISTICS}, by which --reference "
-                    "knows such a file."
-                )
-            check_folder("export_reference", Path(self.export_reference).parent)
 
 
 @dataclass

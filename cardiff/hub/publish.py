@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
 from PIL import Image
@@ -19,6 +19,7 @@ from cardiff.errors import UserError
 from cardiff.files import file_hash
 from cardiff.hub.client import HubError, check_access, open_repository, push_checkpoint, push_model
 from cardiff.hub.model_card import write_card
+from cardiff.hub.options import PublishOptions
 from cardiff.hub.provenance import read_record, write_record
 from cardiff.hub.serialization import VARIANTS, classifier_weights_file, export_model, find_model, weights_file
 from cardiff.training.checkpoint import newest_in, run_of
@@ -29,22 +30,6 @@ NICENESS = 10
 """Of an upload: by Linux's weights a tenth of a core that the training wants too, so that it gets on even there."""
 LAUNCHER = ("ACCELERATE_", "TORCHELASTIC_", "RANK", "LOCAL_", "WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_")
 """Beginnings of the variables that would make an upload look like one more process of a launch."""
-
-
-@dataclass(kw_only=True)
-class PublishOptions(HubTarget):
-    """Publish a trained model on the Hub, with its card and samples."""
-
-    model: str
-    """Output folder of a run, one of its checkpoints, its best/, or a Hub repository."""
-    metrics: str | None = None
-    """Report folder of evaluate.py, or its metrics.json, made with this very model."""
-    samples: str | None = None
-    """Picture for the card (default: the run's newest sample grid)."""
-    variants: str = ""
-    """Weights in half precision beside the float32 ones: fp16, bf16 or both with a comma."""
-    output: str | None = None
-    """Write what would be uploaded into this folder, and upload nothing."""
 
 
 def publish(options: PublishOptions) -> str:

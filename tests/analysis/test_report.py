@@ -10,18 +10,8 @@ import yaml
 from cardiff.analysis import catalogue
 from cardiff.analysis.measures import measure_data, measure_schedule, merged
 from cardiff.analysis.optimum import Optimum, point_of
-from cardiff.analysis.report import (
-    FIGURES,
-    OPTIMUM,
-    OWN_CONFIG,
-    AnalysisOptions,
-    Row,
-    describe,
-    load_images,
-    markdown_tables,
-    parse_analysis,
-    run,
-)
+from cardiff.analysis.options import AnalysisOptions, parse_analysis
+from cardiff.analysis.report import FIGURES, OPTIMUM, OWN_CONFIG, Row, describe, load_images, markdown_tables, run
 from cardiff.config import schedules_by_name
 from cardiff.config.run import parse_run
 from cardiff.config.schedule import make_schedule

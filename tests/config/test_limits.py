@@ -11,8 +11,7 @@ import pytest
 from cardiff.cli import parse_options
 from cardiff.config.limits import Limits, check_limits, limited
 from cardiff.errors import UserError
-from cardiff.evaluation.compare.comparison import CompareOptions
-from cardiff.evaluation.evaluate import EvaluateOptions
+from cardiff.evaluation.options import CompareOptions, EvaluateOptions
 from cardiff.sampling.options import SampleOptions
 
 

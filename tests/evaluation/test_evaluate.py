@@ -18,10 +18,11 @@ from cardiff import progress
 from cardiff.cli import parse_options
 from cardiff.config.sections import DataConfig
 from cardiff.errors import UserError
-from cardiff.evaluation.evaluate import EvaluateOptions, run
+from cardiff.evaluation.evaluate import run
 from cardiff.evaluation.features import extraction as features_module
 from cardiff.evaluation.features.extraction import import_reference
 from cardiff.evaluation.features.networks import load_network
+from cardiff.evaluation.options import EvaluateOptions
 from cardiff.evaluation.protocol import Protocol
 from cardiff.evaluation.reports.evaluation import rows_by_class, shown_classes
 from cardiff.evaluation.samples import keep_best, labels_as_in

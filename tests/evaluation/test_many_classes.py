@@ -13,8 +13,9 @@ from PIL import Image
 
 from cardiff.data.folders import natural_key
 from cardiff.errors import UserError
-from cardiff.evaluation.evaluate import EvaluateOptions, run
+from cardiff.evaluation.evaluate import run
 from cardiff.evaluation.features.networks import load_network
+from cardiff.evaluation.options import EvaluateOptions
 from cardiff.evaluation.reports import figures
 from cardiff.hub.serialization import save_classifier, save_pipeline
 from cardiff.schedulers import CosineScheduler

@@ -7,7 +7,8 @@ import pytest
 import train_conditional
 import train_unconditional
 from cardiff.config.run import parse_run
-from cardiff.evaluation.evaluate import EvaluateOptions, run
+from cardiff.evaluation.evaluate import run
+from cardiff.evaluation.options import EvaluateOptions
 from cardiff.evaluation.samples import ModelFacts
 from cardiff.hub.serialization import load_pipeline, weights_file
 

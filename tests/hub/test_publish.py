@@ -20,8 +20,9 @@ from cardiff.config.sections import HubOptions
 from cardiff.errors import UserError
 from cardiff.hub import client as remote
 from cardiff.hub import publish as publishing
+from cardiff.hub.options import PublishOptions
 from cardiff.hub.provenance import write_record
-from cardiff.hub.publish import BackgroundPublisher, PublishOptions, publish
+from cardiff.hub.publish import BackgroundPublisher, publish
 from cardiff.hub.serialization import find_model, load_classifier, load_pipeline, save_classifier, save_pipeline
 from cardiff.pipelines import pipeline_class_conditional
 from cardiff.sampling.solvers import SOLVERS, make_solver

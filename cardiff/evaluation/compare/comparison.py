@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from cardiff.config.limits import limited
-from cardiff.config.types import Floats, Ints, Names
 from cardiff.distributed import this_process
 from cardiff.errors import UserError
 from cardiff.evaluation.evaluate import check_seeds, class_shares
 from cardiff.evaluation.images import read_folder
 from cardiff.evaluation.metrics.intervals import Estimate
-from cardiff.evaluation.protocol import Protocol, ProtocolOptions, loss
+from cardiff.evaluation.options import CompareOptions
+from cardiff.evaluation.protocol import Protocol, loss
 from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options
 from cardiff.files import write_text
 from cardiff.hub.serialization import find_model
@@ -30,32 +29,6 @@ from cardiff.sampling.solvers import SOLVERS
 
 # Raise it when the same images would give other figures.
 METHOD_VERSION = 1
-
-
-@dataclass(kw_only=True)
-class CompareOptions(ProtocolOptions, DrawOptions):
-    """Compare runs over guidance scales, solvers and numbers of steps."""
-
-    runs: list[str]
-    """Folders of runs or Hub repositories, each as FOLDER or NAME=FOLDER; several of one name are training seeds of
-    the same thing."""
-    guidance_scale: Floats = limited([0.0, 1.0, 1.5, 2.0, 3.0])
-    """Weights w of uncond + w·(cond − uncond), with commas; an unconditional run has none."""
-    solver: Names = limited(["dpm"])
-    """Solvers with commas: ddpm, ddim, dpm (DPM-Solver++), unipc, euler."""
-    steps: Ints = limited([25], least=1)
-    """Numbers of solver steps with commas."""
-    num_images: int | None = limited(None, least=1)
-    """Images of each setting (default: as many as the reference has, at most 10,000)."""
-    seeds: Ints = limited([0], least=0)
-    """Sampling seeds with commas."""
-    halving_rounds: int = limited(0, least=0)
-    """Times that the worse half of the settings is given up: all are measured at num_images/2^halving_rounds images,
-    the better half at twice as many, and so on. Images are never drawn twice."""
-    rank_by: str = "fid"
-    """Metric by which the better half is chosen."""
-    keep_images: bool = True
-    """Keep the images that were drawn, in images/ of the output folder."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from cardiff.evaluation.compare.comparison import (
     Candidate,
-    CompareOptions,
     Comparison,
     Setting,
     Trial,
@@ -20,6 +19,7 @@ from cardiff.evaluation.compare.comparison import (
 )
 from cardiff.evaluation.images import read_folder
 from cardiff.evaluation.metrics import differences
+from cardiff.evaluation.options import CompareOptions
 from cardiff.evaluation.reports.evaluation import (
     EXTREMES,
     arrow,

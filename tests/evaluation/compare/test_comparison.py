@@ -13,19 +13,11 @@ import pytest
 from cardiff.cli import parse_options
 from cardiff.errors import UserError
 from cardiff.evaluation.compare import comparison as compare_module
-from cardiff.evaluation.compare.comparison import (
-    Candidate,
-    CompareOptions,
-    Comparison,
-    Setting,
-    Trial,
-    file_name,
-    shortest,
-)
-from cardiff.evaluation.evaluate import EvaluateOptions
+from cardiff.evaluation.compare.comparison import Candidate, Comparison, Setting, Trial, file_name, shortest
 from cardiff.evaluation.evaluate import run as evaluate
 from cardiff.evaluation.metrics.differences import class_gains, difference
 from cardiff.evaluation.metrics.intervals import Estimate
+from cardiff.evaluation.options import CompareOptions, EvaluateOptions
 from cardiff.evaluation.reports import comparison as compare_report
 from cardiff.evaluation.reports.comparison import run, write_comparison
 from tests.support.tiny_set import COUNTS, write_world

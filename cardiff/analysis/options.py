@@ -1,0 +1,75 @@
+"""The options of analyze_schedules.py; importing them needs no torch, so that --help is quick."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from cardiff.cli import CommandLine
+from cardiff.config.files import data_section
+from cardiff.config.limits import limited
+from cardiff.config.sections import DataConfig
+from cardiff.errors import UserError
+from cardiff.layout import shipped_config
+
+DIGITS = "digits_16_conditional"
+"""The configuration whose data are measured unless others are named."""
+
+
+@dataclass
+class AnalysisOptions:
+    """What is compared and where the results go."""
+
+    schedules: str = "all"
+    """Schedules with commas: names of the tables, of registered schedules, YAML files with a scheduler section, or
+    FILE.py:FUNCTION; all stands for every published schedule and ours."""
+    output: str = "runs/analysis"
+    """Folder of the table, the report, the figures and the scheduler files."""
+    num_train_timesteps: int = limited(1000, least=10)
+    """Timesteps T of every schedule."""
+    max_images: int = limited(50_000, least=2)
+    """Images to measure; of a larger set a random part."""
+    steps: int = limited(50, least=2)
+    """Sampling steps for the ranking and for the optimum."""
+    solver: Literal["ddpm", "ddim"] = "ddpm"
+    """Solver for the ranking and for the optimum."""
+    kappa: float = limited(0.0, least=0)
+    """Weight of structure against the logarithm of the error, in spectral.yaml and optimal.yaml."""
+    model: str | None = None
+    """Trained model: steps that suit it are written to local_error.yaml, for sample.py --timesteps_from. Unless data
+    are named, those that it was trained on are measured."""
+    seed: int = limited(0, least=0)
+    """Seed of the choice of images and of the noise."""
+
+
+def parse_analysis(argv: Sequence[str] | None, description: str) -> tuple[AnalysisOptions, DataConfig, dict | None]:
+    """Parse the command line: the options, the data section, and the scheduler section of a configuration."""
+    parser = CommandLine(description)
+    parser.add_argument("--config", action="config", help="YAML file of a training run: its data and scheduler count.")
+    parser.add_class_arguments(AnalysisOptions, None)
+    parser.add_argument("--data", type=DataConfig, default=DataConfig())
+    parser.add_argument("--scheduler", type=dict | None, default=None, help="A schedule to compare with the others.")
+    for section in ("unet", "classifier", "train"):
+        parser.add_argument(f"--{section}", type=dict | None, default=None, help="Ignored.")
+    parser.add_argument("--kind", type=str | None, default=None, help="Ignored.")
+    parsed = parser.parse_args(sys.argv[1:] if argv is None else list(argv)).as_dict()
+    data = DataConfig(**parsed["data"])
+    options = AnalysisOptions(**{name: parsed[name] for name in asdict(AnalysisOptions())})
+    if data == DataConfig():  # nothing was said about the data
+        data = _data_of_model(options.model) if options.model is not None else data_section(shipped_config(DIGITS))
+    return options, data, parsed["scheduler"]
+
+
+def _data_of_model(model: str) -> DataConfig:
+    """What a model was trained on.
+
+    Raises:
+        UserError: Its folder does not say.
+    """
+    from cardiff.hub.serialization import find_model
+    from cardiff.training.checkpoint import run_of
+
+    file = run_of(find_model(model)) / "config.yaml"
+    if not file.is_file():
+        raise UserError(f"{model} has no config.yaml that says what it was trained on: give --config or --data.path.")
+    return data_section(file)
