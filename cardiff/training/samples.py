@@ -93,7 +93,8 @@ class Evaluation(ModelCallback):
         """Open what the evaluations measure with: the run's own data, in the features of a network."""
         if not self.every:
             return
-        from cardiff.evaluation.protocol import Protocol, ProtocolOptions  # two seconds that other runs need not wait
+        from cardiff.evaluation.options import ProtocolOptions
+        from cardiff.evaluation.protocol import Protocol  # two seconds that other runs need not wait
 
         train, data = _options(trainer), trainer.config.data
         options = ProtocolOptions(
