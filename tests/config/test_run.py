@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import pytest
 import torch
@@ -10,13 +10,11 @@ import yaml
 from diffusers import UNet2DModel
 
 from cardiff.config.network import ClassifierConfig, UNetConfig
-from cardiff.config.run import SECTIONS, RunConfig, parse_run
+from cardiff.config.run import SECTIONS, parse_run
 from cardiff.config.schedule import make_schedule
 from cardiff.config.sections import ClassifierTrainConfig, ConditionalTrainConfig, DataConfig, DiffusionTrainConfig
-from cardiff.diffusion.networks import build_classifier, build_pipeline, build_unet, null_class
-from cardiff.errors import UserError
+from cardiff.diffusion.networks import build_classifier, build_unet, null_class
 from cardiff.schedulers import SCHEDULES
-from cardiff.training.resume import TrainingState, refuse_changes
 from tests.support.parsing import CONFIGS, DIGITS, parse
 
 
@@ -484,155 +482,6 @@ def test_help_documents_every_option(capsys):
     assert "Share of the images that are kept from training" in shown and "Peak learning rate of AdamW" in shown
 
 
-# Models
-
-
-def tiny(**unet):
-    blocks = {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2}
-    section = UNetConfig(**{"block_out_channels": [8, 16], "norm_num_groups": 4, **blocks, **unet})
-    data = DataConfig(resolution=8, channels=1)
-    return RunConfig("out", "conditional", data, section, {"name": "cosine"}, ConditionalTrainConfig())
-
-
-def tiny_classifier(**classifier):
-    section = {"block_out_channels": [8, 16], "norm_num_groups": 4, "down_block_types": ["DownBlock2D"] * 2}
-    section = ClassifierConfig(**{**section, "attention_head_dim": 8, **classifier})
-    data = DataConfig(resolution=8, channels=1)
-    return RunConfig("out", "classifier", data, section, {"name": "cosine"}, ClassifierTrainConfig())
-
-
-@pytest.mark.parametrize(
-    ("config", "sentence"),
-    [
-        (tiny(norm_num_groups=5), "The section unet does not describe a UNet2DModel: "),
-        (tiny(down_block_types=["DownBlock", "DownBlock2D"]), "The section unet does not describe a UNet2DModel: "),
-    ],
-)
-def test_unets_that_do_not_fit_together(config, sentence):
-    with pytest.raises(UserError, match=sentence):
-        build_unet(config, 3)
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"norm_num_groups": 5}, "divisible"),
-        ({"down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"]}, "one of DownBlock2D and AttnDownBlock2D"),
-        ({"attention_head_dim": 5}, "attention_head_dim=5 must divide the last of block_out_channels, 16."),
-    ],
-)
-def test_classifiers_that_do_not_fit_together(options, sentence):
-    scheduler = make_schedule({"name": "cosine"}).to_stock()
-    with pytest.raises(UserError, match="The section classifier does not describe a NoisyClassifier: .*" + sentence):
-        build_classifier(tiny_classifier(**options), scheduler, ["ant", "bee"])
-
-
-def test_weights_come_from_the_seed():
-    config = tiny()
-    one, two = build_unet(config, 3), build_unet(config, 3)
-    torch.testing.assert_close(one.state_dict(), two.state_dict(), rtol=0, atol=0)
-    config.train.seed = 1
-    assert not torch.equal(build_unet(config, 3).conv_in.weight, one.conv_in.weight)
-    config, scheduler = tiny_classifier(), make_schedule({"name": "cosine"}).to_stock()
-    one, two = (build_classifier(config, scheduler, ["ant", "bee"]) for _ in range(2))
-    torch.testing.assert_close(one.state_dict(), two.state_dict(), rtol=0, atol=0)
-
-
-def test_pipelines_of_both_kinds():
-    scheduler = make_schedule({"name": "cosine"}).to_stock()
-    conditional = build_pipeline(build_unet(tiny(), 2), scheduler, ["ant", "bee"])
-    assert conditional.id2label == {0: "ant", 1: "bee"} and conditional.null_class == 2
-    unconditional = build_pipeline(build_unet(tiny(), None), scheduler, [])
-    assert type(unconditional).__name__ == "DDPMPipeline" and null_class(unconditional.unet) is None
-
-
-# What a resumed run may change
-
-
-def state_of(config):
-    return TrainingState(5, 5, None, None, ["ant", "bee"], config.labelled, config.to_dict())
-
-
-def test_the_state_reads_back(tmp_path):
-    state = state_of(parse("--config", str(DIGITS)))
-    state.save(tmp_path)
-    assert TrainingState.load(tmp_path) == state
-    assert refuse_changes(TrainingState.load(tmp_path), parse("--config", str(DIGITS)), ["ant", "bee"]) == []
-
-
-def test_options_that_are_newer_than_a_checkpoint_have_their_defaults():
-    config = parse("--config", str(DIGITS))
-    state = state_of(config)
-    del state.config["data"]["first_label"], state.config["train"]["evaluate_every"], state.config["unet"]["dropout"]
-    assert refuse_changes(state, config, ["ant", "bee"]) == []
-    changed = replace(config, data=replace(config.data, first_label=1))
-    assert refuse_changes(state, changed, ["ant", "bee"]) == ["Resuming with data.first_label changed from 0 to 1."]
-
-
-@pytest.mark.parametrize(
-    ("option", "shown"),
-    [
-        ("--unet.layers_per_block=3", "unet.layers_per_block was 1 and is 3"),
-        ("--scheduler.s=0.01", "scheduler.s was 0.008 and is 0.01"),
-        ("--scheduler.prediction_type=epsilon", "scheduler.prediction_type was"),
-        ("--data.resolution=32", "data.resolution was 16 and is 32"),
-    ],
-)
-def test_another_model_is_refused(option, shown):
-    before, now = parse("--config", str(DIGITS)), parse("--config", str(DIGITS), option)
-    with pytest.raises(UserError, match="out holds a run of another model") as error:
-        refuse_changes(state_of(before), now, ["ant", "bee"])
-    assert shown in str(error.value)
-
-
-def test_other_classes_and_kinds_are_refused():
-    config = parse("--config", str(DIGITS))
-    with pytest.raises(UserError, match="class names was"):
-        refuse_changes(state_of(config), config, ["ant", "cat"])
-    with pytest.raises(UserError, match="conditional was true and is false"):
-        refuse_changes(state_of(config), replace(config, kind="unconditional"), ["ant", "bee"])
-    classifier = parse(kind="classifier")
-    with pytest.raises(UserError, match="out holds the run of a unet and not of a classifier: choose another"):
-        refuse_changes(state_of(config), classifier, ["ant", "bee"])
-    with pytest.raises(UserError, match="out holds the run of a classifier and not of a unet"):
-        refuse_changes(state_of(classifier), config, ["ant", "bee"])
-
-
-@pytest.mark.parametrize(
-    ("option", "shown"),
-    [
-        ("--classifier.layers_per_block=3", "classifier.layers_per_block was 2 and is 3"),
-        ("--train.validation_fraction=0.2", "train.validation_fraction was 0.1 and is 0.2"),
-        ("--train.seed=1", "train.seed was 0 and is 1"),
-    ],
-)
-def test_another_classifier_or_other_held_out_images_are_refused(option, shown):
-    before, now = parse(kind="classifier"), parse(option, kind="classifier")
-    with pytest.raises(UserError, match="out holds a run of another model") as error:
-        refuse_changes(state_of(before), now, ["ant", "bee"])
-    assert shown in str(error.value)
-
-
-def test_other_changes_of_a_classifier_are_allowed():
-    before, now = parse(kind="classifier"), parse("--train.report_every=7", kind="classifier")
-    assert refuse_changes(state_of(before), now, ["ant", "bee"]) == []
-    nothing = ["--train.validation_fraction=0"]
-    before, now = parse(*nothing, kind="classifier"), parse(*nothing, "--train.seed=1", kind="classifier")
-    notices = refuse_changes(state_of(before), now, ["ant", "bee"])
-    assert notices == ["Resuming with train.seed changed from 0 to 1."]
-
-
-def test_other_changes_are_reported_or_silent():
-    before = state_of(parse("--config", str(DIGITS)))
-    louder = parse("--config", str(DIGITS), "--train.learning_rate=1e-4", "--train.batch_size=32")
-    assert refuse_changes(before, louder, ["ant", "bee"]) == [
-        "Resuming with train.batch_size changed from 64 to 32.",
-        "Resuming with train.learning_rate changed from 0.001 to 0.0001.",
-    ]
-    silent = parse("--config", str(DIGITS), "--train.max_steps=900", "--train.sample_every=7", "--data.num_workers=2")
-    assert refuse_changes(before, silent, ["ant", "bee"]) == []
-
-
 @pytest.mark.parametrize("equals", [False, True])
 def test_another_schedule_leaves_the_arguments_of_the_first_behind(equals, tmp_path):
     """tau belongs to sigmoid; what every schedule takes, such as the prediction type, stays."""
@@ -651,23 +500,3 @@ def test_a_mistyped_argument_is_still_refused(refused, tmp_path):
     first = tmp_path / "first.yaml"
     first.write_text("scheduler: {name: sigmoid, tua: 0.7}\n")
     assert "scheduler.tua" in refused("--config", str(first), "--scheduler.name", "linear")
-
-
-@pytest.mark.parametrize("kind", SECTIONS)
-def test_what_a_resumed_run_may_change_is_declared_beside_the_fields(kind):
-    config = parse(kind=kind)
-    keys = {f"{section}.{key}" for section, options in config.to_dict().items() for key in options}
-    of_network = {key for key in keys if key.split(".")[0] in (config.network_name, "scheduler")}
-    refused = {key for key in keys if config.on_resume(key) == "refuse"}
-    chosen = {"train.validation_fraction", "train.seed"} if kind == "classifier" else set()
-    assert refused == of_network | {"data.resolution", "data.channels"} | chosen
-    assert config.on_resume("scheduler.of_before") == "refuse" and config.on_resume("train.of_before") == "report"
-    ignored = {"data.num_workers", "data.license", "train.epochs", "train.max_steps", "train.keep_checkpoints_every"}
-    reported = {"data.path", "data.horizontal_flip", "train.batch_size", "train.learning_rate", "train.ema_decay"}
-    assert {config.on_resume(key) for key in ignored} == {"ignore"}
-    assert {config.on_resume(key) for key in reported} == {"report"}
-
-
-def test_a_seed_that_chose_no_held_out_images_may_change():
-    config = parse("--train.validation_fraction=0", kind="classifier")
-    assert config.on_resume("train.seed") == "report"
