@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+import signal
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
@@ -14,7 +15,8 @@ import docstring_parser
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 from cardiff.config.limits import check_limits
-from cardiff.errors import REPORT, UserError, did_you_mean
+from cardiff.errors import REPORT, UserError, did_you_mean, disk_sentence
+from cardiff.interrupt import CLOSED_PIPE, Stopped, stoppable
 from cardiff.layout import shipped_config, shipped_configs
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -63,31 +65,44 @@ def parse_options(
 def one_sentence_errors(main: Callable) -> Callable:
     """Turn a UserError into one sentence and exit status 1; anything else is a bug and keeps its traceback.
 
-    A missing package of an extra is one sentence as well. CARDIFF_DEBUG=1 in the environment shows the traceback of a
-    UserError, too. `--config` also takes the bare name of a shipped configuration.
+    So are a missing package of an extra and a disk that is full or cannot be written. A command that is stopped by a
+    signal, or whose output nobody reads any more, exits with 128 and the signal's number, as a shell reports it.
+    CARDIFF_DEBUG=1 in the environment shows the traceback of what is the user's, too. `--config` also takes the bare
+    name of a shipped configuration.
     """
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> Any:
         try:
-            return main(_with_shipped_configs(sys.argv[1:] if argv is None else argv))
-        except UserError as error:
-            if os.environ.get("CARDIFF_DEBUG"):
-                raise
-            say_error(str(error))
-            sys.exit(1)
-        except ModuleNotFoundError as error:
-            extra = EXTRAS.get((error.name or "").partition(".")[0])
-            if extra is None:
+            with stoppable():
+                return main(_with_shipped_configs(sys.argv[1:] if argv is None else argv))
+        except Stopped as stopped:
+            if stopped.number != CLOSED_PIPE:
+                _say(f"{stopped}.")
+            sys.exit(stopped.exit_status)
+        except KeyboardInterrupt:
+            sys.exit(Stopped(signal.SIGINT).exit_status)
+        except Exception as error:
+            sentence = _sentence(error)
+            if sentence is None:
                 error.add_note(REPORT)
                 raise
-            say_error(f"this command needs {error.name}, which is not installed: pip install 'cardiff[{extra}]'.")
+            if os.environ.get("CARDIFF_DEBUG"):
+                raise
+            say_error(sentence)
             sys.exit(1)
-        except Exception as error:
-            error.add_note(REPORT)
-            raise
 
     return wrapped
+
+
+def _sentence(error: Exception) -> str | None:
+    """What the user can do about an error; None if it is a bug."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        return extra and f"this command needs {error.name}, which is not installed: pip install 'cardiff[{extra}]'."
+    return disk_sentence(error)
 
 
 def _with_shipped_configs(argv: Sequence[str]) -> list[str]:
@@ -117,17 +132,6 @@ def config_file(config: str) -> str:
         remedy = did_you_mean(config.removesuffix(".yaml"), known, f"choose from {', '.join(known)}.")
         raise UserError(f"--config {config} is neither a file nor the name of a shipped configuration; {remedy}")
     return os.path.relpath(shipped) if shipped.is_relative_to(Path.cwd()) else str(shipped)
-
-
-def check_folder(option: str, folder: Path) -> None:
-    """Refuse a folder that could not be written, without making it.
-
-    Raises:
-        UserError: Something else is in its place, or it is not writable.
-    """
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not (existing.is_dir() and os.access(existing, os.W_OK)):
-        raise UserError(f"--{option} {folder} cannot be written: name another folder.")
 
 
 def say_error(message: str) -> None:

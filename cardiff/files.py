@@ -1,14 +1,18 @@
 """Files and folders that are whole whenever they exist: written aside and renamed; checksums and permissions."""
 
+import errno
 import hashlib
 import os
+import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 ASIDE = ".writing-"
 """How the name of an unfinished file or folder begins. A killed process leaves it behind."""
+REMOVING = ".removing-"
+"""How the name of a folder begins that is being removed."""
 
 
 @contextmanager
@@ -25,10 +29,15 @@ def written_aside(target: Path, per_process: bool = False) -> Iterator[Path]:
     aside = target.with_name(f"{ASIDE}{target.name}" + (f".{os.getpid()}" if per_process else ""))
     remove(aside)
     try:
-        yield aside
-        if aside.is_dir() and target.exists():
-            shutil.rmtree(target)
-        os.replace(aside, target)
+        with disk_errors(target):
+            yield aside
+            if aside.is_dir() and target.exists():
+                trash = target.with_name(f"{REMOVING}{target.name}.{os.getpid()}")
+                os.replace(target, trash)  # a removal that is cut short must not leave half a folder of this name
+                os.replace(aside, target)
+                remove(trash)
+            else:
+                os.replace(aside, target)
     except BaseException:
         remove(aside)
         raise
@@ -37,7 +46,76 @@ def written_aside(target: Path, per_process: bool = False) -> Iterator[Path]:
 def write_text(target: Path, text: str, per_process: bool = False) -> None:
     """Write a text file with `written_aside`."""
     with written_aside(target, per_process) as aside:
-        aside.write_text(text)
+        aside.write_text(text, encoding="utf-8")
+
+
+def append_text(target: Path, text: str) -> None:
+    """Add text to a file, all of it or none.
+
+    Raises:
+        OSError: The disk is full or not writable; the file is as it was.
+    """
+    left = memoryview(text.encode())
+    with disk_errors(target), open(target, "ab", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        try:
+            while left:
+                left = left[file.write(left) :]  # a nearly full disk takes a part
+        except OSError:
+            with suppress(OSError):
+                file.truncate(size)
+            raise
+
+
+def write_file(target: Path, write: Callable[[Path], object]) -> None:
+    """Write a file, in a folder that is made for it, with `written_aside` and a function that knows its format."""
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(target, per_process=True) as aside:
+        # The function may choose the format by the end of the name.
+        named = aside.with_name(aside.name + target.suffix)
+        try:
+            write(named)
+            os.replace(named, aside)
+        except BaseException:
+            remove(named)
+            raise
+
+
+def copy_together(sources: Iterable[Path], folder: Path, target: Path) -> None:
+    """Copy files of a folder to the same places in another, all or, when the disk is full, none of them.
+
+    All are copied aside before the first is renamed, so that there is one short moment in which a kill leaves files of
+    both kinds, which checksums then tell.
+    """
+    with ExitStack() as stack:
+        for source in sources:
+            copy = target / source.relative_to(folder)
+            with disk_errors(copy):
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, stack.enter_context(written_aside(copy)))
+
+
+@contextmanager
+def disk_errors(target: Path) -> Iterator[None]:
+    """Have the error of a full disk or the like say which file could not be written, whichever library met it.
+
+    Raises:
+        OSError: With the number of the error and the name of the file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None and re.search(r"\d+ requested and \d+ written", str(error)):  # numpy's, of a full disk
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
+        if error.errno is not None and error.filename is None:
+            raise OSError(error.errno, os.strerror(error.errno), str(target)) from error
+        raise
+    except Exception as error:
+        found = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(target)) from error
 
 
 def remove(path: Path) -> None:
@@ -47,6 +125,13 @@ def remove(path: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left half-written or half-removed in a folder that nobody else writes to."""
+    for pattern in (f"{ASIDE}*", f"{REMOVING}*"):
+        for path in folder.glob(pattern):
+            remove(path)
 
 
 def flush(path: Path) -> None:

@@ -4,6 +4,7 @@ import math
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+from cardiff.files import write_file
 from cardiff.markup import FONT, drawable
 
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # of Okabe and Ito, told apart by the colour-blind as well
@@ -35,6 +37,11 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def save_figure(figure: Figure, path: Path, dpi: int = 100) -> None:
+    """Write a figure into a file, whole or not at all, in the format of the file's ending."""
+    write_file(path, partial(figure.savefig, dpi=dpi))
 
 
 def save_labelled_grid(
@@ -65,8 +72,7 @@ def save_labelled_grid(
         sheet = _Sheet(blocks.shape, names, titles, size, blocks_per_line)
         if math.prod(sheet.size(sheet.per_line, sheet.panels)) <= LARGEST:
             break
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.draw(blocks).save(path)
+    write_file(path, sheet.draw(blocks).save)
 
 
 def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int, most: int | None = None) -> list[str]:
@@ -200,4 +206,4 @@ def save_accuracy_curve(report: dict, path: Path) -> None:
     axes.set(ylim=(0, 1.02), xlabel="log-SNR of the image", ylabel="share read correctly")
     axes.set_title(f"{clean['images']} held-out images, step {report['step']}")
     axes.legend()
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path, dpi=120)

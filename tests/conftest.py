@@ -15,6 +15,8 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from cardiff.interrupt import SIGNALS
+
 ROOT = Path(__file__).parent.parent
 TINY_UNET = [
     *("--unet.block_out_channels", "[8,16]", "--unet.norm_num_groups", "4", "--unet.layers_per_block", "1"),
@@ -51,7 +53,7 @@ def fresh_accelerate():
 @pytest.fixture(autouse=True)
 def signals_given_back():
     """A trainer takes Ctrl-C and SIGTERM until it is finished: left with it, the next Ctrl-C would do nothing."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     taken = [number.name for number, handler in before.items() if signal.getsignal(number) != handler]
     for number, handler in before.items():

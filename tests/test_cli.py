@@ -95,3 +95,41 @@ def test_an_unknown_configuration_is_one_sentence(received, name, remedy, capsys
     (line,) = capsys.readouterr().err.splitlines()
     start = f"error: --config {name} is neither a file nor the name of a shipped configuration; "
     assert line.startswith(start + remedy)
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            OSError(28, "No space left on device", "out/a.png"),
+            "out/a.png: No space left on device: make room, or name",
+        ),
+        (OSError(28, "No space left on device"), "No space left on device: make room, or name a place"),
+        (OSError(30, "Read-only file system", "a"), "a: Read-only file system: change who may read and write there"),
+        (NotADirectoryError(20, "Not a directory", "a/b"), "a/b: Not a directory: something else is in its place."),
+    ],
+)
+def test_what_the_disk_does_not_do_is_one_sentence(error, sentence, capsys, monkeypatch):
+    def main(argv):
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        one_sentence_errors(main)([])
+    assert stop.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {sentence}") and said.count("\n") == 1
+    monkeypatch.setenv("CARDIFF_DEBUG", "1")
+    with pytest.raises(type(error)):
+        one_sentence_errors(main)([])
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(2, "No such file or directory", "a"), OSError("a"), ValueError("a")]
+)
+def test_a_bug_keeps_its_traceback_and_says_where_to_report_it(error):
+    def main(argv):
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        one_sentence_errors(main)([])
+    assert "report it" in raised.value.__notes__[0]

@@ -1,12 +1,33 @@
 """Files written aside: whole, or as before; no leftovers; checksums and permissions."""
 
+import errno
 import hashlib
 import os
+import resource
+import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
 
-from cardiff.files import ASIDE, apply_folder_permissions, file_hash, remove, write_text, written_aside
+from cardiff import files
+from cardiff.files import (
+    ASIDE,
+    REMOVING,
+    append_text,
+    apply_folder_permissions,
+    copy_together,
+    disk_errors,
+    file_hash,
+    remove,
+    remove_leftovers,
+    write_file,
+    write_text,
+    written_aside,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -91,3 +112,97 @@ def test_who_may_read_a_folder_may_read_its_file(tmp_path, folder, before, after
     file.chmod(before)
     apply_folder_permissions(file)
     assert file.stat().st_mode & 0o777 == after
+
+
+@pytest.fixture
+def small_files():
+    """No file may be larger than 8 KiB, which is what a full disk looks like to a program."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, ignored)
+
+
+WRITERS = {
+    "text": ("a.txt", lambda path: path.write_text("x" * 100_000)),
+    "numpy": ("a.npy", lambda path: np.save(path, np.zeros(100_000))),
+    "safetensors": ("a.safetensors", lambda path: save_file({"w": torch.zeros(100_000)}, path)),
+    "picture": ("a.png", lambda path: Image.fromarray(noise()).save(path)),
+}
+
+
+def noise():
+    return np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("name", "write"), WRITERS.values(), ids=WRITERS)
+def test_a_full_disk_is_an_os_error_that_names_the_file(name, write, tmp_path, small_files):
+    """Whichever library meets it, in its own words."""
+    (tmp_path / name).write_text("before")
+    with pytest.raises(OSError) as error:
+        write_file(tmp_path / name, write)
+    assert error.value.errno in (errno.EFBIG, errno.ENOSPC) and error.value.filename == str(tmp_path / name)
+    assert names(tmp_path) == [name] and (tmp_path / name).read_text() == "before"
+
+
+def test_other_errors_are_left_alone(tmp_path):
+    with pytest.raises(ValueError, match="^mine$"), disk_errors(tmp_path):
+        raise ValueError("mine")
+    with pytest.raises(OSError) as error, disk_errors(tmp_path):
+        open(tmp_path / "nowhere")
+    assert error.value.filename == str(tmp_path / "nowhere")
+    with pytest.raises(OSError, match="^of no number$"), disk_errors(tmp_path):
+        raise OSError("of no number")
+
+
+def test_a_file_is_written_with_its_folder_and_the_format_of_its_name(tmp_path):
+    write_file(tmp_path / "new/a.png", Image.new("L", (2, 2)).save)
+    assert names(tmp_path / "new") == ["a.png"] and Image.open(tmp_path / "new/a.png").format == "PNG"
+
+
+def test_text_is_added_whole_or_not_at_all(tmp_path, small_files):
+    append_text(tmp_path / "log", "one\n")
+    with pytest.raises(OSError) as error:
+        append_text(tmp_path / "log", "x" * 10_000)
+    assert error.value.filename == str(tmp_path / "log")
+    assert (tmp_path / "log").read_text() == "one\n"
+    append_text(tmp_path / "log", "é\n")
+    assert (tmp_path / "log").read_text() == "one\né\n"
+
+
+def test_files_are_copied_together(tmp_path, monkeypatch):
+    source, target = tmp_path / "source", tmp_path / "target"
+    for folder, content in ((source, "new"), (target, "old")):
+        (folder / "deep").mkdir(parents=True)
+        for name in ("a", "deep/b"):
+            (folder / name).write_text(content)
+    copies = [source / "a", source / "deep/b"]
+    replaced = []
+    monkeypatch.setattr(os, "replace", lambda a, b, replace=os.replace: (replaced.append(b), replace(a, b)))
+    (source / "c").mkdir()
+    with pytest.raises(IsADirectoryError):
+        copy_together([*copies, source / "c"], source, target)
+    assert not replaced and (target / "a").read_text() == "old" and names(target) == ["a", "deep"]
+    copy_together(copies, source, target)
+    assert [(target / name).read_text() for name in ("a", "deep/b")] == ["new", "new"]
+    assert names(target / "deep") == ["b"]
+
+
+def test_a_kill_while_a_folder_is_replaced_leaves_no_half_of_it(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/old").write_text("x")
+
+    def killed(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "remove", lambda path: None if path.name.startswith(ASIDE) else killed(path))
+    with pytest.raises(KeyboardInterrupt), written_aside(tmp_path / "model") as aside:
+        aside.mkdir()
+        (aside / "new").write_text("y")
+    assert names(tmp_path / "model") == ["new"]
+    monkeypatch.undo()
+    assert names(tmp_path) == [f"{REMOVING}model.{os.getpid()}", "model"]
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == ["model"]

@@ -1,12 +1,10 @@
 """The options of evaluate.py and compare.py; importing them needs no torch, so that --help is quick."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from cardiff.cli import check_folder
 from cardiff.config.limits import check_limits, limited
 from cardiff.config.types import Floats, Ints, Names
-from cardiff.errors import UserError
+from cardiff.outputs import check_file, check_folder
 from cardiff.sampling.options import DrawOptions
 
 STATISTICS = ".safetensors"
@@ -53,14 +51,9 @@ class ProtocolOptions:
             UserError: In one sentence.
         """
         check_limits(self, "--")
-        check_folder("output", Path(self.output))
+        check_folder("--output", self.output)
         if self.export_reference is not None:
-            if Path(self.export_reference).suffix != STATISTICS:
-                raise UserError(
-                    f"--export_reference {self.export_reference} must end in {STATISTICS}, by which --reference "
-                    "knows such a file."
-                )
-            check_folder("export_reference", Path(self.export_reference).parent)
+            check_file("--export_reference", self.export_reference, [STATISTICS])
 
 
 @dataclass(kw_only=True)

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cardiff.errors import UserError
-from cardiff.training.checkpoint import CHECKSUMS, listed_files, step_of
+from cardiff.integrity import CHECKSUMS, listed_files
+from cardiff.training.checkpoint import step_of
 
 TIMEOUT = 120.0
 """Seconds without a byte after which a connection counts as lost."""

@@ -18,8 +18,10 @@ from cardiff.diffusion.loss import ClassificationLoss, DenoisingLoss, loss_weigh
 from cardiff.diffusion.networks import build_classifier, build_pipeline, build_unet, null_class
 from cardiff.distributed import check_world_size
 from cardiff.errors import UserError
+from cardiff.files import write_text
 from cardiff.hub.publish import BackgroundPublisher
 from cardiff.hub.serialization import save_classifier, save_pipeline
+from cardiff.outputs import check_folder
 from cardiff.training.callbacks import Callback, Checkpoint, LossLog, Push
 from cardiff.training.classifier_report import ClassifierReport
 from cardiff.training.data import open_training_data
@@ -35,6 +37,7 @@ def build(config: RunConfig) -> Trainer:
         UserError: Data, configuration or checkpoint that the run cannot use, in one sentence.
     """
     # Data, and the noise levels ᾱ_t of the schedule.
+    check_folder("--output_dir", config.output_dir)
     accelerator = build_accelerator(config)
     data = open_training_data(config, accelerator)
     scheduler = make_schedule(config.scheduler).to_stock()
@@ -62,6 +65,7 @@ def build(config: RunConfig) -> Trainer:
     # The loop, from where the run stands.
     trainer = Trainer(config, accelerator, data, model, loss, draws, exporter(config, scheduler, names))
     callbacks = build_callbacks(config, trainer, scheduler)  # a push that can never be is refused here
+    trainer.own_output_dir()
     resume(trainer)
     write_config(config, accelerator)
     trainer.start(callbacks)
@@ -123,10 +127,8 @@ def build_callbacks(config: RunConfig, trainer: Trainer, scheduler: DDPMSchedule
 def write_config(config: RunConfig, accelerator: Accelerator) -> None:
     """Write the whole configuration into the output folder."""
     if accelerator.is_main_process:
-        output_dir = Path(config.output_dir)
-        output_dir.mkdir(parents=True, exist_ok=True)
         content = yaml.safe_dump({"kind": config.kind, **config.to_dict()}, sort_keys=False)
-        (output_dir / "config.yaml").write_text(content)
+        write_text(Path(config.output_dir, "config.yaml"), content)
     accelerator.wait_for_everyone()
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from accelerate.utils import broadcast_object_list
 from diffusers import DDPMScheduler, ModelMixin
-from safetensors import SafetensorError
 
 from cardiff.distributed import device_name
 from cardiff.errors import UserError
@@ -29,6 +28,8 @@ class Callback:
 
     doing: str | None = None
     """What the progress bar calls it meanwhile; None of what is part of training."""
+    result: str = "what was due"
+    """What it writes, as a warning names it when the disk is full."""
 
     def __init__(self, every: int):
         self.every = every
@@ -40,6 +41,10 @@ class Callback:
     def run(self, trainer: Trainer) -> None:
         """Do it."""
         raise NotImplementedError
+
+    def missing(self, trainer: Trainer) -> bool:
+        """Whether what was due at the step that a run resumes from is not there, since it was killed before that."""
+        return False
 
     def start(self, trainer: Trainer) -> None:
         """Called once before the first step: what cannot be had is refused here and not after hours."""
@@ -108,7 +113,7 @@ class Checkpoint(Callback):
         publisher: Where the newest checkpoint is being uploaded from, if anywhere.
     """
 
-    doing = "saving"
+    doing, result = "saving", "the checkpoint"
 
     def __init__(self, every: int, publisher: BackgroundPublisher | None = None):
         super().__init__(every)
@@ -126,7 +131,7 @@ class Checkpoint(Callback):
         """A checkpoint that cannot be written is reported and training goes on, unless it must succeed.
 
         Raises:
-            UserError: It could not be written and must succeed.
+            UserError: It, or its copy in the output folder, could not be written and must succeed.
         """
         # Collected by all processes, since each may hold a part; written by one.
         model, tensors, state = trainer.averaged_model(), _tensors(trainer), _state(trainer)
@@ -139,26 +144,27 @@ class Checkpoint(Callback):
             state.save(folder / "training")
 
         outcome: list = [None, None]
+        step, last = trainer.global_step, trainer.last_checkpoint or "none"
         if trainer.accelerator.is_main_process:
+            message = f"The checkpoint of step {step} could not be written ({{}}); the last good checkpoint is {last}."
             try:
-                path = checkpoints.write_checkpoint(root, trainer.global_step, fill)
+                path = outcome[0] = checkpoints.write_checkpoint(root, step, fill)
+                message = (
+                    f"{path} could not be copied to {trainer.output_dir} ({{}}), where the earlier model is left."
+                )
                 checkpoints.publish(path, trainer.output_dir)
+                message = f"The checkpoints before {path} could not be removed ({{}})."
                 in_use = self.publisher.in_use if self.publisher is not None else None
                 checkpoints.prune(root, train.keep_checkpoints, train.keep_checkpoints_every, in_use)
-                outcome[0] = str(path)
-            except (OSError, SafetensorError) as error:
-                outcome[1] = str(error)
+            except OSError as error:
+                outcome[1] = message.format(error)
         path, problem = broadcast_object_list(outcome) if trainer.accelerator.num_processes > 1 else outcome
+        trainer.last_checkpoint = path or trainer.last_checkpoint
         if problem is None:
-            trainer.last_checkpoint = Path(path)
             return
-        message = (
-            f"The checkpoint of step {trainer.global_step} could not be written ({problem}); "
-            f"the last good checkpoint is {trainer.last_checkpoint or 'none'}."
-        )
         if must_succeed:
-            raise UserError(f"{message} Make room and run the same command again.")
-        trainer.log.say(f"Warning: {message} Training goes on; make room before the next one.")
+            raise UserError(f"{problem} Make room and run the same command again.")
+        trainer.log.say(f"Warning: {problem} Training goes on; make room before the next one.")
 
 
 class Push(Callback):
@@ -177,6 +183,10 @@ class Push(Callback):
         """Make the repository."""
         if self.publisher is not None:
             self.publisher.open(trainer.log.say)
+
+    def missing(self, trainer: Trainer) -> bool:
+        """Nobody knows how far the upload had come; one that was complete is not repeated by the Hub."""
+        return self.publisher is not None
 
     def due(self, trainer: Trainer) -> bool:
         """After every step, since it also reports an upload that has ended."""

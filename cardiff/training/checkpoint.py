@@ -8,19 +8,14 @@ checkpoint is ever unpickled.
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from cardiff.errors import UserError
-from cardiff.files import ASIDE, apply_folder_permissions, file_hash, flush, written_aside
-
-CHECKSUMS = "checksums.json"
-_FILE = re.compile(r"(\w+/)?\w+\.(json|safetensors|py)", re.ASCII)
-"""What a checkpoint's files are called: at most one folder deep, and never a pickle."""
+from cardiff.files import REMOVING, apply_folder_permissions, copy_together, disk_errors, flush, remove, written_aside
+from cardiff.integrity import CHECKSUMS, find_damage, listed_files, write_checksums
 
 
 def checkpoint_dir(root: Path, step: int) -> Path:
@@ -57,24 +52,24 @@ def write_checkpoint(root: Path, step: int, fill: Callable[[Path], None]) -> Pat
     with written_aside(final) as aside:  # a damaged one of this step, passed over in resuming, is replaced
         aside.mkdir(parents=True)
         fill(aside)
-        files = sorted(p for p in aside.rglob("*") if p.is_file())
-        checksums = {p.relative_to(aside).as_posix(): file_hash(p) for p in files}
-        Path(aside, CHECKSUMS).write_text(json.dumps(checksums, indent=1))
-        for path in [*files, aside / CHECKSUMS]:
+        for path in [*write_checksums(aside), aside / CHECKSUMS]:
             flush(path)  # before the rename makes it count
     flush(Path(root))
     return final
 
 
 def publish(checkpoint: Path, output_dir: Path) -> None:
-    """Copy a checkpoint's model to the root of the output folder, file by file, each whole at any moment."""
-    for source in sorted(checkpoint.rglob("*")):
-        relative = source.relative_to(checkpoint)
-        if source.is_file() and relative.parts[0] != "training" and source.name != CHECKSUMS:
-            target = output_dir / relative
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with written_aside(target) as aside:
-                shutil.copyfile(source, aside)
+    """Copy a checkpoint's model to the root of the output folder: all of its files or, when that fails, none.
+
+    Raises:
+        OSError: The disk is full or not writable; the root has the model that it had.
+    """
+    checksums = {name: value for name, value in listed_files(checkpoint).items() if not name.startswith("training/")}
+    output_dir.mkdir(parents=True, exist_ok=True)
+    listed = output_dir / CHECKSUMS
+    with written_aside(listed) as aside:
+        aside.write_text(json.dumps(checksums, indent=1))
+        copy_together([checkpoint / name for name in checksums], checkpoint, output_dir)
 
 
 def prune(root: Path, newest: int, every: int, in_use: Path | None = None) -> None:
@@ -85,16 +80,9 @@ def prune(root: Path, newest: int, every: int, in_use: Path | None = None) -> No
     for path in list_checkpoints(root)[:-newest]:
         if not (every and step_of(path) % every == 0) and path != in_use:
             # Renamed first: a removal cut short must not leave something that looks like a checkpoint.
-            trash = path.with_name(f".removing-{path.name}")
+            trash = path.with_name(f"{REMOVING}{path.name}")
             os.replace(path, trash)
-            shutil.rmtree(trash, ignore_errors=True)
-
-
-def remove_leftovers(root: Path) -> None:
-    """Remove what a killed process left half-written or half-removed."""
-    for pattern in (f"{ASIDE}*", ".removing-*"):
-        for path in Path(root).glob(pattern):
-            shutil.rmtree(path, ignore_errors=True)
+            remove(trash)
 
 
 def good_checkpoints(root: Path, report: Callable[[str], None]) -> Iterator[Path]:
@@ -105,21 +93,6 @@ def good_checkpoints(root: Path, report: Callable[[str], None]) -> Iterator[Path
             yield path
         else:
             report(f"Checkpoint {path} is damaged ({damage}); trying the one before it.")
-
-
-def listed_files(checkpoint: Path) -> dict[str, str]:
-    """Checksums by name of the files that make a checkpoint.
-
-    Raises:
-        UserError: The list is damaged, or names a file that lies elsewhere or could not be of a checkpoint.
-    """
-    checksums = json.loads(Path(checkpoint, CHECKSUMS).read_text())
-    if not isinstance(checksums, dict):
-        raise UserError(f"{CHECKSUMS} is no list of files")
-    for name in checksums:
-        if not _FILE.fullmatch(name):
-            raise UserError(f"{CHECKSUMS} names {name!r}, which no checkpoint has")
-    return checksums
 
 
 def newest_in(folder: Path) -> Path:
@@ -136,27 +109,12 @@ def newest_in(folder: Path) -> Path:
     return found[-1]
 
 
-def find_damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, or None."""
-    try:
-        for name, expected in listed_files(checkpoint).items():
-            if file_hash(Path(checkpoint, name)) != expected:
-                return f"{name} does not match its checksum"
-    except FileNotFoundError as error:
-        return f"{Path(error.filename).relative_to(checkpoint)} is missing"
-    except (OSError, ValueError, AttributeError) as error:
-        return str(error)
-    return None
-
-
 def save_tensors(tensors: dict, path: Path) -> None:
     """Write tensors by name as safetensors."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, path)
-    except SafetensorError as error:  # it wraps the operating system's error, a full disk for one
-        raise OSError(f"{path.name}: {error}") from error
-    apply_folder_permissions(path)
+        apply_folder_permissions(path)
 
 
 def load_tensors(path: Path) -> dict:

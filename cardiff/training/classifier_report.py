@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from cardiff.diffusion.levels import exact_log_snr
 from cardiff.diffusion.loss import memory_format, model_range
 from cardiff.diffusion.randomness import HELD_OUT, batch_noise, derive_seed
+from cardiff.files import write_text
 from cardiff.plotting import save_accuracy_curve
 from cardiff.training.callbacks import ModelCallback
 from cardiff.training.trainer import Trainer
@@ -22,13 +23,17 @@ LEAST_LOG_SNR = -12.0
 class ClassifierReport(ModelCallback):
     """Accuracy and cross-entropy on the validation images, clean and at levels of noise, the same noise every time."""
 
-    doing = "measuring"
+    doing, result = "measuring", "the classifier's report"
     measured: dict | None = None
     """The newest report, as its file has it."""
 
     def due(self, trainer: Trainer) -> bool:
         """Only with validation images."""
         return len(trainer.data.validation_rows) > 0 and super().due(trainer)
+
+    def missing(self, trainer: Trainer) -> bool:
+        """The log has no such entry, which is made last."""
+        return not trainer.log.has(trainer.global_step, "validation_accuracy")
 
     def run(self, trainer: Trainer) -> None:
         """Write reports/step-….json and its figure."""
@@ -48,12 +53,12 @@ class ClassifierReport(ModelCallback):
             "clean": {"timestep": 0, **shares[0], "images": count},
             "levels": noisy,
         }
-        trainer.log.record(trainer.global_step, {f"validation_{name}": value for name, value in shares[0].items()})
         if trainer.accelerator.is_main_process:
             path = trainer.output_dir / "reports" / f"step-{trainer.global_step:08d}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(self.measured, indent=1) + "\n")
+            write_text(path, json.dumps(self.measured, indent=1) + "\n")
             save_accuracy_curve(self.measured, path.with_suffix(".png"))
+        trainer.log.record(trainer.global_step, {f"validation_{name}": value for name, value in shares[0].items()})
 
     @torch.no_grad()
     def measure(self, trainer: Trainer, levels: list[int]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Being asked to stop: signals, agreed on by all processes of a run."""
+"""Being asked to stop while training: the run ends after the step that is being made, in all processes alike."""
 
 import ctypes
 import os
@@ -9,32 +9,35 @@ from typing import Any
 
 import torch
 
+from cardiff.interrupt import GuardedStream, give_back, take_signals
+
 
 class StopRequest:
-    """Whether SIGTERM or SIGINT came, agreed on by all processes. A second SIGINT interrupts at once."""
+    """Whether a signal came or the output was closed, agreed on by all processes. A second signal ends it at once."""
 
     def __init__(self, num_processes: int):
-        self.received = False
+        self.number = 0
+        """The signal's; 0 as long as there was none."""
         # Agreed on the CPU, so that the device is not waited for.
         self.group: Any = torch.distributed.new_group(backend="gloo") if num_processes > 1 else None
-        self.before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
+        self.before, self.lost_before = take_signals(self._receive), GuardedStream.lost
+        GuardedStream.lost = self._receive
         _end_with_launcher()
 
-    def _receive(self, number: int, _frame: FrameType | None) -> None:
-        self.received = True
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+    def _receive(self, number: int, _frame: FrameType | None = None) -> None:
+        self.number = self.number or number
 
     def __call__(self) -> bool:
-        if self.group is None:
-            return self.received
-        flag = torch.tensor([int(self.received)])
-        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, group=self.group)
-        return bool(flag.item())
+        if self.group is not None:
+            highest = torch.tensor([self.number])
+            torch.distributed.all_reduce(highest, torch.distributed.ReduceOp.MAX, group=self.group)
+            self.number = int(highest.item())
+        return self.number > 0
 
     def restore(self) -> None:
         """Give the signals back to whoever had them."""
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+        give_back(self.before)
+        GuardedStream.lost = staticmethod(self.lost_before)
 
 
 def _end_with_launcher() -> None:

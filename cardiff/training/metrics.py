@@ -1,6 +1,7 @@
 """The log of a run: JSON lines, Accelerate's trackers and the progress bar."""
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
-from cardiff.files import write_text
+from cardiff.files import append_text, write_text
 
 QUARTERS = 4
 
@@ -50,6 +51,8 @@ class RunLog:
 
     def __init__(self, accelerator: Accelerator, folder: Path, start_step: int, total_steps: int, config: dict):
         self.accelerator, self.file = accelerator, Path(folder, "metrics.jsonl")
+        self.unwritten: list[str] = []
+        """Lines for which the disk had no room."""
         accelerator.init_trackers("tracker", config=_flat(config))
         if accelerator.is_main_process:
             _forget_after(self.file, start_step)
@@ -72,11 +75,27 @@ class RunLog:
         self.bar.set_postfix(loss=f"{values['loss']:.4f}", img_s=f"{values['images_per_second']:.0f}")
 
     def record(self, step: int, values: dict) -> None:
-        """Log values at a step that are not of the training itself."""
+        """Log values at a step that are not of the training itself.
+
+        What cannot be written is kept for the next time, with a warning: a full disk is no reason to stop training.
+        """
         if self.accelerator.is_main_process:
-            with open(self.file, "a") as file:
-                file.write(json.dumps({"step": step, **values}) + "\n")
-        self.accelerator.log(values, step=step)
+            self.unwritten.append(json.dumps({"step": step, **values}) + "\n")
+            try:
+                append_text(self.file, "".join(self.unwritten))
+                self.unwritten = []
+            except OSError as error:
+                if len(self.unwritten) == 1:
+                    self.say(f"Warning: {self.file} cannot be written ({error}); its entries are kept until it can.")
+        try:
+            self.accelerator.log(values, step=step)
+        except OSError as error:
+            self.say(f"Warning: a tracker could not write the entry of step {step} ({error}).")
+
+    def has(self, step: int, name: str) -> bool:
+        """Whether a value of this name was recorded at a step, in this or an earlier part of the run."""
+        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        return any(_step(line) == step and name in json.loads(line) for line in [*lines, *self.unwritten])
 
     @contextmanager
     def pause(self, doing: str) -> Iterator[None]:
@@ -93,6 +112,7 @@ class RunLog:
         """Print a line without tearing the progress bar."""
         if self.accelerator.is_main_process:
             tqdm.write(message)
+            sys.stdout.flush()  # a closed pipe is noticed now and not when its buffer is full
 
     def close(self) -> None:
         """Flush the trackers and end the bar."""

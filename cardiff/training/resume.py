@@ -13,9 +13,11 @@ from safetensors import SafetensorError
 from cardiff.config.run import SECTIONS, Kind, RunConfig
 from cardiff.config.sections import DataConfig
 from cardiff.errors import UserError
+from cardiff.files import remove_leftovers
 from cardiff.hub.client import HubError, download_checkpoint
 from cardiff.hub.provenance import without_paths
 from cardiff.hub.serialization import export_model, load_network
+from cardiff.integrity import find_damage, listed_files, read_json
 from cardiff.training import checkpoint as checkpoints
 from cardiff.training.sharding import as_sharded
 
@@ -56,7 +58,7 @@ class TrainingState:
         """
         file = Path(folder, "state.json")
         try:
-            state = cls(**json.loads(file.read_text()))
+            state = cls(**read_json(file))
             _flat(state.config), int(state.step), list(state.class_names), dict(state.data or {})
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{file} is not the state of a training run of this project ({error!r}).") from error
@@ -123,7 +125,8 @@ def resume(trainer: "Trainer") -> None:
                 raise
             print(f"Warning: {error} Going on from what is in {root}.")
     if accelerator.is_main_process and root.is_dir():
-        checkpoints.remove_leftovers(root)
+        for folder in (trainer.output_dir, *filter(Path.is_dir, trainer.output_dir.iterdir())):
+            remove_leftovers(folder)
         found = [next(checkpoints.good_checkpoints(root, print), None)]
     if accelerator.num_processes > 1:
         broadcast_object_list(found)
@@ -163,7 +166,7 @@ def _fetch(trainer: "Trainer", source: str) -> None:
     """
     root = trainer.output_dir / "checkpoints"
     checkpoint = checkpoints.newest_in(Path(source)) if Path(source).is_dir() else download_checkpoint(source)
-    damage = checkpoints.find_damage(checkpoint)
+    damage = find_damage(checkpoint)
     if damage is not None:
         raise UserError(f"--resume_from {source}: {checkpoint.name} is damaged ({damage}): copy or push it again.")
     state = TrainingState.load(checkpoint / "training")
@@ -178,7 +181,7 @@ def _fetch(trainer: "Trainer", source: str) -> None:
     def fill(folder: Path) -> None:
         export_model(checkpoint, folder)  # written anew, so that no code comes with it
         (folder / "training").mkdir()
-        for name in checkpoints.listed_files(checkpoint):
+        for name in listed_files(checkpoint):
             if name.startswith("training/") and not name.endswith(".py"):
                 shutil.copyfile(checkpoint / name, folder / name)
 

@@ -1,6 +1,7 @@
 """Callbacks that draw from the averaged weights of a diffusion model: sample grids, and small evaluations."""
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,7 +60,15 @@ def draw_averaged(
 class SampleGrid(ModelCallback):
     """Draws a grid of samples: a row for each of up to eight classes, or a square without labels."""
 
-    doing = "showing"
+    doing, result = "showing", "the sample grid"
+
+    def file(self, trainer: Trainer) -> Path:
+        """Where the grid of this step lies."""
+        return trainer.output_dir / "samples" / f"step-{trainer.global_step:08d}.png"
+
+    def missing(self, trainer: Trainer) -> bool:
+        """There is no such file."""
+        return not self.file(trainer).exists()
 
     def run(self, trainer: Trainer) -> None:
         """Write samples/step-….png."""
@@ -68,8 +77,7 @@ class SampleGrid(ModelCallback):
         scale = getattr(train, "sample_guidance_scale", 1.0)
         images = draw_averaged(trainer, self.scheduler, count, labels, scale)
         if trainer.accelerator.is_main_process:
-            path = trainer.output_dir / "samples" / f"step-{trainer.global_step:08d}.png"
-            save_labelled_grid(images[None], names, [""], path)
+            save_labelled_grid(images[None], names, [""], self.file(trainer))
 
 
 def grid_of(class_names: list[str], count: int) -> tuple[list[int] | None, list[str], int]:
@@ -86,8 +94,12 @@ def grid_of(class_names: list[str], count: int) -> tuple[list[int] | None, list[
 class Evaluation(ModelCallback):
     """Measures samples of the averaged weights against the data; the best model so far is kept in best/."""
 
-    doing = "evaluating"
+    doing, result = "evaluating", "the evaluation"
     protocol: "Protocol"
+
+    def missing(self, trainer: Trainer) -> bool:
+        """The log has no such entry, which is made last."""
+        return not trainer.log.has(trainer.global_step, "evaluation_distance")
 
     def start(self, trainer: Trainer) -> None:
         """Open what the evaluations measure with: the run's own data, in the features of a network."""
@@ -114,7 +126,6 @@ class Evaluation(ModelCallback):
         asked_for = None if labels is None else np.array(labels)
         measured = self.protocol.measure(images.transpose(0, 3, 1, 2), asked_for, metrics=["fid"])
         distance = measured.estimates["fid"].value
-        trainer.log.record(trainer.global_step, {"evaluation_distance": distance})
         model = trainer.averaged_model()  # by all processes, since each may hold a part
         if trainer.accelerator.is_main_process:
             record = {
@@ -125,3 +136,4 @@ class Evaluation(ModelCallback):
                 "protocol": self.protocol.record(),
             }
             keep_best(trainer.output_dir / "best", record, lambda folder: save_model(trainer, model, folder))
+        trainer.log.record(trainer.global_step, {"evaluation_distance": distance})

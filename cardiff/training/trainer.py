@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from diffusers import ModelMixin
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
@@ -23,7 +24,10 @@ from diffusers.training_utils import EMAModel
 from cardiff.config.run import RunConfig
 from cardiff.diffusion.draws import BatchDraws, Draws
 from cardiff.diffusion.randomness import DROPOUT, derive_seed
+from cardiff.errors import disk_sentence
 from cardiff.hub.provenance import without_paths
+from cardiff.interrupt import Stopped
+from cardiff.outputs import FolderLock
 from cardiff.training.data import TrainingData
 from cardiff.training.interrupt import StopRequest
 from cardiff.training.metrics import LossTotals, RunLog
@@ -89,10 +93,23 @@ class Trainer:
         self.last_checkpoint: Path | None = None
         self.seconds: float | None = 0.0
         self.stopping = False
+        self.lock: FolderLock | None = None
+        """Of the output folder, released at the end; only the main process has it."""
         self.callbacks: Sequence[Callback] = ()
 
+    def own_output_dir(self) -> None:
+        """Keep other commands out of the output folder until the run ends, however it ends.
+
+        Raises:
+            UserError: Another process writes to it.
+        """
+        if self.accelerator.is_main_process:
+            self.lock = FolderLock(self.output_dir)
+
     def start(self, callbacks: Sequence["Callback"]) -> None:
-        """Begin where the run stands. From here on, SIGTERM and SIGINT end it after the step that is being made.
+        """Begin where the run stands. From here on, a signal ends it after the step that is being made.
+
+        What was due at the step that the run resumes from is done, if it was killed before that.
 
         Args:
             callbacks: What is done between the steps, in this order.
@@ -106,6 +123,11 @@ class Trainer:
         for callback in callbacks:
             callback.start(self)
         self.stop_requested = StopRequest(self.accelerator.num_processes)
+        if self.start_step > 0:
+            missing = [[callback.missing(self) for callback in callbacks]]
+            if self.accelerator.num_processes > 1:
+                broadcast_object_list(missing)
+            self._run([callback for callback, wanted in zip(callbacks, missing[0]) if wanted])
 
     @property
     def finished(self) -> bool:
@@ -154,13 +176,32 @@ class Trainer:
     def run_callbacks(self) -> None:
         """Log, save, draw and measure what is due after this step."""
         self.stopping = self.stop_requested()
-        for callback in self.callbacks:
+        self._run(self.callbacks)
+
+    def _run(self, callbacks: Sequence["Callback"]) -> None:
+        for callback in callbacks:
             if callback.due(self):
-                with self.log.pause(callback.doing) if callback.doing else nullcontext():
-                    callback.run(self)
+                try:
+                    with self.log.pause(callback.doing) if callback.doing else nullcontext():
+                        callback.run(self)
+                except OSError as error:
+                    if disk_sentence(error) is None:
+                        raise
+                    # A full disk is no reason to lose what is trained.
+                    self.log.say(
+                        f"Warning: {callback.result} of step {self.global_step} could not be written ({error}); "
+                        "training goes on."
+                    )
 
     def finish(self) -> bool:
-        """Close the log and say what to do next; whether the run is complete."""
+        """Close the log and say what to do next.
+
+        Returns:
+            Whether the run is complete.
+
+        Raises:
+            Stopped: It is not, since it was asked to stop; it is saved.
+        """
         if not self.finished:
             self.log.say(f"Stopped after step {self.global_step}; run the same command to go on.")
         elif self.global_step == self.start_step:
@@ -171,6 +212,10 @@ class Trainer:
         for callback in self.callbacks:
             callback.finish(self)
         self.log.close()
+        if self.lock is not None:
+            self.lock.release()
+        if not self.finished and self.stop_requested.number:
+            raise Stopped(self.stop_requested.number)
         return self.finished
 
     @torch.no_grad()

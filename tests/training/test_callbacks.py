@@ -1,11 +1,13 @@
 """What is done between the steps: when, in which order, and that a new callback is one class."""
 
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from cardiff.config.run import parse_run
+from cardiff.interrupt import Stopped
 from cardiff.training.build import build
 from cardiff.training.callbacks import Callback, Checkpoint, LossLog, Push
 from cardiff.training.trainer import Trainer
@@ -116,10 +118,13 @@ def test_a_stopped_run_is_saved_and_goes_on(steps, tmp_path, digits_options):
     for _ in range(steps - 1):
         trainer.step(), trainer.run_callbacks()
     trainer.step()
-    trainer.stop_requested.received = True
+    trainer.stop_requested.number = signal.SIGTERM
     trainer.run_callbacks()
-    assert trainer.done and not trainer.finished and trainer.finish() is False
+    assert trainer.done and not trainer.finished
+    with pytest.raises(Stopped) as stopped:
+        trainer.finish()
+    assert stopped.value.exit_status == 143
     assert trainer.last_checkpoint == tmp_path / f"checkpoints/step-{steps:08d}"
     again = built(tmp_path, *options)
     assert again.global_step == again.start_step == steps and not again.done
-    again.finish()
+    assert again.finish() is False

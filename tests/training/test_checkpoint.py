@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from cardiff.errors import UserError
+from cardiff.files import remove_leftovers
 from cardiff.hub.serialization import load_pipeline, save_pipeline
+from cardiff.integrity import CHECKSUMS, check_model, find_damage, listed_files
 from cardiff.training import checkpoint as checkpoints
-from cardiff.training.checkpoint import find_damage, good_checkpoints, list_checkpoints, load_tensors, save_tensors
+from cardiff.training.checkpoint import good_checkpoints, list_checkpoints, load_tensors, save_tensors
 from tests.support.tiny_models import tiny_pipeline
 
 
@@ -39,7 +41,7 @@ def test_write_and_verify(root):
     assert path == checkpoints.checkpoint_dir(root, 40) and path.name == "step-00000040"
     assert steps(root) == [10, 20, 30, 40] and everything(root)[-1] == "step-00000040" and len(everything(root)) == 4
     assert find_damage(path) is None
-    recorded = json.loads((path / checkpoints.CHECKSUMS).read_text())
+    recorded = json.loads((path / CHECKSUMS).read_text())
     assert recorded.keys() == {"training/unet.safetensors", "config.json"}
     tensors = load_tensors(path / "training/unet.safetensors")
     torch.testing.assert_close(tensors, {"w": torch.arange(6.0).reshape(2, 3)}, rtol=0, atol=0)
@@ -173,14 +175,49 @@ def test_the_run_of_a_model(tmp_path):
 
 
 def test_only_the_model_is_published(root, tmp_path):
-    """Neither the training state nor the checksums, which are of the whole checkpoint; an older file gives way."""
+    """Not the training state, and checksums of what is; an older file gives way."""
     (tmp_path / "out/unet").mkdir(parents=True)
     (tmp_path / "out/config.json").write_text("old")
     (tmp_path / "out/config.yaml").write_text("kept")
     checkpoints.publish(checkpoints.checkpoint_dir(root, 30), tmp_path / "out")
     files = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert files == {"config.json", "config.yaml"}
+    assert files == {"config.json", "config.yaml", "checksums.json"}
     assert (tmp_path / "out/config.json").read_text() == '{"a": 1}'
+    assert find_damage(tmp_path / "out") is None and listed_files(tmp_path / "out").keys() == {"config.json"}
+
+
+@pytest.mark.parametrize("failing", ["config.json", "other.json"])
+def test_the_root_is_never_of_two_steps(failing, root, tmp_path, monkeypatch):
+    """A disk that is full when the first or the last file is copied leaves the earlier model."""
+
+    def two_files(folder):
+        for name in ("config.json", "other.json"):
+            (folder / name).write_text(f'"{folder.name[-2:]}"')
+
+    for step in (50, 60):
+        checkpoints.write_checkpoint(tmp_path, step, two_files)
+    out = tmp_path / "out"
+    out.mkdir()
+    checkpoints.publish(checkpoints.checkpoint_dir(tmp_path, 50), out)
+    copy = shutil.copyfile
+
+    def full(source, target):
+        if source.name == failing:
+            raise OSError(28, "No space left on device")
+        copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(OSError, match="No space left on device: .*" + failing):
+        checkpoints.publish(checkpoints.checkpoint_dir(tmp_path, 60), out)
+    assert {path.name: path.read_text() for path in out.glob("*r.json")} == {"other.json": '"50"'}
+    assert find_damage(out) is None and everything(out) == ["checksums.json", "config.json", "other.json"]
+
+
+def test_a_kill_between_two_files_of_the_root_is_told(root, tmp_path):
+    checkpoints.publish(checkpoints.checkpoint_dir(root, 30), tmp_path / "out")
+    (tmp_path / "out/config.json").write_text('{"a": 2}')  # of the next step, whose checksums.json never came
+    with pytest.raises(UserError, match=r"out is damaged \(config.json does not match its checksum\): copy, download"):
+        check_model(tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -188,9 +225,9 @@ def test_only_the_model_is_published(root, tmp_path):
 )
 def test_names_that_no_checkpoint_has(name, root):
     path = checkpoints.checkpoint_dir(root, 30)
-    (path / checkpoints.CHECKSUMS).write_text(json.dumps({"config.json": "0", name: "0"}))
-    with pytest.raises(UserError, match="which no checkpoint has"):
-        checkpoints.listed_files(path)
+    (path / CHECKSUMS).write_text(json.dumps({"config.json": "0", name: "0"}))
+    with pytest.raises(UserError, match="which no folder of this project has"):
+        listed_files(path)
 
 
 def test_leftovers_are_never_checkpoints_and_are_removed(root):
@@ -199,7 +236,7 @@ def test_leftovers_are_never_checkpoints_and_are_removed(root):
         fill(root / name)
     (root / "step-5").mkdir()  # someone else's
     assert steps(root) == [10, 20, 30]
-    checkpoints.remove_leftovers(root)
+    remove_leftovers(root)
     assert everything(root) == ["step-00000010", "step-00000020", "step-00000030", "step-5"]
 
 

@@ -1,10 +1,13 @@
-"""Being asked to stop: the first signal is remembered, a second one ends at once, and handlers are given back."""
+"""Being asked to stop while training: a first signal is remembered, a second ends at once, handlers are given back."""
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
+from cardiff.interrupt import CLOSED_PIPE, SIGNALS, GuardedStream
 from cardiff.training.interrupt import StopRequest
 
 
@@ -15,28 +18,46 @@ def stop():
     request.restore()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_is_remembered(number, stop):
     assert not stop()
     os.kill(os.getpid(), number)
-    assert stop() and stop()
+    assert stop() and stop() and stop.number == number
 
 
-def test_a_second_interrupt_ends_at_once(stop):
-    os.kill(os.getpid(), signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGINT)
+@pytest.mark.parametrize("second", SIGNALS)
+def test_a_second_signal_ends_at_once_and_without_a_traceback(second):
+    code = (
+        "import os, signal\nfrom cardiff.training.interrupt import StopRequest\nstop = StopRequest(1)\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\nassert stop()\nprint('first', flush=True)\n"
+        f"os.kill(os.getpid(), {int(second)})\nprint('still there', flush=True)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (-second, "first\n", "")
 
 
-def test_a_second_term_ends_at_once(stop):
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+def test_a_closed_output_is_a_request_too(stop):
+    GuardedStream.lost(CLOSED_PIPE)
+    assert stop() and stop.number == CLOSED_PIPE
 
 
 def test_handlers_are_given_back():
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.getsignal(number) for number in numbers]
+    before, lost = [signal.getsignal(number) for number in SIGNALS], GuardedStream.lost
     request = StopRequest(1)
-    assert all(signal.getsignal(number) != handler for number, handler in zip(numbers, before))
+    assert all(signal.getsignal(number) != handler for number, handler in zip(SIGNALS, before))
+    assert GuardedStream.lost != lost
     request.restore()
-    assert [signal.getsignal(number) for number in numbers] == before
+    assert [signal.getsignal(number) for number in SIGNALS] == before and GuardedStream.lost == lost
+
+
+def test_what_is_ignored_stays_ignored():
+    """As SIGHUP under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        request = StopRequest(1)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not request()
+        request.restore()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -1,10 +1,14 @@
 """Going on from the checkpoint of another folder, which may be anybody's."""
 
 import hashlib
+import importlib
 import json
 import pickle
 import re
 import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -13,6 +17,7 @@ import train_conditional
 from cardiff.config.run import parse_run
 from cardiff.errors import UserError
 from cardiff.files import file_hash
+from cardiff.outputs import LOCK
 from cardiff.training import checkpoint as checkpoints
 from cardiff.training.resume import TrainingState, refuse_changes
 from tests.conftest import ROOT, TINY_UNET
@@ -89,7 +94,13 @@ def test_code_does_not_come_along(source, resume, tmp_path):
     assert not marker.exists()
     new = tmp_path / "new"
     assert all("executed" not in p.read_text() for p in new.rglob("*.py"))
-    assert {p.suffix for p in new.rglob("*") if p.is_file()} <= {".json", ".jsonl", ".yaml", ".py", ".safetensors"}
+    assert {p.suffix for p in new.rglob("*") if p.is_file() and p.name != LOCK} <= {
+        ".json",
+        ".jsonl",
+        ".yaml",
+        ".py",
+        ".safetensors",
+    }
 
 
 def spoil_state(checkpoint, **changes):
@@ -117,19 +128,19 @@ CRAFTED = {
     ),
     "a missing file": (lambda c: (c / "training/optimizer.safetensors").unlink(), "optimizer.safetensors is missing"),
     "no checksums": (lambda c: (c / "checksums.json").unlink(), "checksums.json is missing"),
-    "a list": (lambda c: (c / "checksums.json").write_text("[]"), "checksums.json is no list of files"),
+    "a list": (lambda c: (c / "checksums.json").write_text("[]"), "checksums.json does not hold an object but list"),
     "a path that climbs out": (
         lambda c: seal(c, **{"../../../victim.json": hashlib.sha256(b"").hexdigest()}),
-        "names '../../../victim.json', which no checkpoint has",
+        "lists '../../../victim.json', which no folder of this project has",
     ),
-    "an absolute path": (lambda c: seal(c, **{"/etc/passwd.json": "0"}), "names '/etc/passwd.json', which no"),
+    "an absolute path": (lambda c: seal(c, **{"/etc/passwd.json": "0"}), "lists '/etc/passwd.json', which no"),
     "another step": (lambda c: spoil_state(c, step=7), "says that it is of step 7"),
     "no state": (lambda c: spoil_state(c, more=1), "is not the state of a training run of this project"),
     "a state of another kind": (lambda c: spoil_state(c, config=[]), "is not the state of a training run"),
     "other classes": (lambda c: spoil_state(c, class_names=["a"]), "holds a run of another model .class names"),
     "an index of pickles": (
         lambda c: ((c / "unet/diffusion_pytorch_model.safetensors.index.json").write_text("{}"), seal(c)),
-        "checksums.json names 'unet/diffusion_pytorch_model.safetensors.index.json', which no checkpoint has",
+        "checksums.json lists 'unet/diffusion_pytorch_model.safetensors.index.json', which no folder",
     ),
     "weights of another model": (
         lambda c: spoil_tensors(c, "training/unet.safetensors", lambda t: t.pop("conv_in.weight")),
@@ -197,3 +208,109 @@ def test_a_checkpoint_from_before_an_option_was_renamed_goes_on(kind, option, ol
     else:
         notice = 'Resuming with train.loss_weighting changed from "schedule_invariant" to "uniform".'
         assert refuse_changes(state, other, []) == [notice]
+
+
+# Killed between a checkpoint and what is due at the same step
+
+
+class Killed(BaseException):
+    pass
+
+
+def files_of(folder):
+    """Everything of a finished run that is the same for the same command, by name."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix in (".png", ".safetensors") or name == "best/evaluation.json":
+            found[name] = file_hash(path)
+        elif name == "logs/metrics.jsonl":
+            lines = [json.loads(line) for line in path.read_text().splitlines()]
+            found[name] = [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+    return found
+
+
+@pytest.fixture(scope="module")
+def due_options():
+    """Everything is due at steps 2 and 4."""
+    options = ["--config", str(ROOT / "configs/digits_16_conditional.yaml"), *TINY_UNET]
+    options += ["--data.data_files", str(ROOT / "data/digits.parquet"), "--train.trackers", "[]"]
+    options += ["--train.max_steps", "4", "--train.batch_size", "8", "--train.sample_every", "2"]
+    options += ["--train.sample_steps", "2", "--train.sample_images", "4", "--train.checkpoint_every", "2"]
+    return [*options, "--train.evaluate_every", "2", "--train.evaluate_images", "12"]
+
+
+@pytest.fixture(scope="module")
+def whole(due_options, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("due") / "run"
+    train_conditional.main([*due_options, "--output_dir", str(folder)])
+    return files_of(folder)
+
+
+KILLED_AT = {
+    "before the grid": ("cardiff.training.samples.save_labelled_grid", "before"),
+    "after the grid": ("cardiff.training.samples.save_labelled_grid", "after"),
+    "before best": ("cardiff.training.samples.keep_best", "before"),
+    "after best": ("cardiff.training.samples.keep_best", "after"),
+    "before the root": ("cardiff.training.checkpoint.publish", "before"),
+}
+
+
+@pytest.mark.parametrize("time", [1, 2])
+@pytest.mark.parametrize(("function", "when"), KILLED_AT.values(), ids=KILLED_AT)
+def test_what_was_due_at_the_step_of_the_checkpoint_is_done(
+    function, when, time, due_options, whole, tmp_path, monkeypatch
+):
+    """A run that was killed there ends exactly like one that was not."""
+    calls = []
+    module, name = function.rsplit(".", 1)
+    real = getattr(importlib.import_module(module), name)
+
+    def kill(*arguments):
+        calls.append(name)
+        if len(calls) == time and when == "before":
+            raise Killed
+        real(*arguments)
+        if len(calls) == time:
+            raise Killed
+
+    monkeypatch.setattr(function, kill)
+    folder = tmp_path / "run"
+    with pytest.raises(Killed):
+        train_conditional.main([*due_options, "--output_dir", str(folder)])
+    monkeypatch.undo()
+    assert files_of(folder) != whole
+    signal.signal(signal.SIGTERM, signal.SIG_DFL), signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the killed run's
+    assert train_conditional.main([*due_options, "--output_dir", str(folder)])
+    assert files_of(folder) == whole
+
+
+def test_nothing_is_done_twice(due_options, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    train_conditional.main([*due_options, "--output_dir", str(folder)])
+    times = {path: path.stat().st_mtime_ns for path in folder.glob("*/*") if path.name != "diffusion_pytorch_model"}
+    monkeypatch.setattr("cardiff.training.samples.draw_averaged", None)
+    assert train_conditional.main([*due_options, "--output_dir", str(folder)])
+    assert all(path.stat().st_mtime_ns == before for path, before in times.items() if path.parent.name == "samples")
+    before = len((folder / "logs/metrics.jsonl").read_text().splitlines())
+    assert before == 4 / 2 * 2  # a loss and a distance at each of the two steps
+
+
+def test_two_runs_do_not_share_a_folder(due_options, tmp_path, capsys):
+    owner = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"from cardiff.outputs import *\nFolderLock({str(tmp_path)!r})\nprint(1, flush=True)\ninput()",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    owner.stdout.readline()
+    with pytest.raises(SystemExit) as stop:
+        train_conditional.main([*due_options, "--output_dir", str(tmp_path)])
+    owner.communicate(b"\n")
+    assert stop.value.code == 1 and [path.name for path in tmp_path.iterdir()] == [LOCK]
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(rf"^error: .* is in use by another command .process {owner.pid} on .*: wait until", error)

@@ -1,0 +1,141 @@
+"""What is read from a disk or the Hub is checked first: files against their checksums, JSON for its form and size.
+
+A folder that this project writes has a checksums.json with the SHA-256 of each of its files. A flipped bit is found
+when the folder is opened, whoever opens it, and never becomes another figure.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cardiff.errors import UserError
+from cardiff.files import file_hash, write_text
+
+CHECKSUMS = "checksums.json"
+"""The list of a folder's files and their SHA-256."""
+LARGEST_JSON = 64 * 2**20
+"""Bytes of the largest JSON file that is read; those of this project have kilobytes."""
+_FILE = re.compile(r"([\w-]+/)?\w[\w-]*(\.[\w-]+)?\.(json|safetensors|py|png|npy)", re.ASCII)
+"""What the listed files are called: at most one folder deep, and never a pickle."""
+_verified: dict[Path, tuple] = {}
+"""Files whose content was found to be as listed, with the state of the file and the checksum."""
+
+Form = TypeVar("Form", dict, list)
+
+
+def read_json(file: Path, form: type[Form] = dict) -> Form:
+    """The content of a JSON file, which may be anybody's.
+
+    Args:
+        file: To read.
+        form: What the file must hold: an object (dict) or a list.
+
+    Raises:
+        FileNotFoundError: There is none.
+        UserError: It is not JSON of this form, too large, too deeply nested, or has a number that is not finite.
+    """
+    try:
+        if file.stat().st_size > LARGEST_JSON:
+            raise UserError(f"{file} is larger than {LARGEST_JSON >> 20} MiB and not read: copy or make it again.")
+        content = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
+    except UserError:
+        raise
+    except RecursionError as error:
+        raise UserError(f"{file} is nested too deeply to be read: copy or make it again.") from error
+    except (IsADirectoryError, ValueError) as error:  # also bytes that are no text
+        raise UserError(f"{file} is damaged ({error}): copy or make it again.") from error
+    if not isinstance(content, form):
+        kind = {dict: "an object", list: "a list"}[form]
+        raise UserError(f"{file} does not hold {kind} but {type(content).__name__}: copy or make it again.")
+    return content
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"it holds {name}, which is not a number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"it holds {text[:20]}, which is not finite")
+    return value
+
+
+def write_checksums(folder: Path, leave_out: Iterable[str] = ()) -> list[Path]:
+    """List a folder's files with their checksums in its checksums.json; return the files that are listed.
+
+    Args:
+        folder: Complete, and not changed afterwards.
+        leave_out: Names of files that users may change.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    listed = {path.relative_to(folder).as_posix(): path for path in files}
+    for name in (CHECKSUMS, *leave_out):
+        listed.pop(name, None)
+    write_text(folder / CHECKSUMS, json.dumps({name: file_hash(path) for name, path in listed.items()}, indent=1))
+    return list(listed.values())
+
+
+def listed_files(folder: Path) -> dict[str, str]:
+    """Checksums by name of the files that a folder should have.
+
+    Raises:
+        FileNotFoundError: It has no list.
+        UserError: The list is damaged, or names a file that lies elsewhere or could not be of this project.
+    """
+    checksums: dict[str, Any] = read_json(folder / CHECKSUMS)
+    for name, checksum in checksums.items():
+        if not _FILE.fullmatch(name) or not isinstance(checksum, str):
+            raise UserError(f"{folder / CHECKSUMS} lists {name[:100]!r}, which no folder of this project has.")
+    return checksums
+
+
+def find_damage(folder: Path, partial: bool = False) -> str | None:
+    """What is wrong with a folder that has checksums, or None.
+
+    Args:
+        folder: To look at. Files that are not listed are not looked at.
+        partial: Files may be missing, as from a folder that was downloaded in part.
+    """
+    try:
+        for name, expected in listed_files(folder).items():
+            file = folder / name
+            if partial and not file.exists():
+                continue
+            if not _is_as_listed(file, expected):
+                return f"{name} does not match its checksum"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).relative_to(folder)} is missing"
+    except (OSError, UserError) as error:
+        return str(error).removeprefix(f"{folder}/").rstrip(".")
+    return None
+
+
+def _is_as_listed(file: Path, expected: str) -> bool:
+    """Whether a file has this checksum; read once per process and modification."""
+    stat = file.stat()
+    state = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, expected)
+    if _verified.get(file) != state:
+        if file_hash(file) != expected:
+            return False
+        _verified[file] = state
+    return True
+
+
+def check_model(folder: Path) -> None:
+    """Refuse the folder of a model whose files are not those that were written, as far as it has checksums.
+
+    Older folders and those of other projects have none.
+
+    Raises:
+        UserError: A file was damaged or changed, or is of another step than the others.
+    """
+    damage = find_damage(folder, partial=True) if (folder / CHECKSUMS).exists() else None
+    if damage is not None:
+        raise UserError(
+            f"{folder} is damaged ({damage}): copy, download or train it again, or, if you changed the file "
+            f"yourself, remove {CHECKSUMS}."
+        )

@@ -1,0 +1,168 @@
+"""Where a command writes: checked before the work, and owned by one command at a time."""
+
+import errno
+import json
+import os
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from cardiff.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing is locked: docs/reliability.md says so
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+"""Name of the file by which a folder is owned. It stays; what counts is its lock, which ends with the process."""
+_held: dict[str, int] = {}
+"""Descriptors of the locks of this process by the real path of their folders."""
+
+
+def check_folder(option: str, folder: Path | str) -> None:
+    """Refuse a folder that could not be written, without making it.
+
+    Args:
+        option: What named it, such as "--output".
+        folder: It need not exist.
+
+    Raises:
+        UserError: Something else is in its place, its name cannot be one, or it is not writable.
+    """
+    _check_name(option, folder, "a folder")
+    _check_place(f"{option} {folder}", Path(folder), "folder")
+
+
+def check_file(option: str, file: Path | str, endings: Sequence[str]) -> None:
+    """Refuse a file that could not be written, or whose name does not end as its format does.
+
+    Args:
+        option: What named it, such as "--grid".
+        file: It need not exist; one that is there will be replaced.
+        endings: The formats that it can have, such as [".png"].
+
+    Raises:
+        UserError: As for a folder; or a folder is in its place, or the ending is another.
+    """
+    _check_name(option, file, "a file")
+    file = Path(file)
+    if file.suffix.lower() not in endings:
+        raise UserError(f"{option} {file} must end in {' or '.join(endings)}: name such a file.")
+    if file.is_dir():
+        raise UserError(f"{option} {file} is a folder: name a file.")
+    if file.is_symlink() and not file.exists():
+        raise UserError(f"{option} {file} is a broken link: remove it.")
+    if file.exists() and not os.access(file, os.W_OK):
+        raise UserError(f"{option} {file} cannot be written: name another file.")
+    _check_place(f"{option} {file}", file.parent, "file")
+
+
+def _check_place(what: str, folder: Path, kind: str) -> None:
+    """Refuse a folder that neither exists nor can be made, or in which nothing can be made."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not existing.exists():
+        raise UserError(f"{what} cannot be written, since {existing} is a broken link: remove the link.")
+    if not existing.is_dir():
+        raise UserError(f"{what} cannot be written, since {existing} is a file: name another {kind}.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{what} cannot be written: name another {kind}, or change who may write there.")
+
+
+def _check_name(option: str, path: Path | str, kind: str) -> None:
+    text = str(path)
+    if not text.strip():
+        raise UserError(f"{option} is empty: name {kind}.")
+    if "\0" in text:
+        raise UserError(f"{option} has a null character in its name: name another.")
+    try:
+        os.lstat(text)
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise UserError(
+                f"{option} {text[:60]}… cannot be {kind} ({os.strerror(error.errno)}): name another."
+            ) from error
+
+
+class FolderLock:
+    """Keeps other processes out of a folder until it is released, or this process ends, however it ends.
+
+    Workers that are forked meanwhile do not keep it. A process may take the lock of a folder several times; the first
+    of these locks is the one that counts.
+
+    Args:
+        folder: What is written to. It is made.
+
+    Raises:
+        UserError: Another process has it.
+        OSError: The folder cannot be written.
+    """
+
+    def __init__(self, folder: Path | str):
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = os.path.realpath(folder)
+        self.outermost = fcntl is not None and self.path not in _held
+        if self.outermost:
+            _held[self.path] = _lock(folder / LOCK, folder)
+
+    def release(self) -> None:
+        """Let others have the folder."""
+        descriptor = _held.pop(self.path, None) if self.outermost else None
+        self.outermost = False
+        if descriptor is not None:
+            os.ftruncate(descriptor, 0)
+            os.close(descriptor)
+
+    def __enter__(self) -> "FolderLock":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def _lock(file: Path, folder: Path) -> int:
+    """The descriptor of the locked file, into which this process writes who it is."""
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        owner = _owner(descriptor)
+        os.close(descriptor)
+        raise UserError(
+            f"{folder} is in use by another command{owner}: wait until it has ended, or name another folder."
+        ) from error
+    except OSError as error:  # a network disk without locks
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            os.close(descriptor)
+            raise
+    try:
+        os.ftruncate(descriptor, 0)
+        owner = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        os.pwrite(descriptor, json.dumps(owner).encode(), 0)
+    except OSError:
+        pass  # a full disk: the lock holds without a name
+    return descriptor
+
+
+def _owner(descriptor: int) -> str:
+    try:
+        owner = json.loads(os.pread(descriptor, 1000, 0))
+        return f" (process {owner['process']} on {owner['host']}, since {owner['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _forget_locks() -> None:
+    """In a forked child: it must not keep the folder when its parent is gone."""
+    for descriptor in _held.values():
+        os.close(descriptor)
+    _held.clear()
+
+
+if fcntl is not None:
+    os.register_at_fork(after_in_child=_forget_locks)
