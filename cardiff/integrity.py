@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,11 +17,13 @@ from cardiff.files import file_hash, write_text
 
 CHECKSUMS = "checksums.json"
 """The list of a folder's files and their SHA-256."""
+VERIFIED = ".verified.json"
+"""What `find_damage` notes of the files that it has read."""
 LARGEST_JSON = 64 * 2**20
 """Bytes of the largest JSON file that is read; those of this project have kilobytes."""
 _FILE = re.compile(r"([\w-]+/)?\w[\w-]*(\.[\w-]+)?\.(json|safetensors|py|png|npy)", re.ASCII)
 """What the listed files are called: at most one folder deep, and never a pickle."""
-_verified: dict[Path, tuple] = {}
+_verified: dict[Path, list] = {}
 """Files whose content was found to be as listed, with the state of the file and the checksum."""
 
 Form = TypeVar("Form", dict, list)
@@ -73,7 +76,7 @@ def write_checksums(folder: Path, leave_out: Iterable[str] = ()) -> list[Path]:
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     listed = {path.relative_to(folder).as_posix(): path for path in files}
-    for name in (CHECKSUMS, *leave_out):
+    for name in (CHECKSUMS, VERIFIED, *leave_out):
         listed.pop(name, None)
     write_text(folder / CHECKSUMS, json.dumps({name: file_hash(path) for name, path in listed.items()}, indent=1))
     return list(listed.values())
@@ -93,20 +96,25 @@ def listed_files(folder: Path) -> dict[str, str]:
     return checksums
 
 
-def find_damage(folder: Path, partial: bool = False) -> str | None:
+def find_damage(folder: Path, partial: bool = False, remember: bool = False) -> str | None:
     """What is wrong with a folder that has checksums, or None.
 
     Args:
         folder: To look at. Files that are not listed are not looked at.
         partial: Files may be missing, as from a folder that was downloaded in part.
+        remember: Note in the folder what was found to be whole, so that large files are read once per modification and
+            not by every process.
     """
+    noted = _noted(folder) if remember else {}
     try:
         for name, expected in listed_files(folder).items():
             file = folder / name
             if partial and not file.exists():
                 continue
-            if not _is_as_listed(file, expected):
+            if not (remember and noted.get(name) == _state(file, expected)) and not _is_as_listed(file, expected):
                 return f"{name} does not match its checksum"
+        if remember:
+            _note(folder, noted)
     except FileNotFoundError as error:
         return f"{Path(error.filename).relative_to(folder)} is missing"
     except (OSError, UserError) as error:
@@ -114,10 +122,29 @@ def find_damage(folder: Path, partial: bool = False) -> str | None:
     return None
 
 
+def _noted(folder: Path) -> dict:
+    try:
+        return read_json(folder / VERIFIED)
+    except (OSError, UserError):
+        return {}  # none, or damaged: all is read again
+
+
+def _note(folder: Path, noted: dict) -> None:
+    now = {name: _state(folder / name, expected) for name, expected in listed_files(folder).items()}
+    if now != noted:
+        with suppress(OSError):  # a full disk, or one that is not writable: all is read again next time
+            write_text(folder / VERIFIED, json.dumps(now), per_process=True)
+
+
+def _state(file: Path, expected: str) -> list:
+    """What changes when a file is modified, and the checksum that it should have."""
+    stat = file.stat()
+    return [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, expected]
+
+
 def _is_as_listed(file: Path, expected: str) -> bool:
     """Whether a file has this checksum; read once per process and modification."""
-    stat = file.stat()
-    state = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, expected)
+    state = _state(file, expected)
     if _verified.get(file) != state:
         if file_hash(file) != expected:
             return False

@@ -6,6 +6,7 @@ import pytest
 
 from cardiff import integrity
 from cardiff.errors import UserError
+from cardiff.files import file_hash
 from cardiff.integrity import CHECKSUMS, check_model, find_damage, listed_files, read_json, write_checksums
 
 BAD_JSON = {
@@ -98,9 +99,7 @@ def test_a_folder_that_was_downloaded_in_part(folder):
 
 def test_a_file_is_hashed_once_per_modification(folder, monkeypatch):
     hashed = []
-    monkeypatch.setattr(
-        integrity, "file_hash", lambda file, hash=integrity.file_hash: (hashed.append(file.name), hash(file))[1]
-    )
+    monkeypatch.setattr(integrity, "file_hash", lambda file: (hashed.append(file.name), file_hash(file))[1])
     for _ in range(3):
         check_model(folder)
     assert sorted(hashed) == ["config.json", "weights.fp16.safetensors"]
@@ -116,3 +115,29 @@ def test_lists_that_are_not_ours(listed, folder):
         listed_files(folder)
     with pytest.raises(UserError, match="is damaged"):
         check_model(folder)
+
+
+def test_what_was_read_is_noted_for_other_processes(folder, monkeypatch):
+    """Until the file is modified; a note that is damaged, or cannot be written, costs a reading and nothing else."""
+    hashed = []
+    monkeypatch.setattr(integrity, "file_hash", lambda file: (hashed.append(file.name), file_hash(file))[1])
+
+    def reads() -> tuple:
+        integrity._verified.clear()  # as another process
+        hashed.clear()
+        return find_damage(folder, remember=True), len(hashed)
+
+    assert reads() == (None, 2) and reads() == (None, 0)
+    (folder / "unet/weights.fp16.safetensors").write_bytes(bytes(999) + b"1")
+    assert reads() == ("unet/weights.fp16.safetensors does not match its checksum", 1)
+    (folder / "unet/weights.fp16.safetensors").write_bytes(bytes(1000))
+    assert reads() == (None, 1) and reads() == (None, 0)
+    (folder / integrity.VERIFIED).write_text("{")
+    assert reads() == (None, 2)
+    monkeypatch.setattr(integrity, "write_text", _full)
+    (folder / integrity.VERIFIED).unlink()
+    assert reads() == (None, 2) and reads() == (None, 2)
+
+
+def _full(*arguments, **more):
+    raise OSError(28, "No space left on device")

@@ -5,7 +5,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -23,6 +22,7 @@ from cardiff.data.decode import UnreadableImage, decode_image, name_of_row
 from cardiff.data.sources import load_source, source_fingerprint
 from cardiff.errors import UserError
 from cardiff.files import ASIDE, remove, written_aside
+from cardiff.integrity import find_damage, read_json, write_checksums
 
 logger = logging.getLogger(__name__)
 
@@ -130,19 +130,32 @@ def _settings(config: DataConfig) -> dict:
 
 
 def _read(folder: Path) -> ImageStore:
-    """Maps the store in `folder`; raises OSError, ValueError or KeyError if a file is missing or of a wrong size."""
-    meta = json.loads((folder / "meta.json").read_text())
+    """Maps the store in `folder`, which may be damaged in any way.
+
+    Raises:
+        OSError, ValueError, TypeError, KeyError, EOFError, MemoryError: It is.
+    """
+    damage = find_damage(folder, remember=True)
+    if damage is not None:
+        raise UserError(f"{folder} is damaged: {damage}.")
+    meta = read_json(folder / "meta.json")
     images = np.load(folder / "images.npy", mmap_mode="r")
     labels = None if meta["class_names"] is None else np.load(folder / "labels.npy")
     if list(images.shape) != meta["shape"] or (labels is not None and len(labels) != len(images)):
-        raise UserError(f"{folder} does not hold the images that its meta.json describes")
+        raise UserError(f"{folder} does not hold the images that its meta.json describes.")
+    if images.dtype != np.uint8 or (labels is not None and labels.dtype != np.int64):
+        raise UserError(f"{folder} does not hold bytes and whole numbers.")
+    if not all(type(name) is str for name in meta["class_names"] or []) or not all(
+        {"row", "name", "reason"} <= dict(entry).keys() for entry in meta["skipped"]
+    ):
+        raise UserError(f"{folder}/meta.json is not of this project.")
     return ImageStore(folder, images, labels, meta["class_names"] or [], meta["skipped"])
 
 
 def _read_if_sound(folder: Path) -> ImageStore | None:
     try:
         return _read(folder)
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, TypeError, KeyError, EOFError, MemoryError):
         return None
 
 
@@ -159,8 +172,9 @@ def _remove_leftovers(cache: Path) -> None:
 def _build(dataset: datasets.Dataset, config: DataConfig, settings: dict, folder: Path) -> None:
     """Decodes every row into `folder`, which appears complete or not at all. The caller holds the lock."""
     if folder.exists():
-        logger.warning("The image store %s is damaged and is built again.", folder)
-        shutil.rmtree(folder)
+        logger.warning(
+            "The image store %s is damaged, or was built by an earlier version, and is built again.", folder
+        )
     with written_aside(folder) as aside:
         aside.mkdir()
         kept, skipped = _write_images(dataset, config, aside / "images.npy")
@@ -180,6 +194,7 @@ def _build(dataset: datasets.Dataset, config: DataConfig, settings: dict, folder
             "settings": settings,
         }
         (aside / "meta.json").write_text(json.dumps(meta, indent=1))
+        write_checksums(aside)
     if skipped:
         first = ", ".join(entry["name"] for entry in skipped[:3])
         logger.warning(

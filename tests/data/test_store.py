@@ -20,6 +20,7 @@ import cardiff.data.store
 from cardiff.config.sections import DataConfig
 from cardiff.data import UnreadableImage, open_store
 from cardiff.errors import UserError
+from cardiff.integrity import write_checksums
 
 ROOT = Path(__file__).parents[2]
 FEATURES = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee"])})
@@ -58,7 +59,8 @@ def test_contents(config):
     np.testing.assert_array_equal(store.images, expected_images(range(100)))
     np.testing.assert_array_equal(store.labels, np.arange(100) % 2)
     assert store.class_names == ["ant", "bee"] and store.skipped == []
-    assert sorted(os.listdir(Path(config.cache_dir) / store.key)) == ["images.npy", "labels.npy", "meta.json"]
+    files = sorted(os.listdir(Path(config.cache_dir) / store.key))
+    assert files == [".verified.json", "checksums.json", "images.npy", "labels.npy", "meta.json"]
 
 
 def test_opening_again_decodes_nothing(config, monkeypatch):
@@ -263,12 +265,59 @@ def remove_images(folder):
     (folder / "images.npy").unlink()
 
 
-@pytest.mark.parametrize("damage", [truncate, truncate_labels, empty_meta, remove_images])
+def zero_images(folder):
+    with open(folder / "images.npy", "r+b") as file:
+        file.seek(5000)
+        file.write(bytes(1000))
+
+
+def exchange_labels(folder):
+    np.save(folder / "labels.npy", 1 - np.load(folder / "labels.npy"))
+
+
+def rename_class(folder):
+    text = (folder / "meta.json").read_text()
+    (folder / "meta.json").write_text(text.replace('"bee"', '"eel"'))
+
+
+def without_checksums(folder):
+    """As an earlier version built it."""
+    (folder / "checksums.json").unlink()
+
+
+def crafted(**changes):
+    """Wrong types under the right checksums."""
+
+    def craft(folder):
+        meta = json.loads((folder / "meta.json").read_text())
+        (folder / "meta.json").write_text(json.dumps({**meta, **changes}))
+        write_checksums(folder)
+
+    return craft
+
+
+def crafted_labels(folder):
+    np.save(folder / "labels.npy", np.zeros(100))
+    write_checksums(folder)
+
+
+def deep(folder):
+    (folder / "meta.json").write_text("[" * 100_000)
+    write_checksums(folder)
+
+
+DAMAGES = [truncate, truncate_labels, empty_meta, remove_images, zero_images, exchange_labels, rename_class]
+DAMAGES += [without_checksums, crafted(shape=None), crafted(class_names=3), crafted(class_names=[1, 2])]
+DAMAGES += [crafted(skipped=[1]), crafted(skipped={}, shape="x"), crafted_labels, deep]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_store_is_built_again(config, caplog, damage):
     damage(open_store(config, conditional=True).folder)
     with caplog.at_level(logging.WARNING):
         store = open_store(config, conditional=True)
-    assert [message.endswith("is damaged and is built again.") for message in caplog.messages] == [True]
+    assert [message.endswith("earlier version, and is built again.") for message in caplog.messages] == [True]
+    assert store.class_names == ["ant", "bee"] and store.skipped == []
     np.testing.assert_array_equal(store.images, expected_images(range(100)))
     np.testing.assert_array_equal(store.labels, np.arange(100) % 2)
 
