@@ -18,7 +18,7 @@ from cardiff.diffusion.loss import ClassificationLoss, DenoisingLoss, loss_weigh
 from cardiff.diffusion.networks import build_classifier, build_pipeline, build_unet, null_class
 from cardiff.distributed import check_world_size
 from cardiff.errors import UserError
-from cardiff.hub.publish import BackgroundPublisher
+from cardiff.hub.background import BackgroundPublisher
 from cardiff.hub.serialization import save_classifier, save_pipeline
 from cardiff.training.callbacks import Callback, Checkpoint, LossLog, Push
 from cardiff.training.classifier_report import ClassifierReport

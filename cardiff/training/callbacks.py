@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 
 from cardiff.distributed import device_name
 from cardiff.errors import UserError
+from cardiff.hub.background import BackgroundPublisher
 from cardiff.hub.provenance import versions, without_paths, write_record
-from cardiff.hub.publish import BackgroundPublisher
 from cardiff.training import checkpoint as checkpoints
 from cardiff.training.resume import TrainingState
 from cardiff.training.sharding import whole
