@@ -109,7 +109,7 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
         id2label: dict[int, str] | None = None,
     ):
         super().__init__()
-        names = {int(i): str(name) for i, name in (id2label or {i: i for i in range(num_classes)}).items()}
+        names = {int(i): str(name) for i, name in (id2label or {i: str(i) for i in range(num_classes)}).items()}
         last = block_out_channels[-1]
         head_dim = attention_head_dim or last
         _check(names, num_classes, down_block_types, block_out_channels, head_dim)
@@ -172,7 +172,9 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
         return self.head(self.pooling(F.silu(self.norm_out(features))))
 
 
-def _check(names: dict, num_classes: int, types: Sequence[str], channels: Sequence[int], head_dim: int) -> None:
+def _check(
+    names: dict[int, str], num_classes: int, types: Sequence[str], channels: Sequence[int], head_dim: int
+) -> None:
     """Refuse what torch and diffusers would build wrongly, or not refuse in a sentence."""
     if sorted(names) != list(range(num_classes)):
         raise ValueError(

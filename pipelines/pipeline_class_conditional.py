@@ -22,7 +22,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from diffusers import (
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 
-Label = int | str | Mapping[int | str, float]
+Label = int | str | Mapping[int, float] | Mapping[str, float] | Mapping[int | str, float]
 """A class by index or name, or a mixture of classes: {"three": 0.5, "eight": 0.5}."""
 Labels = Label | Sequence[Label] | torch.Tensor
 """Labels of several images, or one."""
@@ -88,7 +88,7 @@ class ClassConditionalOutput(ImagePipelineOutput):
     A classifier's evaluation is a forward and a backward pass.
     """
 
-    evaluations: dict[str, list[int]] | None = None
+    evaluations: dict[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass
@@ -822,7 +822,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """The weak and the strong prediction for x_t, (B, C, H, W) each; 0 for images that do not need it."""
         if guidance_unet is None:
             rows = torch.cat([step.weak_rows, step.strong_rows])
-            ids = None if step.strong_ids is None else torch.cat([step.weak_ids, step.strong_ids])
+            weak_ids, strong_ids = step.weak_ids, step.strong_ids  # both None without classes
+            ids = None if weak_ids is None or strong_ids is None else torch.cat([weak_ids, strong_ids])
             weak, strong = _evaluate(self.unet, x, t, rows, ids).split([len(step.weak_rows), len(step.strong_rows)])
         else:
             weak = _evaluate(guidance_unet, x, t, step.weak_rows, step.weak_ids)

@@ -71,7 +71,7 @@ class BackgroundPublisher:
     def poll(self) -> None:
         """Report an upload that has ended, and start the next."""
         if self.process is not None and self.process.poll() is not None:
-            self._ended()
+            self._ended(self.process)
         if self.process is None and self.waiting is not None:
             checkpoint, self.waiting = self.waiting, None
             try:
@@ -129,15 +129,15 @@ class BackgroundPublisher:
         if hasattr(os, "setpriority"):  # not on Windows
             os.setpriority(os.PRIO_PROCESS, self.process.pid, NICENESS)
 
-    def _ended(self) -> None:
+    def _ended(self, process: subprocess.Popen) -> None:
         """Take note of how an upload went; the same complaint is made once."""
-        if self.process.returncode == 0:
+        if process.returncode == 0:
             self.published, self.complaint = self.in_use, ""
         else:
             self.log.seek(0)
             lines = [line for line in self.log.read().splitlines() if line.strip()]
             errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-            self._complain((errors or lines or [f"the upload ended with status {self.process.returncode}."])[-1])
+            self._complain((errors or lines or [f"the upload ended with status {process.returncode}."])[-1])
         self.log.close()
         self.process = self.in_use = None
 

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -159,13 +159,16 @@ def push_checkpoint(checkpoint: Path, repository: str) -> str:
     return _attempt(push, repository)
 
 
-def _attempt(action: Callable[[], str], repository: str, waits=None, timeout: float | None = None) -> str:
+def _attempt(
+    action: Callable[[], str], repository: str, waits: Sequence[float] | None = None, timeout: float | None = None
+) -> str:
     """Try an action until it succeeds, fails for good, or the attempts are used up."""
+    failures: tuple[type[Exception], ...] = (OSError, RuntimeError, *_hub_errors())
     for wait in (*(WAITS if waits is None else waits), None):
         try:
             with _patience(timeout):
                 return action()
-        except (OSError, RuntimeError, *_hub_errors()) as error:
+        except failures as error:
             if wait is None or not _transient(error):
                 raise HubError(f"{repository}: {explain(error)}") from error
         time.sleep(wait)
@@ -179,7 +182,7 @@ def _patience(timeout: float | None = None) -> Iterator[None]:
     from huggingface_hub import set_client_factory
     from huggingface_hub.utils._http import default_client_factory
 
-    def patient():
+    def patient() -> httpx2.Client:
         client = default_client_factory()
         client.timeout = httpx2.Timeout(timeout or TIMEOUT)
         return client

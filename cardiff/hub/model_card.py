@@ -62,8 +62,8 @@ def _metadata(card: Card) -> ModelCardData:
     tags = ["diffusers", "pytorch", "pixel-diffusion", *(["ddpm"] if generates else ["classifier-guidance"])]
     tags += ["class-conditional", "classifier-free-guidance"] if card.kind == "conditional" else []
     results = _results(card)
-    path = card.data.get("path")
-    named = path is not None and path not in FORMATS and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path, re.ASCII)
+    path = card.data.get("path", "")
+    named = path not in FORMATS and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path, re.ASCII)
     return ModelCardData(
         license=card.license,
         library_name="diffusers",

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, UNet2DModel
 
 from cardiff.evaluation.reports.wording import name_with
-from cardiff.hub.provenance import public_name
+from cardiff.hub.provenance import RunRecord, public_name
+from cardiff.pipelines import NoisyClassifier
 
 FORMATS = ("parquet", "arrow", "csv", "json", "webdataset", "imagefolder")
 """Values of data.path that are no data set's name."""
@@ -23,8 +23,8 @@ class Card:
     license: str | None
     metrics: dict | None
     best: dict | None
-    run: dict | None
-    network: torch.nn.Module
+    run: RunRecord | None
+    network: UNet2DModel | NoisyClassifier
     scheduler: DDPMScheduler
     class_names: list[str]
 

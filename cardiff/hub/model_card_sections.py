@@ -146,7 +146,7 @@ def _schedule(card: Card) -> list[str]:
     ]
 
 
-def _short(value) -> str:
+def _short(value: object) -> str:
     text = json.dumps(value)
     return escape(text if len(text) <= 60 else text[:57] + "…")
 
@@ -251,7 +251,7 @@ def _memorisation(card: Card) -> list[str]:
 def _classes(card: Card) -> list[str]:
     if not card.class_names:
         return []
-    counts = (card.run or {}).get("class_counts")
+    counts = card.run.get("class_counts") if card.run else None
     head = ["| index | class |" + (" images |" if counts else ""), "|---|---|" + ("---|" if counts else "")]
     columns = [f" {count:d} |" for count in counts] if counts else [""] * len(card.class_names)
     named = enumerate(zip(card.class_names, columns, strict=True))
@@ -264,7 +264,7 @@ def _classes(card: Card) -> list[str]:
 
 def _limits(card: Card) -> list[str]:
     lines = ["## Limits", "", "- Made for study. There is no filter of any kind."]
-    images, counts = (card.run or {}).get("images"), (card.run or {}).get("class_counts")
+    images, counts = (card.run.get("images"), card.run.get("class_counts")) if card.run else (None, None)
     if card.kind == "classifier":
         lines.append(
             "- It knows the noise levels of its own schedule only: guide a model that was trained on the same."

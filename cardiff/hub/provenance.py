@@ -3,7 +3,7 @@
 import json
 from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
+from typing import Any, NotRequired, TypedDict, get_args
 from urllib.parse import urlsplit
 
 from cardiff.config.run import Kind
@@ -14,12 +14,32 @@ RUN_RECORD = "run.json"
 """Name of the file, beside the model."""
 
 
-def write_record(folder: Path, record: dict) -> None:
+class RunRecord(TypedDict):
+    """The content of run.json."""
+
+    kind: Kind
+    step: int
+    images_seen: int
+    seconds: float | None
+    hardware: str
+    processes: int
+    precision: str
+    versions: dict[str, str]
+    images: int | None
+    """Of the training data; None for a stream."""
+    class_counts: list[int] | None
+    config: dict[str, dict[str, Any]]
+    """The sections of the configuration, without paths."""
+    report: NotRequired[dict]
+    """Of a classifier: its accuracy over the noise levels."""
+
+
+def write_record(folder: Path, record: RunRecord) -> None:
     """Write run.json into an existing folder."""
     Path(folder, RUN_RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_record(folder: Path) -> dict | None:
+def read_record(folder: Path) -> RunRecord | None:
     """The run.json of a model's folder, or None if it has none.
 
     Raises:
@@ -29,7 +49,7 @@ def read_record(folder: Path) -> dict | None:
     if not file.is_file():
         return None
     try:
-        record = json.loads(file.read_text())
+        record: RunRecord = json.loads(file.read_text())
         sections = {name: dict(record["config"][name]) for name in ("data", "scheduler", "train")}
         whole_numbers = [record["step"], record["images_seen"], sections["train"]["batch_size"]]
         texts = [sections["scheduler"]["name"], sections["data"]["path"], sections["data"]["split"]]
@@ -51,7 +71,7 @@ def without_paths(config: dict) -> dict:
     return kept
 
 
-def _without_path(value):
+def _without_path(value: object) -> object:
     if isinstance(value, list):
         return [_without_path(item) for item in value]
     return public_name(value) if isinstance(value, str) else value

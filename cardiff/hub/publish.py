@@ -13,7 +13,7 @@ from cardiff.files import file_hash
 from cardiff.hub.client import check_access, open_repository, push_checkpoint, push_model
 from cardiff.hub.model_card import write_card
 from cardiff.hub.options import PublishOptions
-from cardiff.hub.provenance import read_record, write_record
+from cardiff.hub.provenance import RunRecord, read_record, write_record
 from cardiff.hub.serialization import VARIANTS, classifier_weights_file, export_model, find_model, weights_file
 from cardiff.training.checkpoint import newest_in, run_of
 
@@ -36,11 +36,12 @@ def publish(options: PublishOptions) -> str:
     checkpoint = newest_in(folder) if options.hub_resume_id is not None else None
     with tempfile.TemporaryDirectory() as aside:
         prepared = Path(aside, "model")
-        measured = prepare(folder, prepared, options)
+        metrics, best = prepare(folder, prepared, options)
         if options.output is None:  # only now, after all that could be refused
             repository = open_repository(repository, options.hub_private, options.hub_revision)
-            store = checkpoint and open_resume_repository(options.hub_resume_id, repository)
-        write_card(prepared, repository, revision=options.hub_revision, license=options.hub_license, **measured)
+            if checkpoint is not None and options.hub_resume_id is not None:
+                store = open_resume_repository(options.hub_resume_id, repository)
+        write_card(prepared, repository, options.hub_revision, options.hub_license, metrics, best)
         if options.output is not None:
             shutil.copytree(prepared, output, dirs_exist_ok=True)
             return f"Wrote {output}; nothing was uploaded."
@@ -75,11 +76,11 @@ def default_repository(model: str) -> str:
     return name
 
 
-def prepare(folder: Path, output: Path, options: PublishOptions) -> dict:
+def prepare(folder: Path, output: Path, options: PublishOptions) -> tuple[dict | None, dict | None]:
     """Write what is uploaded of a model, but for the card: weights and configurations anew, what trained it, samples.
 
     Returns:
-        What is known of its quality, as `write_card` takes it.
+        The metrics and the best evaluation, as `write_card` takes them.
     """
     variants = [variant.strip() for variant in options.variants.split(",") if variant.strip()]
     unknown = [variant for variant in variants if variant not in VARIANTS]
@@ -100,7 +101,7 @@ def prepare(folder: Path, output: Path, options: PublishOptions) -> dict:
     picture = _picture(run, record, options.samples)
     if picture is not None:
         _copy_picture(picture, output / "samples.png")
-    return {"metrics": metrics, "best": best}
+    return metrics, best
 
 
 def _metrics_of(folder: Path, file: Path) -> dict:
@@ -119,7 +120,7 @@ def _metrics_of(folder: Path, file: Path) -> dict:
     return metrics
 
 
-def _picture(run: Path, record: dict | None, given: str | None) -> Path | None:
+def _picture(run: Path, record: RunRecord | None, given: str | None) -> Path | None:
     """The picture of the card: the one given, or the newest of the run that is not newer than the model."""
     if given is not None:
         if not Path(given).is_file():

@@ -124,6 +124,7 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> ClassCond
         name not in (ClassConditionalPipeline.__name__, "DDPMPipeline")
         or (unet_library, unet_name) != ("diffusers", "UNet2DModel")
         or scheduler_library != "diffusers"
+        or scheduler_class is None
         or not known_scheduler
     ):
         raise UserError(

@@ -1,9 +1,10 @@
 """Drawing images from a trained pipeline: what is drawn, with what, and in batches that do not matter."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -18,15 +19,11 @@ from cardiff.distributed import this_process
 from cardiff.errors import UserError, user_errors
 from cardiff.hub.serialization import find_model, load_pipeline
 from cardiff.pipelines import ArgumentError, ClassConditionalPipeline, NonFiniteImages
-from cardiff.sampling.guidance import Guidance, make_guidance
-from cardiff.sampling.labels import read_labels
+from cardiff.pipelines.pipeline_class_conditional import ClassConditionalOutput, Classifier, Label, Scale
+from cardiff.sampling.guidance import Guidance, GuidanceArguments, make_guidance
+from cardiff.sampling.labels import ClassOrMixture, read_labels
 from cardiff.sampling.options import SampleOptions
 from cardiff.sampling.solvers import make_solver
-
-
-def draw_images(pipeline: ClassConditionalPipeline, indices: Sequence[int], **settings) -> np.ndarray:
-    """Images number `indices` of the series that a seed starts, as uint8 (B, H, W, C); `settings` as in `draw`."""
-    return draw(pipeline, indices, **settings)[0]
 
 
 @torch.no_grad()
@@ -35,13 +32,14 @@ def draw(
     indices: Sequence[int],
     *,
     seed: int,
-    labels: Sequence[int | dict] | None,
-    guidance_scale,
+    labels: Sequence[Label] | None,
+    guidance_scale: Scale,
     steps: int,
     batch_size: int,
     timesteps: Sequence[int] | None = None,
     progress: Callable[[int], object] = lambda count: None,
-    **guidance,
+    classifier_scale: Scale = 1.0,
+    **guidance: Unpack[GuidanceArguments],
 ) -> tuple[np.ndarray, list[dict[str, int]]]:
     """Images number `indices` of the series that `seed` starts, and what they cost.
 
@@ -49,7 +47,7 @@ def draw(
 
     Args:
         labels: Class of each image, or None to sample without labels.
-        guidance_scale: As the pipeline takes it.
+        guidance_scale: As the pipeline takes it, and so is classifier_scale.
         batch_size: Images in one pass.
         timesteps: The noise levels to step through, falling, instead of `steps` evenly spaced ones.
         progress: Called with the number of images after each pass.
@@ -76,10 +74,12 @@ def draw(
                     timesteps=timesteps,
                     generator=[image_generator(seed, number) for number in numbers],
                     output_type="pt",
+                    classifier_scale=classifier_scale,
                     **guidance,
                 )
         except NonFiniteImages as error:
             raise UserError(str(NonFiniteImages([numbers[place] for place in error.numbers]))) from error
+        assert isinstance(result, ClassConditionalOutput)
         drawn.append(to_uint8(result.images))
         cost += [dict(zip(result.evaluations, counts)) for counts in zip(*result.evaluations.values())]
         progress(len(result.images))
@@ -99,7 +99,7 @@ class Plan:
     """Of the model."""
     pipeline: ClassConditionalPipeline
     options: SampleOptions
-    labels: list[int | dict] | None
+    labels: list[ClassOrMixture] | None
     guidance: Guidance
     timesteps: list[int] | None
     progress: Callable[[int], object] | None
@@ -110,12 +110,28 @@ class Plan:
         """The model's classes, or the classifier's."""
         return self.pipeline.class_names(self.guidance.arguments.get("classifier"))
 
-    def draw(self, indices, labels, variant, progress=lambda count: None) -> tuple[np.ndarray, list[dict]]:
-        """Images of these labels with the scales of one variant, and their cost."""
+    def draw(
+        self,
+        indices: Sequence[int],
+        labels: Sequence[ClassOrMixture] | None,
+        scales: Mapping[str, Scale],
+        progress: Callable[[int], object] = lambda count: None,
+    ) -> tuple[np.ndarray, list[dict[str, int]]]:
+        """Images of these labels with scales by the pipeline's names, and their cost."""
         options = self.options
-        settings = {"seed": options.seed, "steps": options.steps, "batch_size": options.batch_size}
-        settings |= {"timesteps": self.timesteps, "progress": progress}
-        return draw(self.pipeline, indices, labels=labels, **settings, **variant, **self.guidance.arguments)
+        return draw(
+            self.pipeline,
+            indices,
+            seed=options.seed,
+            labels=labels,
+            guidance_scale=scales["guidance_scale"],
+            steps=options.steps,
+            batch_size=options.batch_size,
+            timesteps=self.timesteps,
+            progress=progress,
+            classifier_scale=scales.get("classifier_scale", 1.0),
+            **self.guidance.arguments,
+        )
 
     @contextmanager
     def counting(self, total: int, state: PartialState) -> Iterator[Callable[[int], object]]:
@@ -157,7 +173,9 @@ def make_plan(options: SampleOptions, progress: Callable[[int], object] | None =
     return Plan(folder, pipeline, options, labels, guidance, timesteps, progress)
 
 
-def _labels(pipeline, classifier, text: str | list[int] | None) -> list[int | dict] | None:
+def _labels(
+    pipeline: ClassConditionalPipeline, classifier: Classifier | None, text: str | list[int] | None
+) -> list[ClassOrMixture] | None:
     """Labels from the command line's text or a list; None for a model without classes."""
     if pipeline.unet.config.num_class_embeds is None and classifier is None:
         if text is not None:
@@ -166,7 +184,7 @@ def _labels(pipeline, classifier, text: str | list[int] | None) -> list[int | di
     if text is None:
         return list(pipeline.class_names(classifier))
     if not isinstance(text, str):
-        return pipeline.label_ids(text, classifier)
+        return list(pipeline.label_ids(text, classifier))
     return read_labels(text, pipeline, classifier)
 
 

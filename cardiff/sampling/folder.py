@@ -4,6 +4,7 @@ It can be continued and extended: images that are there are not drawn again, and
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +16,21 @@ from cardiff.diffusion.randomness import image_seed
 from cardiff.errors import UserError
 from cardiff.files import ASIDE, file_hash, write_text, written_aside
 from cardiff.hub.serialization import weights_file
+from cardiff.pipelines.pipeline_class_conditional import Scale
 from cardiff.sampling.draw import Plan, batches_of_process
-from cardiff.sampling.labels import label_name
+from cardiff.sampling.labels import ClassOrMixture, label_name
 
 _PNG_KEY = "cardiff"
 
 
-def fill_folder(plan: Plan, state: PartialState) -> Path:
-    """Draw what the plan's folder does not have yet, and return the folder.
+def fill_folder(plan: Plan, output: Path, state: PartialState) -> Path:
+    """Draw what a folder of the plan's images does not have yet, and return the folder.
 
     Raises:
         UserError: The folder holds something else or a damaged image, or an image is not finite.
     """
     options, variants, labels = plan.options, plan.guidance.variants, plan.labels
-    output = Path(options.output)
-    turns = len(labels or [None]) * len(variants)
-    count = options.num_images or 8 * turns
+    count = options.num_images or 8 * (len(labels) if labels else 1) * len(variants)
     identity = {
         "weights_sha256": file_hash(weights_file(plan.folder)),
         "labels": labels,
@@ -63,19 +63,19 @@ def fill_folder(plan: Plan, state: PartialState) -> Path:
 
 def _draw_batch(plan: Plan, batch: range, identity: dict, output: Path) -> None:
     """Draw and write a batch. All labels are drawn with the first variant, then all with the next, and so on."""
-    labels, variants = plan.labels or [None], plan.guidance.variants
+    labels: Sequence[ClassOrMixture | None] = plan.labels or [None]
+    variants, numbers = plan.guidance.variants, plan.guidance.numbers
     chosen = [labels[i % len(labels)] for i in batch]
-    turns = [variants[i // len(labels) % len(variants)] for i in batch]
+    turns = [i // len(labels) % len(variants) for i in batch]
     # A scale for each image in one pass; functions of log-SNR are the same for all.
-    scales = {name: [turn[name] for turn in turns] for name in variants[0]}
-    scales = {name: values[0] if callable(values[0]) else np.array(values) for name, values in scales.items()}
-    images, cost = plan.draw(batch, None if plan.labels is None else chosen, scales)
+    scales: dict[str, Scale] = {**variants[0], **{name: [numbers[name][turn] for turn in turns] for name in numbers}}
+    images, cost = plan.draw(batch, [label for label in chosen if label is not None] or None, scales)
     how = {key: identity[key] for key in identity if key not in ("labels", "seed")}
     for i, image, label, turn, evaluations in zip(batch, images, chosen, turns, cost):
         path = image_file(output, i)
         entry = {"file": path.name, "index": i, "seed": image_seed(plan.options.seed, i)}
         entry |= {"label": label, "name": None if label is None else label_name(label, plan.class_names)}
-        entry |= how | {name: turn[name] for name in plan.guidance.numbers} | {"evaluations": evaluations}
+        entry |= how | {name: numbers[name][turn] for name in numbers} | {"evaluations": evaluations}
         _write_png(image, path, entry)
 
 

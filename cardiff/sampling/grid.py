@@ -12,8 +12,8 @@ from cardiff.sampling.draw import Plan, batches_of_process
 from cardiff.sampling.labels import label_name
 
 
-def draw_grid(plan: Plan, state: PartialState) -> Path:
-    """Draw the plan into the PNG file that its options name, and return the file."""
+def draw_grid(plan: Plan, path: Path, state: PartialState) -> Path:
+    """Draw the plan into a PNG file, and return the file."""
     options, variants, labels = plan.options, plan.guidance.variants, plan.labels
     if labels is not None:
         columns = max(1, (options.num_images or 8 * len(labels)) // len(labels))
@@ -29,7 +29,6 @@ def draw_grid(plan: Plan, state: PartialState) -> Path:
         for variant in variants:
             images, _ = plan.draw(mine, chosen, variant, progress)
             blocks.append([image for _, image in sorted(gather_dict(dict(zip(mine, images))).items())])
-    path = Path(options.grid)
     if state.is_main_process:
         drawn = np.stack(blocks)  # (blocks, images, H, W, C)
         whole = np.full((len(blocks), len(names) * columns, *drawn.shape[2:]), 255, np.uint8)  # the last row in white

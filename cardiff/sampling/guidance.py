@@ -2,34 +2,53 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import torch
+from diffusers import UNet2DModel
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from cardiff.errors import UserError, user_errors
 from cardiff.files import file_hash
 from cardiff.hub.serialization import classifier_weights_file, find_model, load_classifier, load_pipeline, weights_file
 from cardiff.pipelines import ClassConditionalPipeline
+from cardiff.pipelines.pipeline_class_conditional import Classifier, Interval
 from cardiff.sampling.options import GuidanceOptions
 from cardiff.schedulers import load_function
+
+Weight = float | Callable[[float], float]
+"""A scale, or one as a function of log-SNR."""
+
+
+class GuidanceArguments(TypedDict, total=False):
+    """The guidance arguments of the pipeline, except the scales."""
+
+    guidance_interval: Interval
+    guidance_interval_sigma: Interval
+    guidance_rescale: float
+    dynamic_thresholding: float
+    cfg_plus_plus: bool
+    guidance_unet: UNet2DModel
+    classifier: Classifier
 
 
 @dataclass
 class Guidance:
     """Guidance as the pipeline takes it."""
 
-    arguments: dict
+    arguments: GuidanceArguments
     """The pipeline's arguments that all images share."""
-    variants: list[dict]
-    """The scales that images are drawn with, one block of a grid or one turn of a folder each."""
-    record: dict
+    variants: list[dict[str, Weight]]
+    """The scales that images are drawn with, by the pipeline's names: one block of a grid or turn of a folder each."""
+    record: dict[str, object]
     """What identifies it, beyond the scales, in a folder's options and in the manifest."""
 
     @property
     def numbers(self) -> dict[str, list[float]]:
         """The scales by name, one for each variant; without functions of log-SNR, which `record` has."""
         names = [name for name, scale in self.variants[0].items() if not callable(scale)]
-        return {name: [variant[name] for variant in self.variants] for name in names}
+        return {name: [s for v in self.variants if not callable(s := v[name])] for name in names}
 
     @property
     def titles(self) -> list[str]:
@@ -51,13 +70,18 @@ def make_guidance(options: GuidanceOptions, pipeline: ClassConditionalPipeline) 
     Raises:
         UserError: An option that cannot be read, or a network of other images, classes or noise levels.
     """
-    arguments, record = {}, {}
-    for name in ("guidance_interval", "guidance_interval_sigma"):
-        if getattr(options, name) is not None:
-            arguments[name] = _interval(name, getattr(options, name))
-    for name, nothing in (("guidance_rescale", 0.0), ("dynamic_thresholding", None), ("cfg_plus_plus", False)):
-        if getattr(options, name) != nothing:
-            arguments[name] = getattr(options, name)
+    arguments: GuidanceArguments = {}
+    record: dict[str, object] = {}
+    if options.guidance_interval is not None:
+        arguments["guidance_interval"] = _interval("guidance_interval", options.guidance_interval)
+    if options.guidance_interval_sigma is not None:
+        arguments["guidance_interval_sigma"] = _interval("guidance_interval_sigma", options.guidance_interval_sigma)
+    if options.guidance_rescale != 0:
+        arguments["guidance_rescale"] = options.guidance_rescale
+    if options.dynamic_thresholding is not None:
+        arguments["dynamic_thresholding"] = options.dynamic_thresholding
+    if options.cfg_plus_plus:
+        arguments["cfg_plus_plus"] = True
     record |= arguments
 
     if options.guidance_model is not None:
@@ -78,15 +102,17 @@ def make_guidance(options: GuidanceOptions, pipeline: ClassConditionalPipeline) 
     elif options.classifier_scale != [1.0]:
         raise UserError("--classifier_scale needs a --classifier.")
 
-    scales = weights = [float(scale) for scale in options.guidance_scale]
+    weights = [float(scale) for scale in options.guidance_scale]
+    scales: list[Weight] = [*weights]
     if options.guidance_schedule is not None:
         if options.guidance_scale != [1.0]:
             raise UserError("Give --guidance_scale or --guidance_schedule, not both.")
-        scales = [_schedule(options.guidance_schedule)]
-        record["guidance_schedule"] = weights = [scales[0](level) for level in pipeline.log_snr_of_steps()]
+        schedule = _schedule(options.guidance_schedule)
+        scales = [schedule]
+        record["guidance_schedule"] = weights = [schedule(level) for level in pipeline.log_snr_of_steps()]
     if options.cfg_plus_plus and not all(0 <= w <= 1 for w in weights):
         raise UserError("--cfg_plus_plus interpolates: --guidance_scale must lie between 0 and 1.")
-    variants = [{"guidance_scale": scale} for scale in scales]
+    variants: list[dict[str, Weight]] = [{"guidance_scale": scale} for scale in scales]
     unconditional = pipeline.unet.config.num_class_embeds is None
     if unconditional and options.guidance_model is None and (scales != [1.0] or callable(scales[0])):
         raise UserError(
@@ -99,7 +125,7 @@ def make_guidance(options: GuidanceOptions, pipeline: ClassConditionalPipeline) 
     return Guidance(arguments, variants, record)
 
 
-def _interval(name: str, given: list[float] | str) -> tuple[float, float]:
+def _interval(name: str, given: list[float] | str) -> Interval:
     """The two ends of an interval."""
     try:
         low, high = (float(part) for part in (given.split(",") if isinstance(given, str) else given))
@@ -108,7 +134,7 @@ def _interval(name: str, given: list[float] | str) -> tuple[float, float]:
     return low, high
 
 
-def _schedule(text: str | list) -> Callable[[float], float]:
+def _schedule(text: str | list[list[float]]) -> Callable[[float], float]:
     """w as a function of log-SNR."""
     if isinstance(text, str):
         path, colon, name = text.rpartition(":")
@@ -134,14 +160,14 @@ def _schedule(text: str | list) -> Callable[[float], float]:
     return lambda log_snr: float(np.interp(log_snr, levels, weights))
 
 
-def _same_noise(pipeline: ClassConditionalPipeline, scheduler, what: str) -> None:
+def _same_noise(pipeline: ClassConditionalPipeline, scheduler: SchedulerMixin, what: str) -> None:
     """Refuse a network that was trained on other noise levels, since both are told the timestep alone."""
     mine, its = pipeline.scheduler.alphas_cumprod, scheduler.alphas_cumprod
     if len(mine) != len(its) or not torch.allclose(mine.double(), its.double(), rtol=1e-5, atol=1e-7):
         raise UserError(f"{what} was trained on other noise levels than the model: train it on the same schedule.")
 
 
-def _title(kind: str, variant: dict, arguments: dict) -> str:
+def _title(kind: str, variant: dict[str, Weight], arguments: GuidanceArguments) -> str:
     """The kinds of guidance and their weights in words; arguments as of the pipeline."""
     weight, parts = variant["guidance_scale"], []
     if kind:
@@ -153,7 +179,8 @@ def _title(kind: str, variant: dict, arguments: dict) -> str:
         title += " for log-SNR in [{:g}, {:g})".format(*arguments["guidance_interval"])
     if "guidance_interval_sigma" in arguments:
         title += " for σ/a in ({:g}, {:g}]".format(*arguments["guidance_interval_sigma"])
-    for name in ("guidance_rescale", "dynamic_thresholding"):
-        if name in arguments:
-            title += f", {name.removeprefix('guidance_').replace('_', ' ')} {arguments[name]:g}"
+    if "guidance_rescale" in arguments:
+        title += f", rescale {arguments['guidance_rescale']:g}"
+    if "dynamic_thresholding" in arguments:
+        title += f", dynamic thresholding {arguments['dynamic_thresholding']:g}"
     return title

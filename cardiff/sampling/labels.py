@@ -17,12 +17,17 @@ from pathlib import Path
 
 from cardiff.errors import UserError, user_errors
 from cardiff.pipelines import ArgumentError, ClassConditionalPipeline
+from cardiff.pipelines.pipeline_class_conditional import Classifier
 
+ClassOrMixture = int | dict[int, float]
+"""A label that has been read: the index of a class, or the weights of several."""
 _INDEX = re.compile(r"0|[1-9][0-9]*")
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 
 
-def read_labels(text: str, pipeline: ClassConditionalPipeline, classifier=None) -> list[int | dict[int, float]]:
+def read_labels(
+    text: str, pipeline: ClassConditionalPipeline, classifier: Classifier | None = None
+) -> list[ClassOrMixture]:
     """The classes, or mixtures {class: weight}, that a text asks for.
 
     Args:
@@ -41,19 +46,19 @@ def read_labels(text: str, pipeline: ClassConditionalPipeline, classifier=None) 
     return [reader.label(part) for part in _split(text, ",")]
 
 
-def label_name(label: int | dict, names: dict[int, str]) -> str:
+def label_name(label: ClassOrMixture, names: dict[int, str]) -> str:
     """What a label is called: the class, or the mixture."""
     if isinstance(label, dict):
         return "+".join(f"{weight:g}*{names[part]}" for part, weight in label.items())
     return names[label]
 
 
-def _read_file(path: Path, reader: "_Reader") -> list[int | dict[int, float]]:
+def _read_file(path: Path, reader: "_Reader") -> list[ClassOrMixture]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--labels @{path} cannot be read ({error}): name a text file, or quote a name.") from error
-    labels = []
+    labels: list[ClassOrMixture] = []
     for number, line in enumerate(lines, 1):
         try:
             labels += [reader.label(line)] if line.strip() else []
@@ -67,7 +72,7 @@ def _read_file(path: Path, reader: "_Reader") -> list[int | dict[int, float]]:
 class _Reader:
     """Reads one label at a time."""
 
-    def __init__(self, pipeline: ClassConditionalPipeline, classifier):
+    def __init__(self, pipeline: ClassConditionalPipeline, classifier: Classifier | None):
         self.pipeline, self.classifier = pipeline, classifier
         self.names: Mapping[int, str] = pipeline.class_names(classifier)
 
@@ -75,12 +80,12 @@ class _Reader:
         """Whether a class is called exactly so."""
         return text in self.names.values()
 
-    def label(self, text: str) -> int | dict[int, float]:
+    def label(self, text: str) -> ClassOrMixture:
         """A class, or a mixture of classes."""
         text = text if self.is_name(text) else text.strip()
         if self.is_name(text) or len(_split(text, "*")) == 1:
             return self.single(text)
-        mixture = {}
+        mixture: dict[int, float] = {}
         for part in _split(text, "+"):
             weight, *name = _split(part, "*", most=1)
             try:
@@ -100,6 +105,7 @@ class _Reader:
 
     def single(self, text: str) -> int:
         """A class by name or index."""
+        found: int | str
         quoted = _QUOTED.fullmatch(text)
         if text.startswith("index:"):
             if not _INDEX.fullmatch(text.removeprefix("index:")):

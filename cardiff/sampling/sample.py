@@ -27,4 +27,7 @@ def run(options: SampleOptions, progress: Callable[[int], object] | None = None)
             f"{options.steps} steps of {options.timesteps_from} fall on {len(plan.timesteps)} timesteps of the model: "
             "so many steps are taken."
         )
-    return draw_grid(plan, state) if options.grid is not None else fill_folder(plan, state)
+    if options.grid is not None:
+        return draw_grid(plan, Path(options.grid), state)
+    assert options.output is not None  # one of the two, or there would be no plan
+    return fill_folder(plan, Path(options.output), state)

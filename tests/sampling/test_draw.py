@@ -9,7 +9,7 @@ import torch
 
 from cardiff.errors import UserError
 from cardiff.hub.serialization import load_pipeline, save_pipeline
-from cardiff.sampling.draw import draw_images, to_uint8
+from cardiff.sampling.draw import draw, to_uint8
 from cardiff.sampling.options import SampleOptions
 from cardiff.sampling.sample import run
 from cardiff.sampling.solvers import make_solver
@@ -18,10 +18,10 @@ from tests.support.sampled import STEPS, manifest, pixels
 from tests.support.tiny_models import tiny_pipeline
 
 
-def test_draw_images_without_labels_is_the_null_class(model):
+def test_drawing_without_labels_is_the_null_class(model):
     pipeline = load_pipeline(model)
-    without = draw_images(pipeline, [3, 4], seed=0, labels=None, guidance_scale=2, steps=STEPS, batch_size=2)
-    nulls = draw_images(pipeline, [3, 4], seed=0, labels=[0, 1], guidance_scale=0, steps=STEPS, batch_size=2)
+    without, _ = draw(pipeline, [3, 4], seed=0, labels=None, guidance_scale=2, steps=STEPS, batch_size=2)
+    nulls, _ = draw(pipeline, [3, 4], seed=0, labels=[0, 1], guidance_scale=0, steps=STEPS, batch_size=2)
     assert without.dtype == np.uint8 and without.shape == (2, 8, 8, 3)
     np.testing.assert_array_equal(without, nulls)
 
@@ -36,9 +36,9 @@ def test_the_steps_of_another_schedule(model, options):
     pipeline = load_pipeline(model)
     pipeline.scheduler = make_solver(pipeline.scheduler, "ddpm")
     settings = {"seed": 0, "labels": [0, 1], "guidance_scale": 1, "steps": 4, "batch_size": 2}
-    same = draw_images(pipeline, [0, 1], timesteps=timesteps, **settings)
+    same, _ = draw(pipeline, [0, 1], timesteps=timesteps, **settings)
     np.testing.assert_array_equal(pixels(Path(options.output), 2), same)
-    assert (draw_images(pipeline, [0, 1], **settings) != same).any()
+    assert (draw(pipeline, [0, 1], **settings)[0] != same).any()
 
 
 def test_fewer_steps_than_asked_for_are_said(options, capsys):
