@@ -1,7 +1,7 @@
-"""The model card: what a published model is, how to load it, what trained it, how good it is, and what it cannot do.
+"""The model card: what a published model is, how to load it, how it was trained and evaluated, and its limits.
 
-Everything in it is read from the folder that is published and from the reports given with it; what they do not say is
-said to be unknown.
+All of it comes from the published folder and from the reports given with it; what they do not record is stated to be
+unknown.
 """
 
 import re
@@ -31,12 +31,15 @@ def write_card(
     """Write README.md and schedule.png for a model that is about to be published.
 
     Args:
-        folder: The model as it is uploaded, perhaps with run.json and samples.png.
-        repo_id: Where it will be, OWNER/NAME.
+        folder: The model as it is uploaded, with run.json and samples.png if there are any.
+        repo_id: Its repository, OWNER/NAME.
         revision: Branch, if it is not main.
         license: Licence of the weights.
-        metrics: The metrics.json of evaluate.py on these weights.
-        best: An evaluation made of these weights while they were trained, evaluation.json.
+        metrics: Content of the metrics.json of evaluate.py for these weights.
+        best: Content of evaluation.json, an evaluation of these weights during training.
+
+    Raises:
+        UserError: The folder holds no model, or run.json or a report is damaged.
     """
     run = read_record(folder)
     if (folder / "model_index.json").is_file():
@@ -52,7 +55,7 @@ def write_card(
         metadata = _metadata(card).to_yaml()
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
-            f"run.json or a report given with it is damaged or of another project; there can be no card ({error!r})."
+            f"run.json or a report is damaged or was not written by this project, so no card can be made ({error!r})."
         ) from error
     ModelCard(f"---\n{metadata}\n---\n\n{text}\n").save(folder / "README.md")
 
@@ -76,7 +79,7 @@ def _metadata(card: Card) -> ModelCardData:
 
 
 def _results(card: Card) -> list[EvalResult]:
-    """The measurements as the Hub shows them, the protocol in the arguments."""
+    """The metrics as the Hub lists them, with the protocol in their arguments."""
     if card.metrics is None:
         return []
     reference = card.metrics["protocol"]["reference"]["data"]
@@ -97,12 +100,12 @@ def _results(card: Card) -> list[EvalResult]:
 
 
 def _metric_type(metrics: dict, name: str) -> str:
-    """The Hub's identifier: `fid` only for the network of the FID, since others do not compare with it."""
+    """The Hub's identifier: `fid` only with the network of the FID, since other networks give other values."""
     return name if metrics["protocol"]["distance"] == "FID" else metric_name(metrics, name).lower().replace(" ", "-")
 
 
 def _draw_schedule(scheduler: DDPMScheduler, path: Path) -> None:
-    """What is left of the image and how much noise there is, and log-SNR, over the timesteps."""
+    """Plot the weights of image and noise, and log-SNR, over the timesteps."""
     alphas_cumprod = scheduler.alphas_cumprod.double()
     log_snr = exact_log_snr(alphas_cumprod)
     figure = new_figure(8, 3)

@@ -1,4 +1,4 @@
-"""What a model card is made from: the folder that is published, and the reports given with it."""
+"""The data of a model card: the published folder, the reports given with it, and the names in them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +10,12 @@ from cardiff.hub.provenance import RunRecord, public_name
 from cardiff.pipelines import NoisyClassifier
 
 FORMATS = ("parquet", "arrow", "csv", "json", "webdataset", "imagefolder")
-"""Values of data.path that are no data set's name."""
+"""Values of data.path that are file formats, not names of data sets."""
 
 
 @dataclass
 class Card:
-    """What the sections read."""
+    """The data of a model card."""
 
     folder: Path
     repo_id: str
@@ -37,14 +37,14 @@ class Card:
 
     @property
     def data(self) -> dict:
-        """The data section of the run, empty if it is not known."""
+        """The data section of the run's configuration, empty if it is unknown."""
         return self.run["config"]["data"] if self.run else {}
 
     @property
     def data_set(self) -> str:
-        """What the data set is called."""
+        """The name of the data set."""
         if not self.data:
-            return "a data set that the model does not record"
+            return "an unknown data set"
         files = self.data.get("data_files")
         if self.data["path"] not in FORMATS or not files:
             return self.data["path"]
@@ -52,11 +52,11 @@ class Card:
 
 
 def short_protocol(metrics: dict) -> dict:
-    """What decides the figures, in short."""
+    """The settings that a metric depends on, in short."""
     sampling = metrics.get("sampling") or {}
     kept = {name: sampling[name] for name in ("solver", "steps", "guidance_scale") if sampling.get(name) is not None}
     if sampling.get("timesteps") is not None:
-        kept["steps"] = len(sampling["timesteps"])  # of another schedule's, which can be fewer than were asked for
+        kept["steps"] = len(sampling["timesteps"])  # of another schedule: possibly fewer than requested
     reference = metrics["protocol"]["reference"]["data"]
     return {"images": metrics["images"], "reference_images": reference["images"], **kept, "seeds": metrics["seeds"]}
 
@@ -70,7 +70,7 @@ def metric_name(metrics: dict, name: str) -> str:
 
 
 def network_name(protocol: dict) -> str:
-    """What the features are of."""
+    """The network that the features come from."""
     network = protocol["network"]
     which = next((public_name(network[key]) for key in ("model", "file", "folder") if network.get(key)), None)
     return network["kind"] + (f" ({which})" if which else "")

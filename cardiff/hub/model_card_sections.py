@@ -16,7 +16,7 @@ from cardiff.markup import code, escape, fenced
 PROJECT = "Cardiff, a project for training, measuring and publishing class-conditional pixel diffusion models"
 SHOWN_CLASSES = 60
 SMALL = 10_000
-"""Training images below which copying is a risk worth a warning."""
+"""Training images below which the card warns of copies."""
 
 
 def _what(card: Card) -> list[str]:
@@ -26,18 +26,18 @@ def _what(card: Card) -> list[str]:
     colours = {1: "grey", 3: "RGB"}.get(config.in_channels, f"{config.in_channels}-channel")
     images = f"{size}×{size} {colours} images"
     what = {
-        "conditional": f"A diffusion model that draws {images} of {len(card.class_names)} classes, with "
+        "conditional": f"A diffusion model that generates {images} of {len(card.class_names)} classes, with "
         "classifier-free guidance",
-        "unconditional": f"A diffusion model that draws {images}, without labels",
-        "classifier": f"A classifier of {images} at any noise level, {len(card.class_names)} classes, by whose "
-        "gradient a diffusion model with the same noise schedule can be guided",
+        "unconditional": f"A diffusion model that generates {images}, without labels",
+        "classifier": f"A classifier of {images} at any noise level, {len(card.class_names)} classes, whose gradient "
+        "guides a diffusion model with the same noise schedule",
     }[card.kind]
     lines = [f"# {card.repo_id.split('/')[-1]}", ""]
     if (card.folder / "samples.png").is_file():
         lines += ["![Samples](samples.png)" if card.kind != "classifier" else "![Accuracy](samples.png)", ""]
     lines.append(
-        f"{what}: {parameters:,} parameters, trained on {escape(card.data_set)} with {PROJECT}. It "
-        f"works on pixels, without an autoencoder."
+        f"{what}: {parameters:,} parameters, trained on {escape(card.data_set)} with {PROJECT}. It operates on "
+        "pixels, without an autoencoder."
     )
     return lines
 
@@ -55,8 +55,8 @@ logits = classifier(images, torch.tensor([0]))
 print(classifier.config.id2label[str(logits.argmax().item())])"""
         after = (
             "This is the `AutoModel` of diffusers, not that of transformers. `trust_remote_code` runs one file, "
-            "`classifier/noisy_classifier.py`, which needs torch and diffusers. A "
-            "conditional or unconditional pipeline of the same schedule and classes is guided by "
+            "`classifier/noisy_classifier.py`, which needs torch and diffusers. To guide a conditional or "
+            "unconditional pipeline with the same schedule and classes, call "
             "`pipeline(…, classifier=classifier, classifier_scale=1.0)`."
         )
     elif card.kind == "unconditional":
@@ -67,7 +67,7 @@ pipeline = DDPMPipeline.from_pretrained({repo})
 generator = torch.Generator().manual_seed(0)
 images = pipeline(batch_size=4, generator=generator, num_inference_steps=100).images
 images[0].save("sample.png")"""
-        after = "This is a stock pipeline of diffusers: nothing of the repository is executed."
+        after = "This is a stock pipeline of diffusers: no code from the repository is executed."
     else:
         name = card.class_names[0]
         label = 0 if "`" in name else json.dumps(name, ensure_ascii=False)  # which could end the block of code
@@ -81,10 +81,10 @@ images[0].save("sample.png")"""
         parts = f'UNet2DModel.from_pretrained({repo}, subfolder="unet")'
         after = (
             "`trust_remote_code` runs one file, `pipeline_class_conditional.py`, which needs torch, numpy and "
-            "diffusers; what `save_pretrained` then writes loads in the same way. The parts are diffusers' own and "
-            f"load without trust: `{parts}` and likewise `DDPMScheduler` from `scheduler`; the last of the class "
-            f"embeddings stands for no label. `python sample.py --model {card.repo_id}` of the project executes "
-            "nothing of this repository."
+            "diffusers; what `save_pretrained` then writes loads in the same way. The parts are classes of diffusers "
+            f"and load without `trust_remote_code`: `{parts}`, and `DDPMScheduler` from `scheduler`; the last class "
+            f"embedding means no label. Cardiff's own `python sample.py --model {card.repo_id}` executes no code from "
+            "this repository."
         )
     lines = ["## Load and sample", "", "```python", example, "```", "", after]
     part = "classifier" if card.kind == "classifier" else "unet"
@@ -92,7 +92,7 @@ images[0].save("sample.png")"""
         if (card.folder / part / variant_name(name)).is_file():
             lines += [
                 "",
-                f"In half the memory: `from_pretrained(…, variant={json.dumps(name)}, torch_dtype={dtype})`.",
+                f"In half precision: `from_pretrained(…, variant={json.dumps(name)}, torch_dtype={dtype})`.",
             ]
     return lines
 
@@ -101,15 +101,15 @@ def _data(card: Card) -> list[str]:
     lines = ["## Data and licence", ""]
     if card.run:
         data, count = card.data, card.run.get("images")
-        square = {"crop": "cut to their middle", "pad": "padded to a square", "stretch": "stretched to a square"}
-        many = "images of a stream, which were not counted," if count is None else f"{count:,} images,"
-        flips = ", each mirrored half of the time" if data.get("horizontal_flip") else ""
+        square = {"crop": "centre-cropped", "pad": "padded to a square", "stretch": "stretched to a square"}
+        many = "images of a stream (not counted)," if count is None else f"{count:,} images,"
+        flips = ", each flipped horizontally with probability 1/2" if data.get("horizontal_flip") else ""
         lines.append(
             f"{escape(card.data_set)}, split {escape(data['split'])}: {many} {square[data['fit']]} and resized to "
             f"{data['resolution']:d} pixels{flips}."
         )
     else:
-        lines.append("The folder does not record what the model was trained on.")
+        lines.append("The training data is not recorded.")
     images = card.data.get("license")
     return [
         *lines,
@@ -129,13 +129,13 @@ def _schedule(card: Card) -> list[str]:
         shown = ", ".join(f"{code(key)} {_short(value)}" for key, value in given.items())
         lines.append(f"**{escape(str(section['name']))}**: {shown}.")
     else:
-        lines.append("The folder does not record the schedule's name; its betas are in `scheduler/`.")
+        lines.append("The schedule's name is not recorded; its betas are in `scheduler/`.")
     last = f"{log_snr[-1]:.2f}" if log_snr[-1].isfinite() else "−∞ (pure noise)"
     solvers = ""
     if card.kind != "classifier":
         names = ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "DDIMScheduler"]
         names += ["EulerDiscreteScheduler"] if config.prediction_type != "sample" else []
-        solvers = f" {', '.join(map(code, names))}, made from it by `from_config`, have the same noise levels."
+        solvers = f" {', '.join(map(code, names))}, created from it with `from_config`, have the same noise levels."
     return [
         *lines,
         "",
@@ -153,11 +153,11 @@ def _short(value: object) -> str:
 
 def _training(card: Card) -> list[str]:
     if not card.run:
-        return ["## Training", "", "The folder does not record how the model was trained."]
+        return ["## Training", "", "The training is not recorded."]
     run, train = card.run, card.run["config"]["train"]
     seconds = run.get("seconds")
     precision = "float32" if run["precision"] == "no" else run["precision"]
-    time = "a time that was not recorded" if seconds is None else _duration(seconds)
+    time = "an unknown time" if seconds is None else _duration(seconds)
     versions = ", ".join(f"{package} {version}" for package, version in run.get("versions", {}).items())
     name = card.repo_id.split("/")[-1]
     averaged = (
@@ -174,7 +174,7 @@ def _training(card: Card) -> list[str]:
         f"accelerate launch train_{run['kind']}.py --config config.yaml --output_dir runs/{name}",
         "```",
         "",
-        "<details><summary>config.yaml, in which paths are cut to their last part</summary>",
+        "<details><summary>config.yaml (of a path, the last part)</summary>",
         "",
         *fenced("yaml", yaml.safe_dump(run["config"], sort_keys=False, allow_unicode=True).strip()),
         "",
@@ -198,11 +198,11 @@ def _metrics(card: Card) -> list[str]:
         distance, protocol = card.best["distance"], card.best["protocol"]
         return [
             *lines,
-            f"Measured once while training, of {card.best['images']:,} images drawn in {card.best['steps']} "
+            f"Measured once during training, on {card.best['images']:,} images sampled in {card.best['steps']} "
             f"DPM-Solver++ steps without guidance: {escape(protocol['distance'])} {number(distance['value'])} "
             f"({interval(distance, 'fid')}) in the features of {escape(network_name(protocol))}.",
         ]
-    return [*lines, "Not measured."]
+    return [*lines, "Not evaluated."]
 
 
 def _measured(metrics: dict) -> list[str]:
@@ -213,7 +213,7 @@ def _measured(metrics: dict) -> list[str]:
         f"Against {reference['images']:,} images of {escape(reference_name(reference))}, split "
         f"{escape(reference['split'])}, in the features of {escape(network_name(protocol))}. Protocol: {told}.",
         "",
-        "| metric | value | 95% interval |" + (" held-out real images |" if real else "") + " what it says |",
+        "| metric | value | 95% interval |" + (" held-out real images |" if real else "") + " what it measures |",
         "|---|---|---|" + ("---|" if real else "") + "---|",
     ]
     for name, found in metrics["metrics"].items():
@@ -227,11 +227,11 @@ def _measured(metrics: dict) -> list[str]:
 def _report(card: Card) -> list[str]:
     report = card.run.get("report") if card.run else None
     if not report:
-        return ["Not measured."]
+        return ["Not evaluated."]
     clean = report["clean"]
     lines = [
-        f"On {clean['images']:,} images that were kept from training it reads {clean['accuracy']:.1%} of the clean "
-        f"ones; naming the most frequent class always would get {report['chance']:.1%}.",
+        f"Accuracy on {clean['images']:,} clean images that were held out from training: {clean['accuracy']:.1%}; "
+        f"always predicting the most frequent class: {report['chance']:.1%}.",
         "",
         "| log-SNR | accuracy | cross-entropy |",
         "|---|---|---|",
@@ -263,26 +263,26 @@ def _classes(card: Card) -> list[str]:
 
 
 def _limits(card: Card) -> list[str]:
-    lines = ["## Limits", "", "- Made for study. There is no filter of any kind."]
+    lines = ["## Limits", "", "- Made for study; there is no content filter."]
     images, counts = (card.run.get("images"), card.run.get("class_counts")) if card.run else (None, None)
     if card.kind == "classifier":
         lines.append(
-            "- It knows the noise levels of its own schedule only: guide a model that was trained on the same."
+            "- It was trained on the noise levels of its own schedule: guide only models with the same schedule."
         )
     else:
         if images is not None and images < SMALL:
             lines.append(
-                f"- {images:,} training images are few: samples can be near copies, so compare them with their "
-                "nearest training images before using them as new."
+                f"- With only {images:,} training images, samples can be near copies of them: compare samples with "
+                "their nearest training images before using them as new."
             )
         if card.kind == "conditional":
             lines.append("- A guidance scale above 1 makes samples more typical of their class and less diverse.")
-            lines.append("- It draws the classes above and knows no others, nor anything between them.")
+            lines.append("- It generates only the classes above.")
         else:
-            lines.append("- What it draws cannot be chosen, and its classes need not be as frequent as in the data.")
+            lines.append("- Classes cannot be chosen, and their frequencies can differ from those in the data.")
     if counts and max(counts) > 2 * min(counts):
         lines.append(
-            f"- The classes are unequal, {min(counts)} to {max(counts)} images; rare ones are learnt less well."
+            f"- The classes are imbalanced, {min(counts)} to {max(counts)} images; rare ones are learnt less well."
         )
     return lines
 

@@ -1,4 +1,4 @@
-"""run.json: what trained a model, carried by every saved model and free of what belongs to one machine."""
+"""run.json: how a model was trained, saved with every model and without local paths."""
 
 import json
 from importlib.metadata import version
@@ -43,7 +43,7 @@ def read_record(folder: Path) -> RunRecord | None:
     """The run.json of a model's folder, or None if it has none.
 
     Raises:
-        UserError: It is damaged, or not of this project's making.
+        UserError: It is damaged, or was not written by this project.
     """
     file = Path(folder, RUN_RECORD)
     if not file.is_file():
@@ -54,16 +54,16 @@ def read_record(folder: Path) -> RunRecord | None:
         whole_numbers = [record["step"], record["images_seen"], sections["train"]["batch_size"]]
         texts = [sections["scheduler"]["name"], sections["data"]["path"], sections["data"]["split"]]
         if record["kind"] not in get_args(Kind):
-            raise UserError(f"there are no runs of kind {record['kind']!r}")
+            raise UserError(f"kind is {record['kind']!r}")
         if not all(type(n) is int for n in whole_numbers) or not all(type(text) is str for text in texts):
             raise TypeError("a field is of the wrong type")
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is damaged or of another project ({error!r}): copy it again.") from error
+        raise UserError(f"{file} is damaged or was not written by this project ({error!r}): copy it again.") from error
     return {**record, "config": without_paths(record["config"])}
 
 
 def without_paths(config: dict) -> dict:
-    """A configuration without what only this machine can use or should know: of a path its last part is kept."""
+    """A configuration without local paths, of which only the last part is kept, and without cache folders."""
     kept = {}
     for name, value in config.items():
         if name != "cache_dir":
@@ -78,7 +78,7 @@ def _without_path(value: object) -> object:
 
 
 def public_name(text: str) -> str:
-    """Text as it is, or the last part of a path; of a URL what is not a secret."""
+    """Text without private parts: of a path the last part, of a URL all but user, password and query."""
     if "://" in text:
         url = urlsplit(text)
         return f"{url.scheme}://{url.hostname or ''}{url.path}"
@@ -95,5 +95,5 @@ def _exists(path: Path) -> bool:
 
 
 def versions() -> dict[str, str]:
-    """The packages that decide what is computed."""
+    """The versions of the packages that determine the results."""
     return {"cardiff": cardiff_version()} | {name: version(name) for name in ("torch", "diffusers", "accelerate")}

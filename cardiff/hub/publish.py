@@ -1,4 +1,4 @@
-"""publish.py: a model with its card and samples on the Hub."""
+"""publish.py: uploads a model with its card and samples to the Hub."""
 
 import json
 import shutil
@@ -19,10 +19,10 @@ from cardiff.training.checkpoint import newest_in, run_of
 
 
 def publish(options: PublishOptions) -> str:
-    """Carry the options out and return a sentence that says where the model is.
+    """Publish a model as the options say, and return a sentence that names the repository or the folder.
 
     Raises:
-        UserError: Nothing to publish, or nowhere to.
+        UserError: There is no model to publish, an option is wrong, or the upload is not possible.
     """
     options.check()
     folder = find_model(options.model)
@@ -37,7 +37,7 @@ def publish(options: PublishOptions) -> str:
     with tempfile.TemporaryDirectory() as aside:
         prepared = Path(aside, "model")
         metrics, best = prepare(folder, prepared, options)
-        if options.output is None:  # only now, after all that could be refused
+        if options.output is None:  # after everything that can be refused
             repository = open_repository(repository, options.hub_private, options.hub_revision)
             if checkpoint is not None and options.hub_resume_id is not None:
                 store = open_resume_repository(options.hub_resume_id, repository)
@@ -53,23 +53,29 @@ def publish(options: PublishOptions) -> str:
     return f"Published {address}"
 
 
-def open_resume_repository(name: str, model: str, patient: bool = True) -> str:
-    """Make the repository of checkpoints, which is always private, and return its full name; see `open_repository`.
+def open_resume_repository(name: str, model: str, retry: bool = True) -> str:
+    """Create the repository of checkpoints, which is always private, and return its full name.
+
+    Args:
+        name: NAME or OWNER/NAME.
+        model: Full name of the model's repository.
+        retry: As of `open_repository`.
 
     Raises:
-        UserError: It is that of the model.
+        UserError: The two are the same repository, or this one is public.
+        HubError: The repository could not be created.
     """
-    store = open_repository(name, private=True, patient=patient)
+    store = open_repository(name, private=True, retry=retry)
     if store == model:
-        raise UserError(f"--hub_resume_id {name} is the repository of the model: name another.")
+        raise UserError(f"--hub_resume_id {name} is the repository of the model: name another repository.")
     return store
 
 
 def default_repository(model: str) -> str:
-    """The name of a repository after the folder of a run.
+    """The repository name that follows from the folder of a run: the folder's own name.
 
     Raises:
-        UserError: The folder's name cannot be that of a repository.
+        UserError: It is not a valid name of a repository.
     """
     name = run_of(Path(model)).name
     HubTarget(hub_model_id=name).check()
@@ -77,7 +83,7 @@ def default_repository(model: str) -> str:
 
 
 def prepare(folder: Path, output: Path, options: PublishOptions) -> tuple[dict | None, dict | None]:
-    """Write what is uploaded of a model, but for the card: weights and configurations anew, what trained it, samples.
+    """Write everything that is uploaded except the card: weights, configurations, run.json and samples.
 
     Returns:
         The metrics and the best evaluation, as `write_card` takes them.
@@ -85,7 +91,7 @@ def prepare(folder: Path, output: Path, options: PublishOptions) -> tuple[dict |
     variants = [variant.strip() for variant in options.variants.split(",") if variant.strip()]
     unknown = [variant for variant in variants if variant not in VARIANTS]
     if unknown:
-        raise UserError(f"--variants has no {unknown[0]!r}: give {' or '.join(VARIANTS)}.")
+        raise UserError(f"--variants {unknown[0]} is unknown: choose from {', '.join(VARIANTS)}.")
     metrics = None if options.metrics is None else _metrics_of(folder, Path(options.metrics))
     export_model(folder, output, variants)
     record, run = read_record(output), run_of(folder)
@@ -105,26 +111,30 @@ def prepare(folder: Path, output: Path, options: PublishOptions) -> tuple[dict |
 
 
 def _metrics_of(folder: Path, file: Path) -> dict:
-    """The content of a metrics.json, which must be of the model in the folder."""
+    """The content of a metrics.json, which must be that of the model in the folder."""
     file = file / "metrics.json" if file.is_dir() else file
     if not file.is_file():
-        raise UserError(f"--metrics {file} does not exist: give the --output of evaluate.py.")
+        raise UserError(f"--metrics {file} does not exist: name the --output folder of evaluate.py.")
     try:
         metrics = json.loads(file.read_text())
         measured = metrics["model"]["weights_sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"--metrics {file} is not a metrics.json of evaluate.py ({error!r}).") from error
+        raise UserError(
+            f"--metrics {file} is not a metrics.json of evaluate.py ({error!r}): run evaluate.py again."
+        ) from error
     weights = next((f for f in (weights_file(folder), classifier_weights_file(folder)) if f.is_file()), None)
     if weights is None or measured != file_hash(weights):
-        raise UserError(f"--metrics {file} is of other weights than {folder}: run evaluate.py on the model again.")
+        raise UserError(
+            f"--metrics {file} was measured with other weights than those of {folder}: run evaluate.py again."
+        )
     return metrics
 
 
 def _picture(run: Path, record: RunRecord | None, given: str | None) -> Path | None:
-    """The picture of the card: the one given, or the newest of the run that is not newer than the model."""
+    """The image of the card: the one given, or the newest of the run that is not newer than the model."""
     if given is not None:
         if not Path(given).is_file():
-            raise UserError(f"--samples {given} is no file: name a picture.")
+            raise UserError(f"--samples {given} is not a file: name an image file.")
         return Path(given)
     kind = "reports" if record is not None and record["kind"] == "classifier" else "samples"
     last = f"step-{record['step']:08d}.png" if record is not None else "step-~"
@@ -133,12 +143,12 @@ def _picture(run: Path, record: RunRecord | None, given: str | None) -> Path | N
 
 
 def _copy_picture(source: Path, target: Path) -> None:
-    """The pixels alone: what sample.py writes into a picture names the model's folder."""
+    """Copy the pixels without metadata, in which sample.py names the model's folder."""
     try:
         with Image.open(source) as picture:
             clean = Image.frombytes(picture.mode, picture.size, picture.tobytes())
             if picture.mode == "P":
                 clean.putpalette(picture.getpalette())
     except (OSError, ValueError) as error:
-        raise UserError(f"{source} is no picture that can be read ({error}).") from error
+        raise UserError(f"{source} is not a readable image ({error}): name another with --samples.") from error
     clean.save(target)

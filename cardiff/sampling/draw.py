@@ -1,5 +1,7 @@
 """Drawing images from a trained pipeline: what is drawn, with what, and in batches that do not matter."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -46,7 +46,7 @@ def test_a_run_is_published_and_resumed_elsewhere(hub, tmp_path, digits_options,
     hub.fail("GET /api/models", 500, times=float("inf"))
     again = options(digits_options, tmp_path / "elsewhere", "--resume_from", "user/state", *longer)
     assert train_conditional.main(again)
-    assert "user/state cannot be read: the Hub answers with an error (500). Going on" in capsys.readouterr().out
+    assert "user/state cannot be read: the Hub returned an error (500). Going on" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         train_conditional.main(options(digits_options, tmp_path / "third", "--resume_from", "user/state"))
 
@@ -104,7 +104,7 @@ class Upload:
 
 
 def test_one_upload_at_a_time_the_newest_next(hub, tmp_path, monkeypatch):
-    """What is being uploaded stays where it is, what waits is replaced, a complaint is made once."""
+    """What is being uploaded stays where it is, what waits is replaced, a warning is printed once."""
     started, said, priorities = [], [], []
 
     def start(*args, **kwargs):

@@ -58,14 +58,14 @@ def test_a_passing_fault_is_overcome(what, fault, hub, folder, monkeypatch):
 
 
 LASTING = {
-    "token refused": ("POST", 401, "does not accept the token .401.: log in anew with `hf auth login`"),
-    "no right": (COMMIT, 403, "may not do this .403.: use one with write access"),
-    "no right to create": ("repos/create|GET /api/models", 403, "may not do this .403."),
-    "out of order": (COMMIT, 500, "answers with an error .500."),
+    "token refused": ("POST", 401, "does not accept the token .401.: run `hf auth login` again"),
+    "no right": (COMMIT, 403, "lacks permission .403.: use one with write access"),
+    "no right to create": ("repos/create|GET /api/models", 403, "lacks permission .403."),
+    "out of order": (COMMIT, 500, "returned an error .500."),
     "rate limit": ("preupload", 429, "is rate limiting .429."),
-    "conflict": (COMMIT, 409, "somebody else is changing it .409."),
-    "cut": ("PUT /lfs/", "cut", "cannot be reached, or the connection broke"),
-    "silence": (COMMIT, "hang", "does not answer in time"),
+    "conflict": (COMMIT, 409, "another commit to it is in progress .409."),
+    "cut": ("PUT /lfs/", "cut", "cannot be reached, or the connection was lost"),
+    "silence": (COMMIT, "hang", "did not answer in time"),
 }
 
 
@@ -88,7 +88,7 @@ def test_a_token_that_may_only_read_and_one_that_is_unknown(hub, folder, monkeyp
         assert token not in str(error.value)
 
 
-@pytest.mark.parametrize(("fault", "sentence"), [("cut", "the connection broke"), (500, ".500."), (403, ".403.")])
+@pytest.mark.parametrize(("fault", "sentence"), [("cut", "the connection was lost"), (500, ".500."), (403, ".403.")])
 def test_a_download_that_fails_is_one_sentence(fault, sentence, hub, folder):
     push(folder)
     hub.fail("GET /user/model/resolve|GET /api/models", fault, times=float("inf"))

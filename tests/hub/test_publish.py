@@ -108,9 +108,9 @@ def test_a_preview_uploads_nothing(hub, folder, tmp_path):
     [
         ({"repository": "a/b/c"}, "cannot be a repository of the Hub"),
         ({"hub_resume_id": "user/model"}, "must be another repository"),
-        ({"variants": "int4"}, "--variants has no 'int4': give fp16 or bf16."),
+        ({"variants": "int4"}, "--variants int4 is unknown: choose from fp16, bf16."),
         ({"metrics": "nowhere"}, "--metrics nowhere does not exist"),
-        ({"samples": "nowhere.png"}, "--samples nowhere.png is no file"),
+        ({"samples": "nowhere.png"}, "--samples nowhere.png is not a file"),
     ],
 )
 def test_options_that_are_refused(options, sentence, hub, folder):
@@ -121,7 +121,7 @@ def test_options_that_are_refused(options, sentence, hub, folder):
 
 def test_metrics_must_be_of_these_weights(hub, folder, tmp_path):
     (tmp_path / "metrics.json").write_text(json.dumps({"model": {"weights_sha256": "0" * 64}}))
-    with pytest.raises(UserError, match="is of other weights than"):
+    with pytest.raises(UserError, match="was measured with other weights"):
         push(folder, metrics=str(tmp_path))
     (tmp_path / "metrics.json").write_text("{}")
     with pytest.raises(UserError, match="is not a metrics.json of evaluate.py"):
@@ -258,4 +258,4 @@ def test_the_command_line_of_publish(tmp_path, launch):
         server.fail("POST", 403, times=float("inf"))
         refused = launch(*push, env=environment, check=False)
     assert refused.returncode == 1
-    assert "error: user/model: the token may not do this (403)" in refused.err and "Traceback" not in refused.err
+    assert "error: user/model: the token lacks permission (403)" in refused.err and "Traceback" not in refused.err

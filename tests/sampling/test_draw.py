@@ -133,7 +133,7 @@ def test_a_label_of_two_readings_is_refused(tmp_path):
         ({"batch_size": 0}, "--batch_size is 0, but must be 1 or more"),
         ({"output": None}, "Give either --output DIR for single images or --grid FILE"),
         ({"grid": "grid.png"}, "Give either --output DIR for single images or --grid FILE"),
-        ({"model": "/nowhere/at/all"}, "There is no folder /nowhere/at/all."),
+        ({"model": "/nowhere/at/all"}, "/nowhere/at/all is not a folder"),
         ({"seed": -1}, "--seed is -1"),
     ],
 )
