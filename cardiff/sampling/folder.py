@@ -1,6 +1,7 @@
-"""The folder of a sampling command: options.json claims it, each PNG says how it was made, manifest.jsonl ends it.
+"""The output folder of sample.py: options.json, PNG files with their settings in the metadata, and manifest.jsonl.
 
-It can be continued and extended: images that are there are not drawn again, and other options are refused.
+An interrupted folder can be completed and a complete one extended: existing images are kept, and other options are
+refused.
 """
 
 import json
@@ -24,10 +25,10 @@ _PNG_KEY = "cardiff"
 
 
 def fill_folder(plan: Plan, output: Path, state: PartialState) -> Path:
-    """Draw what a folder of the plan's images does not have yet, and return the folder.
+    """Draw the images that the folder does not have yet, write the manifest, and return the folder.
 
     Raises:
-        UserError: The folder holds something else or a damaged image, or an image is not finite.
+        UserError: The folder holds other files, images of other options or a damaged image, or an image is not finite.
     """
     options, variants, labels = plan.options, plan.guidance.variants, plan.labels
     count = options.num_images or 8 * (len(labels) if labels else 1) * len(variants)
@@ -42,7 +43,7 @@ def fill_folder(plan: Plan, output: Path, state: PartialState) -> Path:
     }
     if plan.timesteps is not None:
         identity["timesteps"] = plan.timesteps
-    identity = json.loads(json.dumps(identity))  # as it will be read
+    identity = json.loads(json.dumps(identity))  # comparable with what is read from options.json
     if state.is_main_process:
         _claim_folder(output, identity)
     state.wait_for_everyone()
@@ -57,12 +58,12 @@ def fill_folder(plan: Plan, output: Path, state: PartialState) -> Path:
     if state.is_main_process:
         entries = [read_entry(image_file(output, i)) for i in range(count)]
         write_text(output / "manifest.jsonl", "".join(f"{json.dumps(entry)}\n" for entry in entries), per_process=True)
-    state.wait_for_everyone()  # who reads the folder next needs the manifest
+    state.wait_for_everyone()  # for the manifest, which other processes may read next
     return output
 
 
 def _draw_batch(plan: Plan, batch: range, identity: dict, output: Path) -> None:
-    """Draw and write a batch. All labels are drawn with the first variant, then all with the next, and so on."""
+    """Draw and write a batch: all labels with the first variant, then all with the next, and so on."""
     labels: Sequence[ClassOrMixture | None] = plan.labels or [None]
     variants, numbers = plan.guidance.variants, plan.guidance.numbers
     chosen = [labels[i % len(labels)] for i in batch]
@@ -80,19 +81,19 @@ def _draw_batch(plan: Plan, batch: range, identity: dict, output: Path) -> None:
 
 
 def image_file(output: Path, index: int) -> Path:
-    """Where image number `index` of a sampled folder lies."""
+    """The file of image number `index` in a folder of samples."""
     return output / f"{index:06d}.png"
 
 
 def _claim_folder(output: Path, identity: dict) -> None:
-    """Make the folder, or check that what it holds was drawn with the same options."""
+    """Create the folder, or check that its images were drawn with the same options."""
     record = output / "options.json"
     if record.exists():
         before = json.loads(record.read_text())
         changed = [key for key in sorted(before.keys() | identity.keys()) if before.get(key) != identity.get(key)]
         if changed:
             raise UserError(
-                f"{output} holds images drawn with other options ({', '.join(changed)} differ): "
+                f"{output} contains images drawn with other options ({', '.join(changed)} differ): "
                 "choose another --output or remove it."
             )
     elif output.exists() and not (output.is_dir() and not any(output.iterdir())):
@@ -104,7 +105,7 @@ def _claim_folder(output: Path, identity: dict) -> None:
 
 
 def _write_png(image: np.ndarray, path: Path, entry: dict) -> None:
-    """Write an image, whose file itself says how it was made."""
+    """Write an image with its settings in the metadata."""
     text = PngInfo()
     text.add_text(_PNG_KEY, json.dumps(entry))
     with written_aside(path, per_process=True) as aside:
@@ -112,10 +113,10 @@ def _write_png(image: np.ndarray, path: Path, entry: dict) -> None:
 
 
 def read_entry(path: Path) -> dict:
-    """How an image of a sampled folder was made: its line of the manifest.
+    """The manifest's entry for an image, from the image's metadata.
 
     Raises:
-        UserError: It is damaged, or was not written by `sample.py`.
+        UserError: The image is damaged, or was not written by `sample.py`.
     """
     try:
         with Image.open(path) as image:
@@ -123,5 +124,5 @@ def read_entry(path: Path) -> dict:
             return json.loads(image.text[_PNG_KEY])
     except Exception as error:  # Pillow's readers raise nearly every type on bad bytes
         raise UserError(
-            f"{path} is damaged or was not written by this command: remove it, and run the command again."
+            f"{path} is damaged or was not written by this command: remove it and run the command again."
         ) from error

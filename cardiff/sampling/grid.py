@@ -1,4 +1,4 @@
-"""Labelled grids: a row a class, a column block a guidance scale."""
+"""Labelled grids: a row for each class, a block of columns for each guidance scale."""
 
 import math
 from pathlib import Path
@@ -18,7 +18,7 @@ def draw_grid(plan: Plan, path: Path, state: PartialState) -> Path:
     if labels is not None:
         columns = max(1, (options.num_images or 8 * len(labels)) // len(labels))
         names, count = [label_name(label, plan.class_names) for label in labels], len(labels) * columns
-    else:  # about a square
+    else:  # approximately square
         count = options.num_images or 8
         columns = math.ceil(math.sqrt(count))
         names = [""] * math.ceil(count / columns)
@@ -31,7 +31,9 @@ def draw_grid(plan: Plan, path: Path, state: PartialState) -> Path:
             blocks.append([image for _, image in sorted(gather_dict(dict(zip(mine, images))).items())])
     if state.is_main_process:
         drawn = np.stack(blocks)  # (blocks, images, H, W, C)
-        whole = np.full((len(blocks), len(names) * columns, *drawn.shape[2:]), 255, np.uint8)  # the last row in white
+        whole = np.full(
+            (len(blocks), len(names) * columns, *drawn.shape[2:]), 255, np.uint8
+        )  # white where the last row ends
         whole[:, :count] = drawn
         save_labelled_grid(whole, names, plan.guidance.titles, path)
     return path

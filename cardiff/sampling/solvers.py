@@ -22,10 +22,10 @@ def make_solver(scheduler: SchedulerMixin, name: str) -> SchedulerMixin:
     """The named diffusers scheduler with the noise levels of a trained one.
 
     Raises:
-        UserError: Unknown name, or a solver that diffusers does not offer for the model's prediction type.
+        UserError: The name is unknown, or the solver does not support the model's prediction type.
     """
     if name not in SOLVERS:
-        raise UserError(f"There is no solver {name!r}: choose one of {', '.join(SOLVERS)}.")
+        raise UserError(f"There is no solver {name!r}: choose from {', '.join(SOLVERS)}.")
     if name == "euler" and scheduler.config.prediction_type == "sample":
         raise UserError(
             f"The solver {name} cannot use a model that predicts the clean sample: choose dpm, ddim, ddpm or unipc."
@@ -33,7 +33,7 @@ def make_solver(scheduler: SchedulerMixin, name: str) -> SchedulerMixin:
     solver, options = SOLVERS[name]
     if not scheduler.config.get("clip_sample", True):
         options = {key: value for key, value in options.items() if key not in _CLIPPED}
-    # Only what describes the trained noise levels is handed over, so that no solver warns of keys of another.
+    # Only the settings of the trained noise levels are passed on: solvers warn of those of another solver.
     inherited = ["num_train_timesteps", "trained_betas", "prediction_type", "timestep_spacing", "clip_sample"]
     inherited += ["variance_type"] if issubclass(solver, DDPMScheduler) else []
     inherited += ["beta_start", "beta_end", "beta_schedule", "rescale_betas_zero_snr"]
