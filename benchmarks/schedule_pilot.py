@@ -29,7 +29,7 @@ from cardiff.data import open_store
 from cardiff.diffusion.levels import log_snr_of, timesteps_at, visited_levels
 from cardiff.evaluation.metrics.distances import frechet_distance
 from cardiff.hub.serialization import load_pipeline
-from cardiff.sampling.draw import draw_images
+from cardiff.sampling.draw import draw
 from cardiff.sampling.solvers import make_solver
 from cardiff.training.build import build
 
@@ -158,7 +158,7 @@ def distances(pipeline, solver: str, steps: int, timesteps: list[int] | None, im
     """
     trained = pipeline.scheduler
     pipeline.scheduler = make_solver(trained, solver)
-    drawn = draw_images(
+    drawn, _ = draw(
         pipeline,
         range(SAMPLES),
         seed=0,
@@ -167,7 +167,8 @@ def distances(pipeline, solver: str, steps: int, timesteps: list[int] | None, im
         steps=steps,
         timesteps=timesteps,
         batch_size=250,
-    ).transpose(0, 3, 1, 2)
+    )
+    drawn = drawn.transpose(0, 3, 1, 2)
     pipeline.scheduler = trained
     flat = [x.reshape(len(x), -1) / 127.5 - 1 for x in (drawn, images)]
     return {"pixel": frechet_distance(*flat), "feature": frechet_distance(features(drawn), features(images))}

@@ -11,8 +11,8 @@ from diffusers import DDPMScheduler, ModelMixin
 
 from cardiff.distributed import device_name
 from cardiff.errors import UserError
-from cardiff.hub.provenance import versions, without_paths, write_record
-from cardiff.hub.publish import BackgroundPublisher
+from cardiff.hub.background import BackgroundPublisher
+from cardiff.hub.provenance import RunRecord, versions, without_paths, write_record
 from cardiff.training import checkpoint as checkpoints
 from cardiff.training.resume import TrainingState
 from cardiff.training.sharding import whole
@@ -211,7 +211,7 @@ def save_model(trainer: Trainer, model: ModelMixin, folder: Path) -> None:
     """Write a network of the run, and beside it what trained it."""
     trainer.export(model, folder)
     config, data = trainer.config, trainer.data
-    record = {
+    record: RunRecord = {
         "kind": config.kind,
         "step": trainer.global_step,
         "images_seen": trainer.global_step * config.train.batch_size,

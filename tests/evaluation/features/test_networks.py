@@ -346,7 +346,7 @@ def test_weights_are_found_in_the_weights_folder(folder, tmp_path, monkeypatch):
         ("{folder}/none.pt", None, "none.pt cannot be read as TorchScript"),
         ("{folder}/broken.pt", None, "broken.pt cannot be read as TorchScript"),
         ("inceptoin", None, "There is no network 'inceptoin': name inception, mobilenet, pixels"),
-        ("/nowhere/at/all", None, "There is no folder /nowhere/at/all"),
+        ("/nowhere/at/all", None, "/nowhere/at/all is not a folder"),
         ("nobody/nothing", None, "nobody/nothing is neither a folder nor a Hub repository that can be read"),
         ("{folder}", None, "holds neither the config.json of a transformers model nor a classifier/"),
         ("{folder}/unknown", None, "unknown cannot be loaded as a vision model"),
