@@ -18,24 +18,20 @@ from cardiff.errors import UserError, did_you_mean
 from cardiff.evaluation.features.extraction import RealImages, export_reference, extract, import_reference, open_real
 from cardiff.evaluation.features.networks import FeatureNetwork, class_columns, load_network
 from cardiff.evaluation.metrics.classes import mean_distance, relative_diversity
-from cardiff.evaluation.metrics.distances import (
+from cardiff.evaluation.metrics.frechet import (
     Extrapolation,
     Gaussian,
-    density_coverage,
     frechet_distance,
     frechet_estimate,
     frechet_infinity,
     frechet_terms,
-    inception_estimate,
     infinity_needs,
-    kernel_distance,
-    kernel_estimate,
-    kernel_mean,
-    precision_recall,
-    squared_reach,
 )
+from cardiff.evaluation.metrics.inception_score import inception_estimate
 from cardiff.evaluation.metrics.intervals import Estimate, bootstrap_weights, from_bootstrap, share
+from cardiff.evaluation.metrics.kernel import kernel_distance, kernel_estimate, kernel_mean
 from cardiff.evaluation.metrics.memorisation import FEWEST, Memorisation, memorisation
+from cardiff.evaluation.metrics.neighbours import density_coverage, precision_recall, squared_reach
 from cardiff.evaluation.options import STATISTICS, ProtocolOptions
 from cardiff.layout import shipped_config
 from cardiff.progress import shown

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import ranksums
 
 from cardiff.errors import UserError
-from cardiff.evaluation.metrics.distances import BLOCK, squared_distances
+from cardiff.evaluation.metrics.pairwise import BLOCK, squared_distances
 from cardiff.progress import shown
 
 FALSE_ALARMS = 0.05

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cardiff.evaluation.metrics.distances import Extrapolation
+from cardiff.evaluation.metrics.frechet import Extrapolation
 from cardiff.evaluation.metrics.memorisation import Memorisation
 from cardiff.markup import figure_text
 from cardiff.plotting import BLUE, GREY, ORANGE, new_figure, save_labelled_grid
