@@ -16,7 +16,8 @@ from cardiff.data import UnreadableImage
 from cardiff.distributed import device_name, this_process
 from cardiff.errors import UserError, did_you_mean
 from cardiff.evaluation.features.extraction import RealImages, export_reference, extract, import_reference, open_real
-from cardiff.evaluation.features.networks import FeatureNetwork, class_columns, load_network
+from cardiff.evaluation.features.network import FeatureNetwork, class_columns
+from cardiff.evaluation.features.networks import load_network
 from cardiff.evaluation.metrics.classes import mean_distance, relative_diversity
 from cardiff.evaluation.metrics.frechet import (
     Extrapolation,

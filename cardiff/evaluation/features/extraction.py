@@ -16,7 +16,7 @@ from cardiff.config.sections import DataConfig
 from cardiff.data import cache_root, open_store, random_part
 from cardiff.distributed import gather_dict, this_process
 from cardiff.errors import UserError
-from cardiff.evaluation.features.networks import FeatureNetwork
+from cardiff.evaluation.features.network import FeatureNetwork
 from cardiff.evaluation.metrics.frechet import Gaussian
 from cardiff.files import apply_folder_permissions, written_aside
 from cardiff.hub.provenance import public_name
