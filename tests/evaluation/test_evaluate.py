@@ -132,13 +132,13 @@ def by_classes(world, options, tmp_path):
 def test_classes_are_read_in_the_order_of_the_data(by_classes):
     """Whatever the order in the judge's head: logits that are surest of every image's own class read all of them."""
     protocol, features, labels, columns = by_classes
-    measured = protocol.measure_features(features, None, np.eye(12)[columns[labels]], labels)
+    measured = protocol.estimator.measure(features, None, np.eye(12)[columns[labels]], labels)
     np.testing.assert_array_equal(measured.read, labels)
     assert measured.estimates["accuracy"].value == 1
     np.testing.assert_array_equal(measured.confusion, np.diag(COUNTS))
     assert measured.estimates["class_shift"].value == 0
     # Asked for as the next class instead, every image is in the row asked for and the column read.
-    measured = protocol.measure_features(features, None, np.eye(12)[columns[labels]], (labels + 1) % 12)
+    measured = protocol.estimator.measure(features, None, np.eye(12)[columns[labels]], (labels + 1) % 12)
     assert measured.estimates["accuracy"].value == 0
     assert [measured.confusion[(label + 1) % 12, label] for label in range(12)] == list(COUNTS)
 
@@ -148,7 +148,7 @@ def test_samples_are_weighted_to_the_classes_of_the_data(by_classes):
     protocol, features, labels, columns = by_classes
     often, counts = np.arange(12) % 3 + 1, np.array(COUNTS)
     features, labels = features.repeat(often[labels], 0), labels.repeat(often[labels])
-    measured = protocol.measure_features(features, None, np.eye(12)[columns[labels]], None)
+    measured = protocol.estimator.measure(features, None, np.eye(12)[columns[labels]], None)
     count = (often * counts).sum()
     factor = count / (count - 1) * 59 / 60
     expected = np.trace(protocol.reference.gaussian.covariance) * (np.sqrt(factor) - 1) ** 2

@@ -17,8 +17,9 @@ from cardiff.errors import UserError
 from cardiff.evaluation.evaluate import check_seeds, class_shares
 from cardiff.evaluation.images import read_folder
 from cardiff.evaluation.metrics.intervals import Estimate
+from cardiff.evaluation.metrics.registry import loss
 from cardiff.evaluation.options import CompareOptions
-from cardiff.evaluation.protocol import Protocol, loss
+from cardiff.evaluation.protocol import Protocol
 from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options
 from cardiff.files import write_text
 from cardiff.hub.serialization import find_model
@@ -142,7 +143,7 @@ class Comparison:
         if options.rank_by not in self.protocol.names:
             raise UserError(f"--rank_by is {options.rank_by!r}, but must be one of {', '.join(self.protocol.names)}.")
         unlabelled = [candidate.name for candidate in self.candidates if not candidate.conditional]
-        by_class = ["accuracy"] if self.protocol.columns is not None else ["accuracy", "diversity"]
+        by_class = ["accuracy"] if self.protocol.estimator.columns is not None else ["accuracy", "diversity"]
         if unlabelled and options.rank_by in by_class:
             raise UserError(
                 f"--rank_by {options.rank_by} cannot rank the settings of {unlabelled[0]}, whose samples have no "

@@ -10,9 +10,11 @@ import markdown
 import numpy as np
 from scipy.stats import norm
 
+from cardiff.evaluation.estimator import Measured
 from cardiff.evaluation.images import ImageSet
 from cardiff.evaluation.metrics.intervals import LEVEL
-from cardiff.evaluation.protocol import Measured, Protocol, loss
+from cardiff.evaluation.metrics.registry import loss
+from cardiff.evaluation.protocol import Protocol
 from cardiff.evaluation.reports import figures
 from cardiff.evaluation.reports.wording import EXPLAINED, contradictions, interval, name_with, number
 from cardiff.evaluation.samples import ModelFacts

@@ -11,7 +11,7 @@ from scipy.stats import t
 from cardiff.evaluation.compare.comparison import Candidate, Setting, Trial
 from cardiff.evaluation.metrics.differences import class_gains, difference, guidance_sentence, sentences, training_cost
 from cardiff.evaluation.metrics.intervals import Estimate
-from cardiff.evaluation.protocol import METRICS
+from cardiff.evaluation.metrics.registry import METRICS
 from cardiff.evaluation.reports.wording import number
 
 
