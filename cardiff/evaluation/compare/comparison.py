@@ -2,110 +2,29 @@
 
 import hashlib
 import json
-import math
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 from tqdm.auto import tqdm
 
 from cardiff.distributed import this_process
 from cardiff.errors import UserError
+from cardiff.evaluation.compare.candidates import Candidate, Setting, Trial, base_setting, file_name
 from cardiff.evaluation.evaluate import check_seeds, class_shares
 from cardiff.evaluation.images import read_folder
-from cardiff.evaluation.metrics.intervals import Estimate
-from cardiff.evaluation.metrics.registry import loss
 from cardiff.evaluation.options import CompareOptions
 from cardiff.evaluation.protocol import Protocol
 from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options
 from cardiff.files import write_text
 from cardiff.hub.serialization import find_model
-from cardiff.markup import escape
 from cardiff.sampling.draw import make_plan
 from cardiff.sampling.options import DrawOptions, GuidanceOptions
 from cardiff.sampling.solvers import SOLVERS
 
 # Raise it when the same images would give other figures.
 METHOD_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How a model is sampled."""
-
-    solver: str
-    steps: int
-    guidance_scale: float | None
-    """None for a model without labels."""
-
-    def __str__(self) -> str:
-        guided = "" if self.guidance_scale is None else f"w = {shortest(self.guidance_scale)}, "
-        return f"{guided}{self.solver}, {self.steps} steps"
-
-    @property
-    def cost(self) -> float:
-        """Network evaluations an image, for the progress bar; the manifest counts them."""
-        return self.steps * (1 if self.guidance_scale in (None, 0.0, 1.0) else 2)
-
-    @property
-    def folder(self) -> str:
-        scale = "" if self.guidance_scale is None else f"-w{shortest(self.guidance_scale)}"
-        return f"{self.solver}-{self.steps}{scale}"
-
-
-@dataclass
-class Candidate:
-    """Runs of one name, and what is known of their settings."""
-
-    name: str
-    models: list[ModelFacts]
-    settings: list[Setting]
-    trials: dict[Setting, list["Trial"]] = field(default_factory=dict)
-    """The newest measurement of each setting: one a run and sampling seed."""
-    first: dict[Setting, list["Trial"]] = field(default_factory=dict)
-    """The measurement of all settings at the same number of images."""
-
-    @property
-    def conditional(self) -> bool:
-        return bool(self.models[0].classes)
-
-    @property
-    def called(self) -> str:
-        """The name in Markdown."""
-        return escape(self.name)
-
-    def loss(self, setting: Setting, metric: str, aim: bool | float) -> float:
-        """A metric averaged over runs and sampling seeds, less is better; infinite where it could not be measured."""
-        trials = self.trials[setting]
-        if any(metric not in trial.estimates for trial in trials):
-            return math.inf
-        return loss(float(np.mean([trial.estimates[metric].value for trial in trials])), aim)
-
-
-@dataclass
-class Trial:
-    """One run, setting and sampling seed, measured."""
-
-    count: int
-    estimates: dict[str, Estimate]
-    evaluations: dict[str, float] | None
-    per_class: list[dict]
-    terms: tuple[float, float] | None
-    balanced: float | None
-    memorisation: dict | None
-    folder: Path
-
-    def to_dict(self) -> dict:
-        estimates = {name: e.to_dict(with_deviations=True) for name, e in self.estimates.items()}
-        return {**{f.name: getattr(self, f.name) for f in fields(self)}, "estimates": estimates, "folder": None}
-
-    @classmethod
-    def from_dict(cls, known: dict, folder: Path) -> "Trial":
-        estimates = {name: Estimate.from_dict(e) for name, e in known["estimates"].items()}
-        return cls(**{**known, "estimates": estimates, "folder": folder})
 
 
 class Comparison:
@@ -121,7 +40,7 @@ class Comparison:
         self.output = Path(options.output)
         check_seeds(options.seeds)
         self.seeds = options.seeds
-        self.candidates = self._entrants()
+        self.candidates = self._candidates()
         models = [model for candidate in self.candidates for model in candidate.models]
         size = models[0].resolution, models[0].channels
         for candidate in self.candidates:  # refuses before the long work starts
@@ -162,7 +81,7 @@ class Comparison:
         self.file = self.output / "trials.jsonl"
         self.known = self._read_known()
 
-    def _entrants(self) -> list[Candidate]:
+    def _candidates(self) -> list[Candidate]:
         """The runs by name, with their settings."""
         options, folders = self.options, {}
         if not options.runs:
@@ -322,19 +241,6 @@ class Comparison:
         return known
 
 
-def base_setting(candidate: Candidate) -> Setting:
-    """The setting that all runs share: the first solver and number of steps, and no guidance beyond the label."""
-    first = candidate.settings[0]
-    same = [s for s in candidate.settings if (s.solver, s.steps) == (first.solver, first.steps)]
-    return next((s for s in same if s.guidance_scale in (None, 1.0)), first)
-
-
-def best_setting(candidate: Candidate, metric: str, aim: bool | float, count: int) -> Setting:
-    """The best of the settings that were measured at `count` images."""
-    full = [setting for setting, trials in candidate.trials.items() if trials[0].count == count]
-    return min(full, key=lambda setting: candidate.loss(setting, metric, aim))
-
-
 def _draw_options(options: CompareOptions, setting: Setting) -> DrawOptions:
     """The options of sample.py for one setting."""
     shared = {f.name: getattr(options, f.name) for f in fields(DrawOptions)}
@@ -343,16 +249,3 @@ def _draw_options(options: CompareOptions, setting: Setting) -> DrawOptions:
     else:
         shared["guidance_scale"] = [setting.guidance_scale]
     return DrawOptions(**{**shared, "solver": setting.solver, "steps": setting.steps})
-
-
-def shortest(scale: float) -> str:
-    """A number as people write it, with as many digits as tell it from others."""
-    return f"{scale:g}" if float(f"{scale:g}") == scale else repr(scale)
-
-
-def file_name(name: str) -> str:
-    """A run's name for a folder: as it is, or made safe for any file system and told from others by a digest."""
-    safe = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]', "_", name).strip(" .")
-    while len(safe.encode()) > 100:
-        safe = safe[:-1]
-    return name if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

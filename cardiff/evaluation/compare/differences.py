@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import ttest_ind
 
-from cardiff.evaluation.compare.comparison import Candidate, Comparison, Setting, Trial, shortest
+from cardiff.evaluation.compare.candidates import Candidate, Setting, Trial, shortest
+from cardiff.evaluation.compare.comparison import Comparison
 from cardiff.evaluation.metrics.registry import loss
 from cardiff.evaluation.reports.evaluation import metric_name
 from cardiff.evaluation.reports.wording import number
