@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypedDict
 
 import numpy as np
 
@@ -24,15 +25,29 @@ from cardiff.evaluation.metrics.neighbours import squared_reach
 from cardiff.evaluation.metrics.registry import METRICS, PRDC
 from cardiff.progress import shown
 
+ClassRow = TypedDict(
+    "ClassRow",
+    {
+        "class": str,
+        "images": int,  # samples
+        "real_images": int,
+        "share_of_the_data": float,
+        "accuracy": float | None,
+        "distance": float | None,  # kernel distance to the real images of the class
+        "diversity": float | None,  # relative to that of the real images
+    },
+)
+"""What was measured of one class; None where it could not be, or was not asked for."""
+
 
 @dataclass
 class Measured:
     """What the measurement of one set of images came to."""
 
-    count: int
-    estimates: dict[str, Estimate]
-    per_class: list[dict] = field(default_factory=list)
-    """For each class: name, images, and what could be measured of them."""
+    features: np.ndarray = field(repr=False)
+    """(N, D)."""
+    estimates: dict[str, Estimate] = field(default_factory=dict)
+    per_class: list[ClassRow] = field(default_factory=list)
     confusion: np.ndarray | None = None
     """Images of each class asked for (rows) by class read (columns), int (K, K)."""
     read: np.ndarray | None = None
@@ -46,7 +61,11 @@ class Measured:
     """The Fréchet distance at several numbers of images, behind fid_infinity."""
     missing: dict[str, str] = field(default_factory=dict)
     """Estimates that could not be made, and why."""
-    features: np.ndarray | None = field(repr=False, default=None)
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return len(self.features)
 
 
 class Estimator:
@@ -72,14 +91,29 @@ class Estimator:
         self.columns, self.replicates = columns, replicates
 
     def measure(
-        self, features, logits, class_logits, labels, *, metrics: Sequence[str] | None = None, seed: int = 0
+        self,
+        features: np.ndarray,
+        logits: np.ndarray | None,
+        class_logits: np.ndarray | None,
+        labels: np.ndarray | None,
+        *,
+        metrics: Sequence[str] | None = None,
+        seed: int = 0,
     ) -> Measured:
-        """The same from features (N, D), logits of the network and logits of the accuracy classifier.
+        """Compute the metrics of one set of images.
 
-        Where labels were asked for, their numbers are no matter of chance: sets are resampled class by class.
+        With requested classes the number of samples of each is fixed, so sets are resampled class by class.
+
+        Args:
+            features: (N, D).
+            logits: Of the network whose features these are, (N, K); None without a head.
+            class_logits: Of the accuracy classifier, (N, K); None without one.
+            labels: The requested classes, (N,); None for samples without labels.
+            metrics: Names of `METRICS`; all of the estimator's by default.
+            seed: Of the resampling.
         """
         metrics = self.metrics if metrics is None else metrics
-        measured = Measured(len(features), {}, features=features)
+        measured = Measured(features)
         if self.columns is not None and class_logits is not None:
             measured.read = class_logits[:, self.columns].argmax(1)
         by = labels if labels is not None else measured.read
@@ -88,14 +122,22 @@ class Estimator:
             turns.set_description(metric)
             self._estimate(metric, measured, logits, labels, by, seed)
         if by is not None and self._by_class is not None:
-            self._describe_classes(measured, labels, by, metrics)
+            self._describe_classes(measured, self._by_class, labels, by, metrics)
         for name in (name for metric in metrics for name in METRICS[metric]):
             if name not in measured.estimates:
                 measured.missing[name] = self._why_missing(name, by)
         return measured
 
-    def _estimate(self, metric: str, measured: Measured, logits, labels, by, seed: int) -> None:
-        """Add what one metric yields; `by` are the samples' classes as asked for or read, if they are known."""
+    def _estimate(
+        self,
+        metric: str,
+        measured: Measured,
+        logits: np.ndarray | None,
+        labels: np.ndarray | None,
+        by: np.ndarray | None,
+        seed: int,
+    ) -> None:
+        """Add what one metric yields; `by` are the requested or predicted classes (N,), if they are known."""
         features, found = measured.features, measured.estimates
         reference, replicates = self.reference, self.replicates
         if metric == "fid":
@@ -105,20 +147,22 @@ class Estimator:
             measured.extrapolation = frechet_infinity(features, reference.gaussian, replicates, seed, labels)
             found["fid_infinity"] = measured.extrapolation.estimate
         elif metric == "kid":
-            found["kid"] = kernel_estimate(features, reference.features, replicates, seed, self._real_kernel, labels)
+            found["kid"] = kernel_estimate(features, self._real_features, replicates, seed, self._real_kernel, labels)
         elif metric == "is":
+            assert logits is not None, "checked by Protocol"
             found["is"] = inception_estimate(logits, replicates, seed, labels)
         elif metric == "prdc":
             for names, compute, k in PRDC:
-                estimates = compute(features, reference.features, k, replicates, seed, self._real_reach[k], labels)
+                estimates = compute(features, self._real_features, k, replicates, seed, self._real_reach[k], labels)
                 found |= dict(zip(names, estimates))
         elif metric == "accuracy" and measured.read is not None:
-            self._classify(measured, labels, seed)
+            self._classify(measured, measured.read, labels, seed)
         elif metric == "diversity" and by is not None and self._by_class is not None:
             diversity = relative_diversity(features, by, self._real_diversity, replicates, seed)
             found |= {} if diversity is None else {"diversity": diversity}
         elif metric == "memorisation":
-            measured.memorisation = memorisation(features, reference.features, self.held_out.features)
+            assert self.held_out is not None and self.held_out.features is not None, "checked by Protocol"
+            measured.memorisation = memorisation(features, self._real_features, self.held_out.features)
 
     def _why_missing(self, name: str, by: np.ndarray | None) -> str:
         """Why there is no such estimate."""
@@ -128,13 +172,18 @@ class Estimator:
             return "too few classes have two samples and two different real images"
         return "these images have no labels"
 
+    @property
+    def _real_features(self) -> np.ndarray:
+        assert self.reference.features is not None, "checked by Protocol"
+        return self.reference.features
+
     @cached_property
     def _real_kernel(self) -> float:
-        return kernel_mean(self.reference.features)
+        return kernel_mean(self._real_features)
 
     @cached_property
     def _real_reach(self) -> dict[int, np.ndarray]:
-        return {k: squared_reach(self.reference.features, k) for _, _, k in PRDC}
+        return {k: squared_reach(self._real_features, k) for _, _, k in PRDC}
 
     @cached_property
     def _by_class(self) -> list[np.ndarray] | None:
@@ -147,15 +196,17 @@ class Estimator:
     @cached_property
     def _real_diversity(self) -> np.ndarray:
         """Mean distance between two real images of each class, (K,); NaN for a class of one image."""
+        assert self._by_class is not None, "asked for where there are classes"
         return np.array([mean_distance(members) for members in self._by_class])
 
-    def _classify(self, measured: Measured, labels: np.ndarray | None, seed: int) -> None:
+    def _classify(self, measured: Measured, read: np.ndarray, labels: np.ndarray | None, seed: int) -> None:
         """Whether samples are classified as the requested class, and how frequent the classes are."""
-        read, count, replicates = measured.read, len(self.reference.class_names), self.replicates
+        count, replicates, real_labels = len(self.reference.class_names), self.replicates, self.reference.labels
+        assert real_labels is not None, "checked by Protocol"
         if labels is not None:
-            measured.estimates["accuracy"] = share(read == labels, replicates, seed, labels)
+            measured.estimates["accuracy"] = share(np.equal(read, labels), replicates, seed, labels)
             measured.confusion = np.bincount(labels * count + read, minlength=count**2).reshape(count, count)
-        in_data = np.bincount(self.reference.labels[self.reference.labels >= 0], minlength=count)
+        in_data = np.bincount(real_labels[real_labels >= 0], minlength=count)
         in_data = in_data / in_data.sum()
         which = np.eye(count)[read]  # (N, K)
         weights = bootstrap_weights(len(read), replicates, seed, labels)
@@ -166,19 +217,30 @@ class Estimator:
             evened = Gaussian.of(measured.features, weights=(in_data / shares[0])[read])
             measured.balanced = frechet_distance(evened, self.reference.gaussian)
 
-    def _describe_classes(self, measured: Measured, labels, by: np.ndarray, metrics: Sequence[str]) -> None:
-        """A row for each class: how many samples, how many read as it, how near its real images, how diverse."""
-        total = sum(map(len, self._by_class))
-        classes = shown(zip(self.reference.class_names, self._by_class), "classes", len(self._by_class))
+    def _describe_classes(
+        self,
+        measured: Measured,
+        real_by_class: list[np.ndarray],
+        labels: np.ndarray | None,
+        by: np.ndarray,
+        metrics: Sequence[str],
+    ) -> None:
+        """A row for each class: number of samples, accuracy, distance to its real images, diversity."""
+        total = sum(len(real) for real in real_by_class)
+        classes = shown(zip(self.reference.class_names, real_by_class), "classes", len(real_by_class))
         for label, (name, real) in enumerate(classes):
             members = measured.features[by == label]
-            row = {"class": name, "images": len(members), "real_images": len(real)}
-            row["share_of_the_data"] = len(real) / total
             read = None if measured.read is None or labels is None else measured.read[by == label]
-            row["accuracy"] = float((read == label).mean()) if read is not None and len(read) else None
             enough = len(members) > 1 and len(real) > 1
-            row["distance"] = kernel_distance(members, real) if "kid" in metrics and enough else None
-            row["diversity"] = None
+            row: ClassRow = {
+                "class": name,
+                "images": len(members),
+                "real_images": len(real),
+                "share_of_the_data": len(real) / total,
+                "accuracy": float((read == label).mean()) if read is not None and len(read) else None,
+                "distance": kernel_distance(members, real) if "kid" in metrics and enough else None,
+                "diversity": None,
+            }
             if "diversity" in metrics and enough and self._real_diversity[label] > 0:
                 row["diversity"] = mean_distance(members) / float(self._real_diversity[label])
             measured.per_class.append(row)

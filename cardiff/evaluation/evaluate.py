@@ -34,6 +34,7 @@ def run(options: EvaluateOptions) -> Path:
     options.check()
     output = Path(options.output)
     check_seeds(options.seeds)
+    sets: dict[int | None, ImageSet]
     facts = None
     if options.model is not None:
         with state.main_process_first():
@@ -43,6 +44,7 @@ def run(options: EvaluateOptions) -> Path:
             options.reference = _own_config(facts, options.model)
         size = facts.resolution, facts.channels
     else:
+        assert options.images is not None, "one of both"
         given = _cut(read_folder(Path(options.images)), options.num_images)
         size = given.images.shape[2], given.images.shape[1]
     with tqdm(desc="real images", unit="img", disable=not state.is_main_process, leave=False) as bar:
@@ -101,7 +103,7 @@ def check_seeds(seeds: Sequence[int]) -> None:
 
 def draw_sets(
     facts: ModelFacts, protocol: Protocol, options: EvaluateOptions, seeds: list[int], count: int, folder: Path
-) -> dict[int, ImageSet]:
+) -> dict[int | None, ImageSet]:
     """The model's images for each seed, drawn or found in the folder."""
     if facts.classes and facts.class_names != protocol.reference.class_names:
         raise UserError(
@@ -109,7 +111,7 @@ def draw_sets(
             f"{protocol.reference.class_names[:3]}…: give the data that the model was trained on."
         )
     labels = labels_as_in(class_shares(protocol), count) if facts.classes else None
-    sets = {}
+    sets: dict[int | None, ImageSet] = {}
     for seed in seeds:
         drawn = draw_folder(facts.folder, folder / f"seed-{seed}", options, count=count, seed=seed, labels=labels)
         sets[seed] = read_folder(drawn)

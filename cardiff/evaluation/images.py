@@ -43,7 +43,7 @@ class ImageSet:
         Raises:
             UserError: A class of the folder is none of the data's.
         """
-        if self.labels is None or not class_names:
+        if self.labels is None or self.class_names is None or not class_names:
             return replace(self, labels=None, class_names=None)
         stray = [self.names[i] for i in np.flatnonzero(self.labels < 0)]
         if stray:
@@ -86,7 +86,7 @@ def read_folder(folder: Path) -> ImageSet:
     labels = class_names = None
     if found.class_names:
         class_names = dict(enumerate(found.class_names))
-        numbers = {name: label for label, name in class_names.items()}
+        numbers: dict[str | None, int] = {name: label for label, name in class_names.items()}
         labels = np.array([numbers.get(found.class_of(name), -1) for name in found.pictures])
     images = _read_images([folder / name for name in found.pictures])
     return ImageSet(images, labels, class_names, found.pictures, {}, None)
@@ -112,8 +112,9 @@ def _read_sampled(folder: Path, manifest: Path) -> ImageSet:
     counts = [entry["evaluations"] for entry in entries if "evaluations" in entry]
     evaluations = {name: float(np.mean([count[name] for count in counts])) for name in counts[0]} if counts else None
     images = _read_images([folder / name for name in names])
-    labels, class_names = (np.array(labels), class_names) if known else (None, None)
-    return ImageSet(images, labels, class_names, names, shared, evaluations)
+    if not known:
+        return ImageSet(images, None, None, names, shared, evaluations)
+    return ImageSet(images, np.array(labels), class_names, names, shared, evaluations)
 
 
 def _read_images(files: list[Path]) -> np.ndarray:

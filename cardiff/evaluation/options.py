@@ -88,9 +88,9 @@ class CompareOptions(ProtocolOptions, DrawOptions):
     the same thing."""
     guidance_scale: Floats = limited([0.0, 1.0, 1.5, 2.0, 3.0])
     """Weights w of uncond + w·(cond − uncond), with commas; an unconditional run has none."""
-    solver: Names = limited(["dpm"])
+    solver: Names = limited(["dpm"])  # type: ignore[assignment]  # a list where sample.py takes one
     """Solvers with commas: ddpm, ddim, dpm (DPM-Solver++), unipc, euler."""
-    steps: Ints = limited([25], least=1)
+    steps: Ints = limited([25], least=1)  # type: ignore[assignment]  # likewise
     """Numbers of solver steps with commas."""
     num_images: int | None = limited(None, least=1)
     """Images of each setting (default: as many as the reference has, at most 10,000)."""

@@ -24,6 +24,8 @@ from cardiff.evaluation.options import STATISTICS, ProtocolOptions
 from cardiff.layout import shipped_config
 from cardiff.version import cardiff_version
 
+Progress = Callable[[int], object]
+"""Called with the number of images after each pass of a network."""
 LIBRARIES = ("torch", "torchvision", "diffusers", "torch-fidelity", "numpy", "scipy")
 
 
@@ -49,7 +51,7 @@ class Protocol:
         channels: int,
         batch_size: int,
         count: int | None = None,
-        progress: Callable[[int], object] = lambda count: None,
+        progress: Progress = lambda count: None,
     ):
         state = this_process()
         options.check()
@@ -59,7 +61,7 @@ class Protocol:
             raise UserError("Give --reference: a YAML file with a data section, a folder, or exported statistics.")
         self.network = load_network(options.network, weights=options.network_weights, device=state.device)
         self.classifier = self._open_classifier(state)
-        self._check_options()
+        self._check_options(options.reference)
         if count is not None:
             self.check_count(count)
         self.reference, config = self._open(options.reference, progress)
@@ -91,7 +93,7 @@ class Protocol:
             raise UserError(f"--accuracy_classifier {options.accuracy_classifier} has no classes: give a classifier.")
         return classifier
 
-    def _open(self, what: str, progress) -> tuple[RealImages, DataConfig | None]:
+    def _open(self, what: str, progress: Progress) -> tuple[RealImages, DataConfig | None]:
         """Real images, and the data section that they come from."""
         path = Path(what) if Path(what).exists() else shipped_config(what) or Path(what)
         if path.suffix == STATISTICS:
@@ -107,7 +109,9 @@ class Protocol:
                     "file of --export_reference."
                 )
             resolution, channels = self.size
-            config = DataConfig(path=str(path), resolution=resolution, channels=channels, upscale=True)
+            config = DataConfig(
+                path=str(path), resolution=resolution, channels=1 if channels == 1 else 3, upscale=True
+            )
         remedy = "give the data section that the model was trained with"
         self._check_size(what, config.resolution, config.channels, remedy)
         try:
@@ -125,7 +129,7 @@ class Protocol:
                 f"{self.size[0]} and {self.size[1]}: {remedy}."
             )
 
-    def _open_held_out(self, what: str, config: DataConfig | None, progress) -> RealImages:
+    def _open_held_out(self, what: str, config: DataConfig | None, progress: Progress) -> RealImages:
         path = Path(what)
         if config is not None and path.suffix not in (".yaml", ".yml") and not path.is_dir():
             # A split of the same data set.
@@ -139,16 +143,15 @@ class Protocol:
             real.labels = np.where(real.labels >= 0, known[real.labels], -1)
         return real
 
-    def _check_options(self) -> None:
+    def _check_options(self, reference: str) -> None:
         """Refuse metrics for which an option is missing, before any image is looked at."""
         options, network = self.options, self.network
-        statistics = Path(options.reference).suffix == STATISTICS
         if "memorisation" in self.metrics and options.validation_data is None:
             raise UserError(
                 "--metrics names memorisation, which compares with real images that the model never saw: give "
                 "--validation_data."
             )
-        if "memorisation" in self.metrics and statistics:
+        if "memorisation" in self.metrics and Path(reference).suffix == STATISTICS:
             raise UserError("--metrics names memorisation, which needs the training images: give the data itself.")
         if options.validation_data is not None and Path(options.validation_data).suffix == STATISTICS:
             raise UserError("--validation_data must be images and not statistics: give the data itself.")
@@ -177,7 +180,7 @@ class Protocol:
             raise UserError("--metrics names accuracy, but the reference has no labels that name its classes.")
         if held_out is not None and held_out.key == reference.key:
             raise UserError("--validation_data names the reference itself: name images that the model did not see.")
-        if "memorisation" in self.metrics and held_out.count < FEWEST:
+        if "memorisation" in self.metrics and held_out is not None and held_out.count < FEWEST:
             raise UserError(
                 f"--validation_data has {held_out.count} images, too few to tell copies from chance: give at "
                 f"least {FEWEST}."
@@ -228,7 +231,7 @@ class Protocol:
         *,
         metrics: Sequence[str] | None = None,
         seed: int = 0,
-        progress: Callable[[int], object] = lambda count: None,
+        progress: Progress = lambda count: None,
     ) -> Measured:
         """Measure uint8 images (N, C, H, W), asked for as classes `labels` (N,) or None; on every process."""
         features, logits = extract(self.network, images, self.batch_size, progress)
@@ -242,6 +245,7 @@ class Protocol:
         if self.held_out is None:
             return None
         real, rows = self.held_out, np.arange(self.held_out.count)
+        assert real.features is not None and real.images is not None, "they are no statistics"
         if len(rows) > count:  # since only equal numbers compare
             rows = np.sort(np.random.default_rng(0).choice(len(rows), count, replace=False))
         metrics = [name for name in self.metrics if name != "memorisation" and len(rows) >= self.least(name)]

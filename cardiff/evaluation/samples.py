@@ -45,7 +45,15 @@ def draw_folder(
     return run_sampling(sampling, progress)
 
 
-def sample_options(model: Path | str, output: Path, options: DrawOptions, **more) -> SampleOptions:
+def sample_options(
+    model: Path | str,
+    output: Path,
+    options: DrawOptions,
+    *,
+    labels: list[int] | None = None,
+    num_images: int | None = None,
+    seed: int = 0,
+) -> SampleOptions:
     """The options of sample.py that draw with these.
 
     Raises:
@@ -57,7 +65,9 @@ def sample_options(model: Path | str, output: Path, options: DrawOptions, **more
                 f"--{name} is {getattr(options, name)}, but images are measured at one: compare.py sweeps."
             )
     shared = {field.name: getattr(options, field.name) for field in fields(DrawOptions)}
-    return SampleOptions(**shared, model=str(model), output=str(output), **more)
+    return SampleOptions(
+        **shared, model=str(model), output=str(output), labels=labels, num_images=num_images, seed=seed
+    )
 
 
 class ModelFacts:
@@ -79,7 +89,7 @@ class ModelFacts:
         self.parameters = sum(parameter.numel() for parameter in pipeline.unet.parameters())
         self.config_file = _config_file(folder)
         config = pipeline.scheduler.config
-        self.record = {
+        self.record: dict = {
             "weights_sha256": file_hash(weights_file(folder)),
             "kind": "conditional" if self.classes else "unconditional",
             "parameters": self.parameters,
@@ -90,8 +100,8 @@ class ModelFacts:
         run = read_record(folder)
         if run is not None:
             train = run["config"]["train"]
-            names = ("batch_size", "ema_decay", "loss_weighting", "label_dropout", "seed")
-            training = {name: train[name] for name in names if name in train}
+            told = ("batch_size", "ema_decay", "loss_weighting", "label_dropout", "seed")
+            training = {name: train[name] for name in told if name in train}
             self.record |= {"schedule": run["config"]["scheduler"], "training": {**training, "steps": run["step"]}}
 
     @property

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cardiff.evaluation.estimator import ClassRow
 from cardiff.evaluation.metrics.intervals import Estimate
 from cardiff.evaluation.metrics.registry import loss
 from cardiff.evaluation.samples import ModelFacts
@@ -74,11 +75,16 @@ class Trial:
     count: int
     estimates: dict[str, Estimate]
     evaluations: dict[str, float] | None
-    per_class: list[dict]
+    per_class: list[ClassRow]
     terms: tuple[float, float] | None
     balanced: float | None
     memorisation: dict | None
     folder: Path
+
+    @property
+    def network_evaluations(self) -> float:
+        """Evaluations of all networks together, for one image."""
+        return sum((self.evaluations or {}).values())
 
     def to_dict(self) -> dict:
         estimates = {name: e.to_dict(with_deviations=True) for name, e in self.estimates.items()}

@@ -83,7 +83,8 @@ class Comparison:
 
     def _candidates(self) -> list[Candidate]:
         """The runs by name, with their settings."""
-        options, folders = self.options, {}
+        options = self.options
+        folders: dict[str, list[str]] = {}
         if not options.runs:
             raise UserError("Name the runs to compare: compare.py RUN_A RUN_B …")
         for text in options.runs:
@@ -182,7 +183,7 @@ class Comparison:
                 # Of a folder that has the first images already, the sampler counts those too.
                 skip = [before]
 
-                def progress(drawn: int, skip=skip, cost=setting.cost) -> None:
+                def progress(drawn: int, skip: list[int] = skip, cost: float = setting.cost) -> None:
                     skipped = min(drawn, skip[0])
                     skip[0] -= skipped
                     bar.update((drawn - skipped) * cost * self.state.num_processes)

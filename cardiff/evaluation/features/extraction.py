@@ -46,7 +46,10 @@ class RealImages:
     @cached_property
     def gaussian(self) -> Gaussian:
         """Mean and covariance of the features."""
-        return self.statistics or Gaussian.of(self.features)
+        if self.statistics is not None:
+            return self.statistics
+        assert self.features is not None, "a file without features has statistics"
+        return Gaussian.of(self.features)
 
     @property
     def key(self) -> str:
@@ -68,15 +71,15 @@ def extract(
     The batches are fixed ranges, whoever works on them, so any number of processes gives the same numbers.
     """
     state = this_process()
-    mine = {}
+    mine: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
     for first in range(state.process_index * batch_size, len(images), batch_size * state.num_processes):
         batch = torch.from_numpy(np.array(images[first : first + batch_size])).to(state.device)
         features, logits = network(batch)
         mine[first] = (features.cpu().numpy(), None if logits is None else logits.cpu().numpy())
         progress(len(batch))
     parts = [part for _, part in sorted(gather_dict(mine).items())]
-    features, logits = zip(*parts)
-    return np.concatenate(features), None if logits[0] is None else np.concatenate(logits)
+    all_logits = [part for _, part in parts if part is not None]
+    return np.concatenate([part for part, _ in parts]), np.concatenate(all_logits) if all_logits else None
 
 
 def open_real(
@@ -97,7 +100,7 @@ def open_real(
     state = this_process()
     if config.streaming:
         images, labels, class_names, total = random_part(config, most)
-        pixels = hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
+        pixels = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
         key = _digest([pixels, None if labels is None else labels.tolist(), class_names])
     else:
         with state.main_process_first():
@@ -106,20 +109,22 @@ def open_real(
         if total > most:
             rows = np.sort(np.random.default_rng(0).choice(total, most, replace=False))
             images, labels = images[rows], None if labels is None else labels[rows]
-    record = {"data": data_record(config, key, len(images)), "network": network.record}
+    data = data_record(config, key, len(images))
     if total > most:
-        record["data"]["chosen_of"] = total
-    record["key"] = _digest([CACHE_VERSION, key, len(images), network.record])
-    folder = cache_root(config) / "features" / record["key"]
+        data["chosen_of"] = total
+    digest = _digest([CACHE_VERSION, key, len(images), network.record])
+    record = {"data": data, "network": network.record, "key": digest}
+    folder = cache_root(config) / "features" / digest
     found = _read(folder)
     # All or none: processes that part their ways here would wait for each other for ever.
-    if all(gather_dict({state.process_index: found is not None}).values()):
+    everyone = all(gather_dict({state.process_index: found is not None}).values())
+    if found is not None and everyone:
         progress(len(images))
+        features, logits = found
     else:
-        found = extract(network, images, batch_size, progress)
+        features, logits = extract(network, images, batch_size, progress)
         if state.is_main_process:
-            _write(folder, *found, record)
-    features, logits = found
+            _write(folder, features, logits, record)
     return RealImages(features, logits, labels, class_names, record, images)
 
 
@@ -182,7 +187,8 @@ def import_reference(path: Path, network: FeatureNetwork) -> RealImages:
     return RealImages(features, None, labels, class_names, record, statistics=statistics)
 
 
-def _digest(value) -> str:
+def _digest(value: object) -> str:
+    """32 hex digits of a value in JSON's types."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -1,15 +1,23 @@
 """An independent reader of images: does it read samples as the class that was asked for?"""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+
+
+class Predictor(Protocol):
+    """What scikit-learn's classifiers have."""
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Classes (N,) of features (N, D)."""
 
 
 @dataclass
 class ImageClassifier:
     """A support vector machine on pixels, for small grey images such as the digits."""
 
-    model: object
+    model: Predictor
     held_out_accuracy: float
     """Share of real images it never saw that it reads correctly."""
 

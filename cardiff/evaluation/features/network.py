@@ -100,10 +100,10 @@ def pooled(features: torch.Tensor) -> torch.Tensor:
 
 def with_features(network: nn.Module, head: nn.Module) -> Callable[..., Output]:
     """The network as a function that also returns what goes into its head."""
-    seen = {}
+    seen: dict[str, torch.Tensor] = {}
     head.register_forward_pre_hook(lambda module, inputs: seen.update(features=inputs[0]))
 
-    def run(*inputs, **named) -> Output:
+    def run(*inputs: torch.Tensor | int, **named: torch.Tensor) -> Output:
         output = network(*inputs, **named)
         logits = output if isinstance(output, torch.Tensor) else output.logits
         return pooled(seen.pop("features")), logits

@@ -37,5 +37,5 @@ def load_torchscript(file: Path, device: torch.device) -> torch.jit.ScriptModule
 
 def run_torchscript(network: torch.jit.ScriptModule, images: torch.Tensor) -> torch.Tensor:
     # Optimised from the second call on, a network can give the same images other bits than in the first.
-    with torch.jit.optimized_execution(False):
+    with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]  # torch re-exports it without saying so
         return network(images)

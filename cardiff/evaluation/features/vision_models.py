@@ -10,8 +10,10 @@ from cardiff.errors import UserError
 from cardiff.evaluation.features.network import FeatureNetwork, Output, pooled, rgb, with_features
 from cardiff.files import file_hash
 
-PREPROCESSING = ("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor")
-PREPROCESSING += ("do_normalize", "image_mean", "image_std")
+PREPROCESSING = (
+    *("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor"),
+    *("do_normalize", "image_mean", "image_std"),
+)
 
 
 def transformers_network(folder: Path, name: str, device: torch.device) -> FeatureNetwork:

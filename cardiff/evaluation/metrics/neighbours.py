@@ -98,8 +98,11 @@ def _reach_without(features: np.ndarray, neighbours: int, groups: np.ndarray | N
 
     It is −1 for the images of the group that is left out.
     """
-    members = [slice(None)] if groups is None else [np.nonzero(groups == g)[0] for g in range(GROUPS)]
-    fewest = len(features) if groups is None else len(features) - len(members[0])
+    members: list[slice | np.ndarray] = [slice(None)]
+    fewest = len(features)
+    if groups is not None:
+        members = [np.flatnonzero(groups == g) for g in range(GROUPS)]
+        fewest -= len(np.flatnonzero(groups == 0))
     if fewest <= neighbours:
         raise UserError(f"{len(features)} images are too few for the distance of neighbour {neighbours} of each.")
     found = np.empty((1 if groups is None else 1 + GROUPS, len(features)))

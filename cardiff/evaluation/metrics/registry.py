@@ -5,7 +5,7 @@ from cardiff.evaluation.metrics.neighbours import density_coverage, precision_re
 
 # Name of a metric on the command line -> what it yields, and what is better: more (True), less (False), or nearer to
 # a value.
-METRICS = {
+METRICS: dict[str, dict[str, bool | float]] = {
     "fid": {"fid": False},
     "fid_infinity": {"fid_infinity": False},
     "kid": {"kid": False},

@@ -53,7 +53,7 @@ def write_comparison(comparison: Comparison) -> None:
         "settings": [_entry(e, *item) for e in comparison.candidates for item in e.trials.items()],
         "first_round": [_entry(e, *item) for e in comparison.candidates for item in e.first.items()],
         "best": {name: str(setting) for name, setting in best.items()},
-        "held_out": None if real is None else summary({None: real}),
+        "held_out": None if real is None else summary([real.estimates]),
         "held_out_images": None if real is None else real.count,
         "counts": comparison.counts,
         "sampling_seeds": comparison.seeds,
@@ -75,14 +75,16 @@ def _entry(candidate: Candidate, setting: Setting, trials: list[Trial]) -> dict:
         "images": trials[0].count,
         "trials": len(trials),
         "evaluations": trials[0].evaluations,
-        "metrics": summary(dict(enumerate(trials))),
+        "metrics": summary([trial.estimates for trial in trials]),
         "warnings": _contradictions(trials),
     }
 
 
 def _contradictions(trials: list[Trial]) -> list[str]:
     """What must not be taken at face value of a setting."""
-    return contradictions({name: found["value"] for name, found in summary(dict(enumerate(trials))).items()})
+    return contradictions(
+        {name: found["value"] for name, found in summary([trial.estimates for trial in trials]).items()}
+    )
 
 
 def _warnings(comparison: Comparison) -> list[str]:
@@ -166,10 +168,10 @@ def _final_table(comparison: Comparison, best: dict[str, Setting], record: dict)
     if record["held_out"] is not None:
         cells = [f"{number(record['held_out'][n]['value'])}" if n in record["held_out"] else "" for n in names]
         lines.append(f"| real images, held out | {record['held_out_images']:,} images | | {' | '.join(cells)} |")
-    trials = max(len(found) for e in comparison.candidates for found in e.trials.values())
+    most = max(len(found) for e in comparison.candidates for found in e.trials.values())
     spread = (
-        f"Means and standard deviations over {trials} trainings or seeds."
-        if trials > 1
+        f"Means and standard deviations over {most} trainings or seeds."
+        if most > 1
         else "In brackets the 95% interval of each figure, for these images."
     )
     by = metric_name(protocol, comparison.options.rank_by)
@@ -181,7 +183,7 @@ def _final_table(comparison: Comparison, best: dict[str, Setting], record: dict)
 
 
 def _cells(trials: list[Trial], names: list[str]) -> list[str]:
-    cells = [f"{sum(trials[0].evaluations.values()):g}" if trials[0].evaluations else ""]
+    cells = [f"{trials[0].network_evaluations:g}" if trials[0].evaluations else ""]
     for name in names:
         found = [trial.estimates[name] for trial in trials if name in trial.estimates]
         if not found:

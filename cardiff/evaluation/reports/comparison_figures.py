@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -33,8 +34,10 @@ def draw_curves(comparison: Comparison, path: Path) -> None:
                     continue
                 values, bars = found
                 if candidate.conditional:
-                    look = {"marker": "o", "markersize": 3, "color": colour, "capsize": 2}
-                    panel.errorbar([s.guidance_scale for s in same], values, bars, label=label, **look)
+                    scales = [s.guidance_scale for s in same if s.guidance_scale is not None]  # all of them
+                    panel.errorbar(
+                        scales, values, bars, label=label, marker="o", markersize=3, color=colour, capsize=2
+                    )
                 else:
                     panel.axhline(values[0], color=colour, linestyle=styles[turn % len(styles)], label=label)
     for panel in panels.values():
@@ -47,26 +50,28 @@ def draw_steps(comparison: Comparison, best: dict[str, Setting], path: Path) -> 
     if len({setting.steps for candidate in comparison.candidates for setting in candidate.settings}) < 2:
         return False
     figure, panels = _panels(comparison)
-    turn, costs = 0, set()
+    turn, costs = 0, set[float]()
     for candidate in comparison.candidates:
         scales = [base_setting(candidate).guidance_scale, best[candidate.name].guidance_scale]
         for scale, solver in dict.fromkeys((w, s.solver) for w in scales for s in candidate.settings):
             same = [s for s in candidate.settings if (s.solver, s.guidance_scale) == (solver, scale)]
             same = sorted(same, key=lambda s: s.steps)
-            cost = [sum(candidate.first[s][0].evaluations.values()) for s in same]
+            cost = [candidate.first[s][0].network_evaluations for s in same]
             costs |= set(cost)
             guided = "" if scale is None else f", w = {shortest(scale)}"
-            look = {"color": COLOURS[turn % len(COLOURS)], "linestyle": "-" if candidate.conditional else "--"}
-            look |= {
-                "marker": "o",
-                "markersize": 3,
-                "capsize": 2,
-                "label": f"{legend_text(candidate.name)}, {solver}{guided}",
-            }
             for name, panel in panels.items():
                 found = _line(candidate, same, name)
                 if found is not None:
-                    panel.errorbar(cost, *found, **look)
+                    panel.errorbar(
+                        cost,
+                        *found,
+                        color=COLOURS[turn % len(COLOURS)],
+                        linestyle="-" if candidate.conditional else "--",
+                        marker="o",
+                        markersize=3,
+                        capsize=2,
+                        label=f"{legend_text(candidate.name)}, {solver}{guided}",
+                    )
             turn += 1
     for panel in panels.values():
         panel.set(xlabel="network evaluations an image", xscale="log")
@@ -127,7 +132,7 @@ def _panels(comparison: Comparison) -> tuple[Figure, dict[str, Axes]]:
 
 def _finish(figure: Figure, panels: dict[str, Axes], path: Path) -> None:
     """One legend for all panels, and the file."""
-    lines = {}  # a run need not be in every panel
+    lines: dict[str, Artist] = {}  # a run need not be in every panel
     for panel in panels.values():
         lines |= dict(zip(*reversed(panel.get_legend_handles_labels())))
     longest = max(map(len, lines), default=0)

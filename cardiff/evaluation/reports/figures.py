@@ -62,7 +62,7 @@ def save_distances(found: Memorisation, path: Path) -> None:
     """Draw how far samples and held-out real images are from their nearest training images."""
     figure = new_figure(7, 3.6)
     axes = figure.add_subplot()
-    bins = np.linspace(0, max(found.distances.max(), found.held_out_distances.max()), 50)
+    bins = np.linspace(0, max(found.distances.max(), found.held_out_distances.max()), 50).tolist()
     for distances, colour, label in (
         (found.held_out_distances, GREY, "held-out real images"),
         (found.distances, BLUE, "samples"),

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from cardiff.evaluation.metrics.intervals import EstimateRecord
+
 EXPLAINED = {
     "fid": "Fréchet distance at this number of images; it falls with the number, so only equal numbers compare.",
     "fid_infinity": "The same, extrapolated to infinitely many samples.",
@@ -40,13 +42,15 @@ def contradictions(values: dict[str, float]) -> list[str]:
             "images overlaps, in the middle of the data, as averages, blurred images and weak noise do in the eyes of "
             "this network, so it does not say that they are good."
         )
-    if precision is not None and precision >= HIGH and recall <= LOW:
+    if precision is None or recall is None:
+        return found
+    if precision >= HIGH and recall <= LOW:
         found.append(
             f"Precision is {number(precision)} and recall {number(recall)}: nearly every sample is within reach of a "
             "real image and hardly a real image within reach of a sample, so the samples are much alike or lie in the "
             "middle of the data, and precision does not say that they look real."
         )
-    if precision is not None and recall >= HIGH and precision <= LOW:
+    if recall >= HIGH and precision <= LOW:
         found.append(
             f"Recall is {number(recall)} and precision {number(precision)}: the samples lie so far from each other, "
             "and from the data, that their reach covers it, so recall does not say that they are as varied as the "
@@ -70,7 +74,7 @@ def number(value: float) -> str:
     return f"{value:.2e}"
 
 
-def interval(found: dict, name: str) -> str:
+def interval(found: EstimateRecord, name: str) -> str:
     """The two ends of an interval, within what the figure can be at all."""
     least, most = RANGES.get(name, (-math.inf, math.inf))
     return f"{number(max(found['low'], least))} to {number(min(found['high'], most))}"
