@@ -1,4 +1,4 @@
-"""What one set of features comes to: every metric of it, and what is known of its classes."""
+"""All metrics of one set of features, and what is measured of each class."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -37,24 +37,24 @@ ClassRow = TypedDict(
         "diversity": float | None,  # relative to that of the real images
     },
 )
-"""What was measured of one class; None where it could not be, or was not asked for."""
+"""What was measured of one class; None where it could not be measured."""
 
 
 @dataclass
 class Measured:
-    """What the measurement of one set of images came to."""
+    """The measurement of one set of images."""
 
     features: np.ndarray = field(repr=False)
     """(N, D)."""
     estimates: dict[str, Estimate] = field(default_factory=dict)
     per_class: list[ClassRow] = field(default_factory=list)
     confusion: np.ndarray | None = None
-    """Images of each class asked for (rows) by class read (columns), int (K, K)."""
+    """Images by requested class (rows) and predicted class (columns), int (K, K)."""
     read: np.ndarray | None = None
-    """Class that each image is classified as, (N,)."""
+    """Predicted class of each image, (N,)."""
     memorisation: Memorisation | None = None
     balanced: float | None = None
-    """The Fréchet distance with the samples weighted until the classes read are as frequent as in the data."""
+    """The Fréchet distance with the samples weighted so that the predicted classes are as frequent as in the data."""
     terms: tuple[float, float] | None = None
     """The two terms of the Fréchet distance: of the means and of the covariances."""
     extrapolation: Extrapolation | None = None
@@ -74,7 +74,7 @@ class Estimator:
     Args:
         metrics: Names of `METRICS`; what they need was checked by `Protocol`.
         reference: The real images.
-        held_out: Real images that the model never saw, for memorisation.
+        held_out: Real images that the model was not trained on, for memorisation.
         columns: The accuracy classifier's logit for each class of the reference, (K,); None without a classifier.
         replicates: Bootstrap replicates behind every interval.
     """
@@ -165,7 +165,7 @@ class Estimator:
             measured.memorisation = memorisation(features, self._real_features, self.held_out.features)
 
     def _why_missing(self, name: str, by: np.ndarray | None) -> str:
-        """Why there is no such estimate."""
+        """Why an estimate could not be made."""
         if name == "diversity" and self._by_class is None:
             return "the reference has no labels"
         if name == "diversity" and by is not None:
@@ -196,7 +196,7 @@ class Estimator:
     @cached_property
     def _real_diversity(self) -> np.ndarray:
         """Mean distance between two real images of each class, (K,); NaN for a class of one image."""
-        assert self._by_class is not None, "asked for where there are classes"
+        assert self._by_class is not None, "callers check it"
         return np.array([mean_distance(members) for members in self._by_class])
 
     def _classify(self, measured: Measured, read: np.ndarray, labels: np.ndarray | None, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""The protocol of a measurement: what samples are measured against, in the eyes of which network, and how surely."""
+"""The protocol of a measurement: the real images, the network and the metrics, opened and checked once."""
 
 import platform
 from collections.abc import Callable, Sequence
@@ -30,18 +30,18 @@ LIBRARIES = ("torch", "torchvision", "diffusers", "torch-fidelity", "numpy", "sc
 
 
 class Protocol:
-    """Measures sets of images in one and the same way.
+    """Measures every set of images in the same way.
 
     Args:
         options: What to measure with.
         resolution: Height and width of the samples, for a reference that is a folder.
-        channels: 1 or 3, likewise.
+        channels: Of the samples, 1 or 3, likewise.
         batch_size: Images in one pass of a network.
-        count: Images that will be measured, if that is known; too few are refused before the long work starts.
+        count: Images that will be measured, if known; too few are refused before anything is computed.
         progress: Called with the number of real images after each pass.
 
     Raises:
-        UserError: A network, reference or metric that cannot be had.
+        UserError: A network, reference or metric that cannot be used.
     """
 
     def __init__(
@@ -67,8 +67,8 @@ class Protocol:
         self.reference, config = self._open(options.reference, progress)
         if options.pin is not None and options.pin != self.reference.key:
             raise UserError(
-                f"The reference has the key {self.reference.key} and not {options.pin}, as --pin demands: the data, "
-                "the preprocessing or the network is another."
+                f"The key of the reference is {self.reference.key} and --pin is {options.pin}: the data, the "
+                "preprocessing or the network is not the expected one."
             )
         self.held_out = None
         if options.validation_data is not None:
@@ -85,12 +85,14 @@ class Protocol:
         options = self.options
         if options.accuracy_classifier is None:
             if "accuracy" in self.metrics:
-                raise UserError("--metrics names accuracy, which needs a classifier: give a --accuracy_classifier.")
+                raise UserError("--metrics names accuracy, which needs a classifier: give --accuracy_classifier.")
             return None
         same = options.accuracy_classifier == options.network
         classifier = self.network if same else load_network(options.accuracy_classifier, device=state.device)
         if classifier.id2label is None:
-            raise UserError(f"--accuracy_classifier {options.accuracy_classifier} has no classes: give a classifier.")
+            raise UserError(
+                f"--accuracy_classifier {options.accuracy_classifier} has no named classes: give a classifier."
+            )
         return classifier
 
     def _open(self, what: str, progress: Progress) -> tuple[RealImages, DataConfig | None]:
@@ -119,10 +121,10 @@ class Protocol:
         except UnreadableImage as error:
             if not path.is_dir():
                 raise
-            raise UserError(error.without_option) from error  # there is no section to set data.on_error in
+            raise UserError(error.without_option) from error  # a folder has no data.on_error
 
     def _check_size(self, what: str, resolution: int | None, channels: int | None, remedy: str) -> None:
-        """Refuse real images of another size or colours than the samples have."""
+        """Check that real images have the size and the channels of the samples."""
         if (resolution, channels) != self.size:
             raise UserError(
                 f"{what} has images of {resolution} pixels and {channels} channels, but the samples have "
@@ -144,46 +146,50 @@ class Protocol:
         return real
 
     def _check_options(self, reference: str) -> None:
-        """Refuse metrics for which an option is missing, before any image is looked at."""
+        """Check that every metric has the options that it needs, before any image is read."""
         options, network = self.options, self.network
         if "memorisation" in self.metrics and options.validation_data is None:
             raise UserError(
-                "--metrics names memorisation, which compares with real images that the model never saw: give "
+                "--metrics names memorisation, which needs real images that the model was not trained on: give "
                 "--validation_data."
             )
         if "memorisation" in self.metrics and Path(reference).suffix == STATISTICS:
-            raise UserError("--metrics names memorisation, which needs the training images: give the data itself.")
+            raise UserError("--metrics names memorisation, which needs the training images: give them as --reference.")
         if options.validation_data is not None and Path(options.validation_data).suffix == STATISTICS:
-            raise UserError("--validation_data must be images and not statistics: give the data itself.")
+            raise UserError("--validation_data is a file of statistics: give images.")
         if "is" in self.metrics and not network.has_head:
             raise UserError(
-                f"--metrics names is, the Inception score, but {network.name} as it is given has no classes: give "
+                f"--metrics names is, the Inception score, but {network.name} has no classification head: give "
                 "--network mobilenet, a transformers classifier, or the weights of torch-fidelity."
             )
 
     def _check_data(self) -> None:
-        """Refuse metrics for which the reference or the held-out images lack something."""
+        """Check that the reference and the held-out images have what every metric needs."""
         reference, held_out = self.reference, self.held_out
         for name in self.metrics:
             if reference.count < LEAST_REAL.get(name, 1):
                 raise UserError(
                     f"The reference has {reference.count} images, too few for {name}, which needs at least "
-                    f"{LEAST_REAL[name]}: give more data or leave it out of --metrics."
+                    f"{LEAST_REAL[name]}: give more data, or leave {name} out of --metrics."
                 )
         for name in ("kid", "prdc", "diversity"):
             if name in self.metrics and reference.features is None:
                 raise UserError(
                     f"--metrics names {name}, which needs the reference's features, but {self.options.reference} was "
-                    "exported without: give the data, or export it again."
+                    "exported without them: give the data, or export it again with --export_features true."
                 )
         if "accuracy" in self.metrics and reference.labels is None:
-            raise UserError("--metrics names accuracy, but the reference has no labels that name its classes.")
+            raise UserError(
+                "--metrics names accuracy, but the reference has no labels: give labelled data, or leave it out."
+            )
         if held_out is not None and held_out.key == reference.key:
-            raise UserError("--validation_data names the reference itself: name images that the model did not see.")
+            raise UserError(
+                "--validation_data is the reference itself: give images that the model was not trained on."
+            )
         if "memorisation" in self.metrics and held_out is not None and held_out.count < FEWEST:
             raise UserError(
-                f"--validation_data has {held_out.count} images, too few to tell copies from chance: give at "
-                f"least {FEWEST}."
+                f"--validation_data has {held_out.count} images, too few to measure memorisation: give "
+                f"at least {FEWEST}."
             )
 
     def least(self, metric: str) -> int:
@@ -194,19 +200,26 @@ class Protocol:
         return infinity_needs(self.reference.gaussian.mean.size if dimension is None else dimension)
 
     def check_count(self, count: int) -> None:
-        """Refuse to measure so few images."""
+        """Check that so many images are enough for every metric.
+
+        Raises:
+            UserError: They are too few.
+        """
         for name in self.metrics:
             known = name != "fid_infinity" or "features" in self.network.record or hasattr(self, "reference")
             if known and count < self.least(name):
-                raise UserError(f"{count} images are too few for {name}, which needs at least {self.least(name)}.")
+                raise UserError(
+                    f"{count} images are too few for {name}: give at least {self.least(name)}, or leave {name} out of "
+                    "--metrics."
+                )
 
     @property
     def names(self) -> dict[str, bool | float]:
-        """The estimates that there will be, and what is better: more, less, or nearer to a value."""
+        """Names of the estimates, and what is better: larger (True), smaller (False), or closer to a value."""
         return {name: more for metric in self.metrics for name, more in METRICS[metric].items()}
 
     def record(self) -> dict:
-        """Everything that decides the figures, beside the images."""
+        """Everything but the images that the figures depend on, for JSON."""
         options = self.options
         return {
             "metrics": self.metrics,
@@ -233,7 +246,15 @@ class Protocol:
         seed: int = 0,
         progress: Progress = lambda count: None,
     ) -> Measured:
-        """Measure uint8 images (N, C, H, W), asked for as classes `labels` (N,) or None; on every process."""
+        """Measure images, on every process.
+
+        Args:
+            images: uint8 (N, C, H, W).
+            labels: The requested classes, (N,); None for samples without labels.
+            metrics: Names of `METRICS`; those of the options by default.
+            seed: Of the resampling.
+            progress: Called with the number of images after each pass.
+        """
         features, logits = extract(self.network, images, self.batch_size, progress)
         class_logits = logits
         if self.classifier is not None and self.classifier is not self.network:
@@ -241,11 +262,11 @@ class Protocol:
         return self.estimator.measure(features, logits, class_logits, labels, metrics=metrics, seed=seed)
 
     def measure_real(self, count: int) -> Measured | None:
-        """The held-out real images, measured as samples are: as many as `count`, if there are so many."""
+        """Measure up to `count` held-out real images as samples are measured; None without any."""
         if self.held_out is None:
             return None
         real, rows = self.held_out, np.arange(self.held_out.count)
-        assert real.features is not None and real.images is not None, "they are no statistics"
+        assert real.features is not None and real.images is not None, "--validation_data is not statistics"
         if len(rows) > count:  # since only equal numbers compare
             rows = np.sort(np.random.default_rng(0).choice(len(rows), count, replace=False))
         metrics = [name for name in self.metrics if name != "memorisation" and len(rows) >= self.least(name)]

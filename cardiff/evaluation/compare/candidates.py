@@ -1,4 +1,4 @@
-"""What is compared: runs by name, how each is sampled, and what was measured of it."""
+"""What is compared: runs by name, their sampling settings, and the measurements of each."""
 
 import hashlib
 import math
@@ -41,13 +41,13 @@ class Setting:
 
 @dataclass
 class Candidate:
-    """Runs of one name, and what is known of their settings."""
+    """Runs of one name, with the measurements of their settings."""
 
     name: str
     models: list[ModelFacts]
     settings: list[Setting]
     trials: dict[Setting, list["Trial"]] = field(default_factory=dict)
-    """The newest measurement of each setting: one a run and sampling seed."""
+    """The latest measurement of each setting, one for each run and sampling seed."""
     first: dict[Setting, list["Trial"]] = field(default_factory=dict)
     """The measurement of all settings at the same number of images."""
 
@@ -61,7 +61,7 @@ class Candidate:
         return escape(self.name)
 
     def loss(self, setting: Setting, metric: str, aim: bool | float) -> float:
-        """A metric averaged over runs and sampling seeds, less is better; infinite where it could not be measured."""
+        """A metric averaged over runs and sampling seeds, as a loss; infinite where it could not be measured."""
         trials = self.trials[setting]
         if any(metric not in trial.estimates for trial in trials):
             return math.inf
@@ -110,12 +110,12 @@ def best_setting(candidate: Candidate, metric: str, aim: bool | float, count: in
 
 
 def shortest(scale: float) -> str:
-    """A number as people write it, with as many digits as tell it from others."""
+    """A number in as few digits as identify it."""
     return f"{scale:g}" if float(f"{scale:g}") == scale else repr(scale)
 
 
 def file_name(name: str) -> str:
-    """A run's name for a folder: as it is, or made safe for any file system and told from others by a digest."""
+    """A run's name as a folder name: unchanged, or made safe for any file system and unique by a digest."""
     safe = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]', "_", name).strip(" .")
     while len(safe.encode()) > 100:
         safe = safe[:-1]

@@ -1,4 +1,4 @@
-"""compare.py: the same seeds, noise, classes, number of images and reference for several runs, over their settings."""
+"""compare.py: several runs, with the same seeds, noise, classes, number of images and reference, over settings."""
 
 import hashlib
 import json
@@ -23,15 +23,15 @@ from cardiff.sampling.draw import make_plan
 from cardiff.sampling.options import DrawOptions, GuidanceOptions
 from cardiff.sampling.solvers import SOLVERS
 
-# Raise it when the same images would give other figures.
+# Increase it when the same images give other figures.
 METHOD_VERSION = 1
 
 
 class Comparison:
-    """The runs, what they are measured with, and how far that has come.
+    """The runs, the protocol, and the measurements so far.
 
     Raises:
-        UserError: Options, runs or data that cannot be used or compared.
+        UserError: Options, runs or data cannot be used or compared.
     """
 
     def __init__(self, options: CompareOptions):
@@ -43,24 +43,27 @@ class Comparison:
         self.candidates = self._candidates()
         models = [model for candidate in self.candidates for model in candidate.models]
         size = models[0].resolution, models[0].channels
-        for candidate in self.candidates:  # refuses before the long work starts
+        for candidate in self.candidates:  # options are refused before anything is computed
             for setting in candidate.settings:
                 make_plan(sample_options(candidate.models[0].folder, self.output, _draw_options(options, setting)))
         for model in models:
             if (model.resolution, model.channels) != size:
                 raise UserError(
                     f"{model.folder} draws images of {model.resolution} pixels and {model.channels} channels and "
-                    f"{models[0].folder} of {size[0]} and {size[1]}: only models of the same images compare."
+                    f"{models[0].folder} of {size[0]} and {size[1]}: only models of one image size can be compared."
                 )
         if options.reference is None:
             files = [model.config_file for model in models if model.config_file is not None]
             if not files:
-                raise UserError("No run says what it was trained on: give --reference.")
+                raise UserError("No run has a config.yaml that names its training data: give --reference.")
             options.reference = str(files[0])
         with tqdm(desc="real images", unit="img", disable=not self.state.is_main_process, leave=False) as bar:
             self.protocol = Protocol(options, *size, options.batch_size, options.num_images, bar.update)
         if options.rank_by not in self.protocol.names:
-            raise UserError(f"--rank_by is {options.rank_by!r}, but must be one of {', '.join(self.protocol.names)}.")
+            raise UserError(
+                f"--rank_by is {options.rank_by!r}, which is not measured: choose from "
+                f"{', '.join(self.protocol.names)}."
+            )
         unlabelled = [candidate.name for candidate in self.candidates if not candidate.conditional]
         by_class = ["accuracy"] if self.protocol.estimator.columns is not None else ["accuracy", "diversity"]
         if unlabelled and options.rank_by in by_class:
@@ -76,7 +79,9 @@ class Comparison:
             names = self.protocol.reference.class_names
             for model in models:
                 if model.classes and model.class_names != names:
-                    raise UserError(f"{model.folder} has other classes than the reference: give its own data.")
+                    raise UserError(
+                        f"{model.folder} has other classes than the reference: give the data that it was trained on."
+                    )
             self.labels = labels_as_in(class_shares(self.protocol), self.counts[-1])
         self.file = self.output / "trials.jsonl"
         self.known = self._read_known()
@@ -98,26 +103,28 @@ class Comparison:
                 raise UserError(f"The run {text!r} has no name or no folder: give FOLDER or NAME=FOLDER.")
             if not named and name in folders:
                 raise UserError(
-                    f"Two runs are called {name}: name them, one={folders[name][0]} other={folder}; runs of one "
-                    "given name are trainings of the same thing."
+                    f"Two runs are called {name}: give them names, one={folders[name][0]} other={folder}, or the same "
+                    "name if they are trainings of one configuration."
                 )
             folders.setdefault(name, []).append(folder)
         candidates = []
         unknown = [solver for solver in options.solver if solver not in SOLVERS]
         if unknown:
-            raise UserError(f"There is no solver {unknown[0]!r}: choose from {', '.join(SOLVERS)}.")
+            raise UserError(f"--solver names {unknown[0]!r}, which is not a solver: choose from {', '.join(SOLVERS)}.")
         for name, paths in folders.items():
             with self.state.main_process_first():
                 models = [ModelFacts(find_model(path, options.revision)) for path in paths]
             if len({bool(model.classes) for model in models}) > 1:
-                raise UserError(f"The runs called {name} are conditional and unconditional: give them two names.")
+                raise UserError(
+                    f"The runs called {name} are conditional and unconditional: give them different names."
+                )
             guided = [float(scale) for scale in options.guidance_scale] if models[0].classes else [None]
             settings = list(dict.fromkeys(Setting(*parts) for parts in product(options.solver, options.steps, guided)))
             candidates.append(Candidate(name, models, settings))
         return candidates
 
     def _counts(self) -> list[int]:
-        """Numbers of images of the rounds, multiples of the batch so that no image is drawn twice."""
+        """Number of images in each round, multiples of the batch size so that no image is drawn twice."""
         options = self.options
         total = options.num_images or min(self.protocol.reference.count, 10_000)
         size = options.batch_size
@@ -125,12 +132,12 @@ class Comparison:
         if sorted(set(counts)) != counts or (counts and counts[-1] >= total):
             raise UserError(
                 f"{total} images are too few for {options.halving_rounds} halving rounds in batches of {size}: give "
-                "fewer, or a smaller --batch_size."
+                "fewer --halving_rounds, or a smaller --batch_size."
             )
         return [*counts, total]
 
     def run(self) -> None:
-        """Draw and measure everything that is not known yet."""
+        """Draw and measure everything that is not measured yet."""
         with tqdm(unit="eval", unit_scale=True, desc="comparing", disable=not self.state.is_main_process) as bar:
             alive = {candidate.name: list(candidate.settings) for candidate in self.candidates}
             before = 0
@@ -147,7 +154,7 @@ class Comparison:
                 before = count
 
     def _work(self, alive: dict[str, list[Setting]], turn: int) -> float:
-        """Network evaluations that are still to come, if the better half costs as much as the worse."""
+        """Network evaluations to come, if the better half costs as much as the worse."""
         work = 0.0
         for candidate in self.candidates:
             cost = sum(setting.cost for setting in alive[candidate.name]) * len(candidate.models) * len(self.seeds)
@@ -158,7 +165,7 @@ class Comparison:
         return work
 
     def _better_half(self, candidate: Candidate, settings: list[Setting]) -> list[Setting]:
-        """The better half by `rank_by`, and the setting that is compared with the other runs whatever comes."""
+        """The better half by `rank_by`, and always the setting that all runs share."""
         by = self.options.rank_by
         ranked = sorted(settings, key=lambda s: candidate.loss(s, by, self.protocol.names[by]))
         kept = ranked[: -(-len(ranked) // 2)]
@@ -180,7 +187,7 @@ class Comparison:
                     continue
                 bar.set_postfix_str(f"{candidate.name}: {setting}, {count} images")
                 drawing = _draw_options(options, setting)
-                # Of a folder that has the first images already, the sampler counts those too.
+                # The sampler also counts the images that are in the folder already.
                 skip = [before]
 
                 def progress(drawn: int, skip: list[int] = skip, cost: float = setting.cost) -> None:
@@ -207,7 +214,7 @@ class Comparison:
                 yield trial
 
     def _key(self, model: ModelFacts, setting: Setting, seed: int, count: int) -> str:
-        """What decides a trial's figures."""
+        """Digest of everything that a trial's figures depend on."""
         drawing = vars(_draw_options(self.options, setting))  # of this setting alone, so that a sweep can be widened
         how = {name: value for name, value in drawing.items() if name != "batch_size"}
         protocol = {name: value for name, value in self.protocol.record().items() if name not in ("cardiff", "device")}
@@ -224,7 +231,7 @@ class Comparison:
         return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
     def _read_known(self) -> dict[str, dict]:
-        """What an earlier command measured."""
+        """Measurements of an earlier command, by key."""
         if self.state.is_main_process:
             self.output.mkdir(parents=True, exist_ok=True)
         self.state.wait_for_everyone()
@@ -233,7 +240,7 @@ class Comparison:
             try:
                 entry = json.loads(line)
             except ValueError:
-                continue  # the last line of a killed process can be cut short
+                continue  # a killed process can leave its last line incomplete
             known[entry.pop("key")] = entry
             whole.append(f"{line}\n")
         self.state.wait_for_everyone()

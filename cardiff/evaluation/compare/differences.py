@@ -1,4 +1,4 @@
-"""What the difference between two runs is made of, as numbers and in words that follow from them."""
+"""Differences between two runs: intervals, components, and the sentences of the report."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ def training_cost(comparison: Comparison) -> str:
         seen.add(model.images_seen)
         sizes.append(model.parameters)
         images = "an unknown number of images" if model.images_seen is None else f"{model.images_seen:,} images"
-        parts.append(f"{candidate.called} saw {images} in training and has {model.parameters:,} parameters")
+        parts.append(f"{candidate.called} was trained on {images} and has {model.parameters:,} parameters")
     equal = len(seen) == 1 and None not in seen and max(sizes) <= 1.05 * min(sizes)
     verdict = "The training cost is equal." if equal else "**The training cost is not equal, or not known to be.**"
     return f"{'; '.join(parts)}. {verdict}"
@@ -71,7 +71,7 @@ def training_cost(comparison: Comparison) -> str:
 def sentences(
     comparison: Comparison, ours: Candidate, setting: Setting, theirs: Candidate, other: Setting
 ) -> list[str]:
-    """What tells `ours` at `setting` from `theirs` at `other`: lines of Markdown, a sentence a finding."""
+    """Differences of `ours` at `setting` from `theirs` at `other`: lines of Markdown, one sentence each."""
     protocol = comparison.protocol
     first, second = ours.trials[setting], theirs.trials[other]
     found = {name: difference(first, second, name) for name in protocol.names if _in_both(first, second, name)}
@@ -114,8 +114,8 @@ def _made_of(
             even = _average(values)
             shift = _average(trial.estimates["class_shift"].value for trial in side)
             said.append(
-                f"{candidate.called} would have to move {shift:.1%} of its samples to another class to have the "
-                f"classes as often as the data; with its samples weighted so, its {distance} goes from "
+                f"{candidate.called} would match the class frequencies of the data if {shift:.1%} of its "
+                f"samples were of another class; with the samples weighted to match, its {distance} goes from "
                 f"{number(plain)} to {number(even)}."
             )
     pairs = [(n, d) for n, d in (("precision", "fidelity"), ("recall", "variety")) if _in_both(first, second, n)]
@@ -124,14 +124,14 @@ def _made_of(
         up = [word for word, gap in moved.items() if gap.certain and gap.value > 0]
         down = [word for word, gap in moved.items() if gap.certain and gap.value < 0]
         if up and down:
-            said.append(f"It gains {up[0]} and pays with {down[0]}.")
+            said.append(f"It gains {up[0]} at the cost of {down[0]}.")
         elif up or down:
             said.append(f"It {'gains' if up else 'loses'} {' and '.join(up or down)}.")
     return said
 
 
 def guidance_sentence(comparison: Comparison, candidate: Candidate) -> str | None:
-    """What turning up the guidance does, with the first solver and number of steps, at the common number of images."""
+    """The effect of guidance, with the first solver and number of steps, at the common number of images."""
     start = candidate.settings[0]
     same = [s for s in candidate.settings if (s.solver, s.steps) == (start.solver, start.steps)]
     line = sorted(((s.guidance_scale, s) for s in same if s.guidance_scale is not None), key=lambda pair: pair[0])
@@ -149,7 +149,7 @@ def guidance_sentence(comparison: Comparison, candidate: Candidate) -> str | Non
             told = [f"{number(values[i])} at w = {shortest(line[i][0])}" for i in (0, best, -1)]
             called = metric_name(comparison.protocol, name)
             parts.append(f"{called} {told[0]}, best {told[1]}, {told[2]}")
-    if not parts:  # none of these was asked for
+    if not parts:  # none of these was measured
         return None
     count = candidate.first[start][0].count
     return (

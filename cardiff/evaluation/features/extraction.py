@@ -1,4 +1,4 @@
-"""Images in the eyes of a network: features and logits, shared out over processes, and cached for real images."""
+"""Features and logits of images, computed by all processes, and cached for real images."""
 
 import hashlib
 import json
@@ -116,7 +116,7 @@ def open_real(
     record = {"data": data, "network": network.record, "key": digest}
     folder = cache_root(config) / "features" / digest
     found = _read(folder)
-    # All or none: processes that part their ways here would wait for each other for ever.
+    # All or none: processes that took different branches here would wait for each other for ever.
     everyone = all(gather_dict({state.process_index: found is not None}).values())
     if found is not None and everyone:
         progress(len(images))
@@ -163,7 +163,7 @@ def import_reference(path: Path, network: FeatureNetwork) -> RealImages:
     """Read a file of `export_reference`.
 
     Raises:
-        UserError: Not such a file, or of another network than the one that looks at the samples.
+        UserError: It is not such a file, or its features are of another network than the samples'.
     """
     try:
         with safe_open(path, framework="np") as file:
@@ -172,15 +172,17 @@ def import_reference(path: Path, network: FeatureNetwork) -> RealImages:
     except (OSError, SafetensorError, ValueError) as error:
         raise UserError(f"{path} cannot be read as reference statistics ({error}): export them again.") from error
     if record is None or "mean" not in tensors:
-        raise UserError(f"{path} holds no reference statistics: write some with --export_reference.")
+        raise UserError(f"{path} does not contain reference statistics: write them with --export_reference.")
     try:
         theirs, class_names, count = record["network"], record.pop("class_names"), record["data"]["images"]
     except (KeyError, TypeError) as error:
-        raise UserError(f"{path} does not say what its statistics are of ({error!r}): export them again.") from error
+        raise UserError(
+            f"{path} does not say of which data its statistics are ({error!r}): export them again."
+        ) from error
     if theirs != json.loads(json.dumps(network.record)):
         raise UserError(
             f"{path} was made with another network or preprocessing ({_first_difference(theirs, network.record)}): "
-            "give that network, or make the statistics again from the data."
+            "give that network, or export the statistics again."
         )
     statistics = Gaussian(tensors["mean"], tensors["covariance"], count)
     features, labels = tensors.get("features"), tensors.get("labels")
@@ -200,7 +202,7 @@ def _first_difference(one: dict, other: dict) -> str:
 
 
 def _read(folder: Path) -> tuple[np.ndarray, np.ndarray | None] | None:
-    """What the cache has; None if it has nothing whole."""
+    """Features and logits from the cache; None if they are missing or damaged."""
     try:
         meta = json.loads((folder / "meta.json").read_text())
         features = np.load(folder / "features.npy", mmap_mode="r")
@@ -211,7 +213,7 @@ def _read(folder: Path) -> tuple[np.ndarray, np.ndarray | None] | None:
 
 
 def _write(folder: Path, features: np.ndarray, logits: np.ndarray | None, record: dict) -> None:
-    """Write features into the cache, in place of what is damaged or was written by another command in the meantime."""
+    """Write features into the cache, replacing what is there."""
     try:
         with written_aside(folder, per_process=True) as aside:
             aside.mkdir(parents=True)

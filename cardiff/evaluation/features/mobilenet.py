@@ -23,7 +23,7 @@ def mobilenet_network(file: Path, device: torch.device) -> FeatureNetwork:
     try:
         network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:  # zip, pickle and torch raise nearly every type on bad files
-        raise UserError(f"{file} holds no weights of MobileNetV2: give {MOBILENET_SOURCE}.") from error
+        raise UserError(f"{file} does not contain the weights of MobileNetV2: give {MOBILENET_SOURCE}.") from error
     run = with_features(network.to(device).eval(), network.classifier)
     mean, std = (torch.tensor(v, device=device)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 

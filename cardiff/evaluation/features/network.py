@@ -27,7 +27,7 @@ class FeatureNetwork:
     """Class names by index of the logits; None without a head, or if its classes have no names."""
     device: torch.device
     forward: Callable[[torch.Tensor], Output] = field(repr=False)
-    """uint8 images on the device to features and logits."""
+    """uint8 images (B, C, H, W) on the device to features and logits."""
     unnamed_classes: bool = False
     """Whether there are logits although the classes have no names."""
 
@@ -38,7 +38,7 @@ class FeatureNetwork:
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> Output:
-        """Look at images.
+        """Compute features and logits.
 
         Grey images are repeated to three channels for networks of colour images, which is all but `pixels` and the
         classifiers of this project.
@@ -50,7 +50,7 @@ class FeatureNetwork:
             Features float32 (B, D), and logits float32 (B, K) or None, on the network's device.
 
         Raises:
-            UserError: Images that the network cannot take.
+            UserError: The network does not take images of this size.
         """
         assert images.dtype == torch.uint8 and images.ndim == 4, f"uint8 (B, C, H, W), not {images.dtype}"
         # cuDNN would round convolutions to TF32 by default, and may choose other algorithms at other times.
@@ -60,13 +60,13 @@ class FeatureNetwork:
 
 
 def class_columns(network: FeatureNetwork, class_names: Sequence[str]) -> list[int]:
-    """Which logit of a network belongs to each class of the data, by name.
+    """Index of the logit of each class of the data, by name.
 
-    Where no class is called exactly so, upper and lower case are the same. The network may have more classes than the
-    data.
+    Case and surrounding spaces are ignored where no name is exactly the same. The network may have more classes than
+    the data.
 
     Raises:
-        UserError: The network has no head, or not every class by one name.
+        UserError: The network has no named classes, or a class of the data is missing or ambiguous.
     """
     if network.id2label is None:
         raise UserError(f"{network.name} has no named classes: give a classifier.")
@@ -99,7 +99,7 @@ def pooled(features: torch.Tensor) -> torch.Tensor:
 
 
 def with_features(network: nn.Module, head: nn.Module) -> Callable[..., Output]:
-    """The network as a function that also returns what goes into its head."""
+    """The network as a function that returns the input of its head, pooled, and the logits."""
     seen: dict[str, torch.Tensor] = {}
     head.register_forward_pre_hook(lambda module, inputs: seen.update(features=inputs[0]))
 

@@ -21,14 +21,14 @@ from cardiff.hub.client import download
 from cardiff.hub.serialization import classifier_weights_file, load_classifier
 
 MOST_PIXELS = 4096
-"""Numbers of an image whose pixels are features: the covariance has the square of it."""
+"""Most values of an image for the network pixels: the covariance has the square of them."""
 SOURCES = {"inception": INCEPTION_SOURCE, "mobilenet": MOBILENET_SOURCE}
 HUB_FILES = ["config.json", "preprocessor_config.json", "model*.safetensors", "model.safetensors.index.json"]
 HUB_FILES += ["classifier/*.json", "classifier/*.safetensors", "scheduler/*.json"]
 
 
 def load_network(spec: str, *, weights: str | None = None, device: torch.device) -> FeatureNetwork:
-    """Load a network by what it is called or where it is.
+    """Load a network by its name or path.
 
     Args:
         spec: One of
@@ -42,16 +42,18 @@ def load_network(spec: str, *, weights: str | None = None, device: torch.device)
             - The output folder of train_classifier.py or one of its checkpoints.
             - A folder of a transformers model, with safetensors weights.
             - A Hub repository with one of these two.
-        weights: File of the weights of `inception` or `mobilenet`, if it is not in the folder $CARDIFF_WEIGHTS or
+        weights: File with the weights of `inception` or `mobilenet`; by default it is looked up in $CARDIFF_WEIGHTS or
             ~/.cache/cardiff/weights.
         device: Where it runs.
 
     Raises:
-        UserError: Nothing there, weights that are missing or not what they should be.
+        UserError: There is no such network, or its weights are missing or not the expected ones.
     """
     device = torch.device(device)
     if weights is not None and spec not in SOURCES:
-        raise UserError(f"--network_weights is for the networks {' and '.join(SOURCES)}, and {spec} has its own.")
+        raise UserError(
+            f"--network_weights is for the networks {' and '.join(SOURCES)}, but the network is {spec}: leave it out."
+        )
     if spec == "pixels":
         return FeatureNetwork("pixels", "pixel-FD", {"kind": "pixels", "range": "0 to 1"}, None, device, _pixels)
     if spec == "inception":
@@ -63,8 +65,8 @@ def load_network(spec: str, *, weights: str | None = None, device: torch.device)
         return torchscript_network(path, device)
     if "/" not in spec and not path.is_dir():
         raise UserError(
-            f"There is no network {spec!r}: name {', '.join(SOURCES)}, pixels, a folder, a TorchScript file or a Hub "
-            "repository."
+            f"There is no network {spec!r}: choose from {', '.join(SOURCES)} and pixels, or give a folder, a "
+            "TorchScript file or a Hub repository."
         )
     folder = path if path.is_dir() else download(spec, HUB_FILES)
     name = path.resolve().name if path.is_dir() else spec
@@ -73,8 +75,8 @@ def load_network(spec: str, *, weights: str | None = None, device: torch.device)
     if (folder / "classifier").is_dir():
         return _classifier(folder, name, device)
     raise UserError(
-        f"{spec} holds neither the config.json of a transformers model nor a classifier/ of train_classifier.py: name "
-        f"such a folder, a TorchScript file, or one of {', '.join(SOURCES)} and pixels."
+        f"{spec} contains neither the config.json of a transformers model nor a classifier/ of train_classifier.py: "
+        f"give such a folder, a TorchScript file, or one of {', '.join(SOURCES)} and pixels."
     )
 
 
@@ -82,14 +84,14 @@ def _pixels(images: torch.Tensor) -> Output:
     if images[0].numel() > MOST_PIXELS:
         size = "x".join(map(str, images.shape[1:]))
         raise UserError(
-            f"Images of {size} have more than the {MOST_PIXELS:,} numbers that the network pixels takes: give another "
+            f"Images of {size} have more than the {MOST_PIXELS:,} values that the network pixels takes: give another "
             "--network."
         )
     return images.flatten(1) / 255, None
 
 
 def _classifier(folder: Path, name: str, device: torch.device) -> FeatureNetwork:
-    """A classifier of this project, shown clean images as the first timestep."""
+    """A classifier of this project, given clean images at the first timestep."""
     network, _ = load_classifier(folder)
     run = with_features(network.to(device), network.head)
     channels, size = network.config.in_channels, network.config.sample_size
@@ -97,7 +99,7 @@ def _classifier(folder: Path, name: str, device: torch.device) -> FeatureNetwork
     def forward(images: torch.Tensor) -> Output:
         if images.shape[1:] != (channels, size, size):
             given, wanted = ("x".join(map(str, shape)) for shape in (images.shape[1:], (channels, size, size)))
-            raise UserError(f"The classifier {name} reads images of {wanted} and not of {given}: give another one.")
+            raise UserError(f"The classifier {name} takes images of {wanted}, not {given}: give another one.")
         return run(images / 127.5 - 1, 0)
 
     record = {
@@ -115,14 +117,13 @@ def _classifier(folder: Path, name: str, device: torch.device) -> FeatureNetwork
 
 
 def _find_weights(network: str, names: list[str], given: str | None) -> Path:
-    """File of a network's weights: the one that was given, or one of these names in the weights folder."""
+    """File with a network's weights: the given one, or the first of these names in the weights folder."""
     folder = Path(os.environ.get("CARDIFF_WEIGHTS") or "~/.cache/cardiff/weights").expanduser()
     candidates = [Path(given)] if given is not None else [folder / name for name in names]
     for file in candidates:
         if file.is_file():
             return file
     raise UserError(
-        f"The weights of {network} are missing: there is no {' and no '.join(map(str, candidates))}; get "
-        f"{SOURCES[network]}, and "
-        "put it there or give it with --network_weights FILE."
+        f"The weights of {network} are missing: there is no {' and no '.join(map(str, candidates))}; download "
+        f"{SOURCES[network]}, and put it there or give it with --network_weights FILE."
     )

@@ -35,18 +35,18 @@ def transformers_network(folder: Path, name: str, device: torch.device) -> Featu
         processor = AutoImageProcessor.from_pretrained(folder, **offline)
     except Exception as error:  # of transformers, safetensors, json and the Hub
         raise UserError(f"{name} cannot be loaded as a vision model: {' '.join(str(error).split())}") from error
-    # Of a model that was saved without its pooler the CLS token is meant.
+    # A model that was saved without its pooler is used by its CLS token.
     missing = sorted(key for key in loaded["missing_keys"] if not key.startswith("pooler."))
     if missing:
-        raise UserError(f"{name} lacks weights, the first of {missing[0]}: download or save it again.")
+        raise UserError(f"{name} lacks weights, first {missing[0]}: download or save it again.")
     network = network.to(device).eval()
     if has_head:
         if not hasattr(network, "classifier"):
-            raise UserError(f"{name} is a {architectures[0]}, whose head this project does not know: give another.")
+            raise UserError(f"{name} is a {architectures[0]}, whose head is not supported: give another model.")
         layer, run = "input of the head", with_features(network, network.classifier)
     else:
         if hasattr(network.config, "vision_config"):
-            raise UserError(f"{name} reads text besides images: save its vision model in a folder of its own.")
+            raise UserError(f"{name} also takes text: save its vision model alone in a folder.")
         layer = "last hidden state" if loaded["missing_keys"] else "pooled output"
 
         def run(pixel_values: torch.Tensor) -> Output:

@@ -30,7 +30,7 @@ def relative_diversity(
         replicates: Bootstrap replicates.
         seed: Of the resampling.
 
-    The classes are resampled by themselves, whether they were asked for or read.
+    The classes are resampled separately, whether they are requested or predicted.
 
     Returns:
         The ratio, 1 for samples as diverse as the data. A pair of an image with itself never counts, also where a

@@ -26,7 +26,7 @@ FEWEST = 2
 """Samples for each dimension in the smallest of these subsets.
 
 With 1 the line overshoots by 15 to 30% of the distance it removes, with 2 by 4 to 9%, with 4 by 1 to 4%, and with less
-than 1, where covariances are singular, it means nothing (normal features of 32 dimensions).
+than 1, where covariances are singular, it is meaningless (normal features of 32 dimensions).
 """
 
 
@@ -112,7 +112,7 @@ def frechet_estimate(
 ) -> Estimate:
     """The Fréchet distance at this number of samples: the interval is for its mean over sets of this size.
 
-    It is no interval for the distance at infinitely many samples, which is lower. The replicates are those of a
+    It is not an interval for the distance at infinitely many samples, which is lower. The replicates are those of a
     bootstrap to first order: they cost no more than the distance, and are not spread further by repeated samples, as
     those of the bootstrap itself are with few samples for each dimension (2 to 4 times). Of samples that differ from
     the reference by little but chance the standard error is up to 1.5 times too large.
@@ -124,7 +124,7 @@ def frechet_estimate(
 
 @dataclass(frozen=True)
 class Extrapolation:
-    """The Fréchet distance on its way to infinitely many samples."""
+    """The Fréchet distance at several numbers of samples, and extrapolated to infinitely many."""
 
     estimate: Estimate
     sizes: np.ndarray
@@ -136,7 +136,7 @@ class Extrapolation:
 
 
 def infinity_needs(dimension: int) -> int:
-    """Least number of samples whose distance can be extrapolated."""
+    """Smallest number of samples for which the distance can be extrapolated."""
     return PARTS[0] * FEWEST * dimension
 
 
@@ -150,9 +150,9 @@ def frechet_infinity(
     """The Fréchet distance at infinitely many samples: the intercept of a straight line in 1/N.
 
     Chong and Forsyth, "Effectively unbiased FID and Inception Score and where to find them" (2020), section 4. At each
-    size it is averaged over disjoint subsets that together are all samples, each with the classes in the shares that
-    all have, if they were asked for: subsets at random would be further from the data for another reason than their
-    size. The interval is for the distance of the model itself from this reference.
+    size it is averaged over disjoint subsets that together are all samples. With requested classes (`strata`) each
+    subset has the class shares of all samples: random subsets would be further from the data not only because they are
+    smaller. The interval is for the distance of the model itself from this reference.
 
     Raises:
         UserError: There are too few samples for such a line.

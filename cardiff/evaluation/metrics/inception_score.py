@@ -15,7 +15,7 @@ def inception_estimate(
     strata: np.ndarray | None = None,
     splits: int = 10,
 ) -> Estimate:
-    """exp E KL(p(y|x) ‖ p(y)) of logits (N, K), averaged over `splits` parts, as torch-fidelity has it.
+    """exp E KL(p(y|x) ‖ p(y)) of logits (N, K), averaged over `splits` parts, as torch-fidelity computes it.
 
     Salimans et al., "Improved techniques for training GANs" (2016), section 4. The interval is from the score of all
     samples in one, resampled.

@@ -1,4 +1,4 @@
-"""How sure a figure is: one notion of uncertainty for all of them, which two sets of one noise can share.
+"""Uncertainty of figures: replicates, standard errors and 95% intervals, for all metrics and for paired differences.
 
 A figure comes with replicates of itself: what it would have been with other images of the same kind. Their spread is
 its standard error, and where two figures were replicated together, the spread of the differences is that of the
@@ -134,11 +134,11 @@ def bootstrap_weights(
 ) -> np.ndarray:
     """How often each of `count` images is drawn in each of so many draws with replacement; int32 (R, N).
 
-    They hang on the arguments alone, so image i of one set and image i of another, drawn from the same noise, are
+    They depend on the arguments alone, so image i of one set and image i of another, drawn from the same noise, are
     resampled together, and sets of different sizes independently.
 
-    With `strata` (N,) each class is resampled by itself. That is for samples whose classes were asked for: how many
-    there are of each was not left to chance, so it must not be in the interval. A class of a single image has no
+    With `strata` (N,) each class is resampled by itself. That is for samples with requested classes: the number
+    of each is fixed, so it must not be in the interval. A class of a single image has no
     spread to resample, so all of these count as one class (Wolter, "Introduction to Variance Estimation" (2007),
     section 2.5), which errs on the wide side.
     """

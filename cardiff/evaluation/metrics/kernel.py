@@ -38,9 +38,9 @@ def kernel_estimate(
     Gretton et al., "A kernel two-sample test" (2012), eq. 3. A pair of one image with itself never counts, also where
     a resampled set has it twice. The interval is for the distance of the model itself from this reference, at any
     number of samples; of samples that differ from it by little but chance the standard error is up to 1.5 times too
-    large. `real`, the kernel_mean of the reference, spares computing it once more.
+    large. `real`, the kernel_mean of the reference, avoids computing it again.
 
-    Of samples whose classes were asked for, `strata` (N,), too few pairs are of one class: two different images of a
+    Of samples with requested classes, `strata` (N,), too few pairs are of one class: two different images of a
     class of n in N are n(n − 1) pairs in N², where independent samples have n². So those pairs count n/(n − 1) times.
     """
     real = kernel_mean(reference) if real is None else real

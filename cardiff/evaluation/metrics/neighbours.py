@@ -36,7 +36,7 @@ def precision_recall(
     The interval of precision is for the probability that a sample of the model is within reach. That of recall is for
     its mean over sets of this size, from a jackknife, since repeated samples would be each other's neighbours; it
     errs on the wide side, 1.2 to 1.6 times, as the jackknife does where each sample matters only beside the others.
-    `real_reach`, the squared_reach of the reference, spares computing it once more.
+    `real_reach`, the squared_reach of the reference, avoids computing it again.
 
     Raises:
         UserError: There are no more images than neighbours.
@@ -104,7 +104,7 @@ def _reach_without(features: np.ndarray, neighbours: int, groups: np.ndarray | N
         members = [np.flatnonzero(groups == g) for g in range(GROUPS)]
         fewest -= len(np.flatnonzero(groups == 0))
     if fewest <= neighbours:
-        raise UserError(f"{len(features)} images are too few for the distance of neighbour {neighbours} of each.")
+        raise UserError(f"{len(features)} images are too few for {neighbours} nearest neighbours: give more.")
     found = np.empty((1 if groups is None else 1 + GROUPS, len(features)))
     for rows in blocks(len(features), len(features), "nearest neighbours"):
         distances = squared_distances(features[rows], features)
@@ -121,5 +121,5 @@ def _reach_without(features: np.ndarray, neighbours: int, groups: np.ndarray | N
 
 
 def _smallest(values: np.ndarray, count: int) -> np.ndarray:
-    """The smallest of each row, in no order."""
+    """The `count` smallest values of each row, unordered."""
     return values if values.shape[1] <= count else np.partition(values, count - 1, axis=1)[:, :count]

@@ -3,8 +3,8 @@
 from cardiff.errors import UserError, did_you_mean
 from cardiff.evaluation.metrics.neighbours import density_coverage, precision_recall
 
-# Name of a metric on the command line -> what it yields, and what is better: more (True), less (False), or nearer to
-# a value.
+# Name of a metric on the command line -> its estimates, and what is better: larger (True), smaller (False), or closer
+# to a value.
 METRICS: dict[str, dict[str, bool | float]] = {
     "fid": {"fid": False},
     "fid_infinity": {"fid_infinity": False},
@@ -15,7 +15,7 @@ METRICS: dict[str, dict[str, bool | float]] = {
     "diversity": {"diversity": 1.0},
     "memorisation": {},
 }
-# What yields which two, with how many neighbours.
+# The estimates of prdc: names, function, number of neighbours.
 PRDC = ((("precision", "recall"), precision_recall, 3), (("density", "coverage"), density_coverage, 5))
 # Images that a metric needs, of the reference and of samples; fid_infinity has a rule of its own for samples.
 LEAST_REAL = {"fid": 2, "fid_infinity": 2, "kid": 2, "prdc": 1 + max(neighbours for *_, neighbours in PRDC)}
@@ -23,7 +23,12 @@ LEAST = {"fid": 2, "kid": 2, "is": 20, "prdc": 20, "accuracy": 1, "diversity": 2
 
 
 def loss(value: float, aim: bool | float) -> float:
-    """A figure turned so that less is better."""
+    """A figure as a loss: smaller is better.
+
+    Args:
+        value: The figure.
+        aim: What is better, as in METRICS.
+    """
     if aim is True:
         return -value
     return value if aim is False else abs(value - aim)
@@ -33,7 +38,7 @@ def chosen_metrics(text: str) -> list[str]:
     """Metrics of an option such as fid,kid.
 
     Raises:
-        UserError: There is no such metric.
+        UserError: A name is not a metric.
     """
     if text == "all":
         return list(METRICS)

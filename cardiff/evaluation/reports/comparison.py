@@ -1,4 +1,4 @@
-"""The report of a comparison: tables, curves, grids from the same noise, and the difference in words."""
+"""The report of a comparison: findings in words, tables and figures."""
 
 import json
 import logging
@@ -81,14 +81,14 @@ def _entry(candidate: Candidate, setting: Setting, trials: list[Trial]) -> dict:
 
 
 def _contradictions(trials: list[Trial]) -> list[str]:
-    """What must not be taken at face value of a setting."""
+    """Warnings about the figures of a setting."""
     return contradictions(
         {name: found["value"] for name, found in summary([trial.estimates for trial in trials]).items()}
     )
 
 
 def _warnings(comparison: Comparison) -> list[str]:
-    """The same of every setting, with the run and the setting before it."""
+    """Warnings about all settings, each with its run and setting."""
     return [
         f"{candidate.name} ({setting}): {sentence}"
         for candidate in comparison.candidates
@@ -107,7 +107,7 @@ def _sections(comparison: Comparison, best: dict[str, Setting], record: dict) ->
         f"split {escape(data['split'])}, in the features of {escape(protocol.network.name)}. Image i of every setting "
         f"starts from the same noise; classes are as frequent as in the data. {differences.training_cost(comparison)}",
         "",
-        "## What came out",
+        "## Findings",
         "",
         *_findings(comparison, best),
         *(line for warning in _warnings(comparison) for line in (f"**Warning.** {escape(warning)}", "")),
@@ -125,14 +125,14 @@ def _sections(comparison: Comparison, best: dict[str, Setting], record: dict) ->
     lines += _class_section(comparison, best)
     if len(comparison.counts) > 1:
         lines += ["## All settings", "", *_first_table(comparison), ""]
-    lines += ["## What the metrics say", ""]
+    lines += ["## Metrics", ""]
     lines += [f"- {metric_name(protocol, name)}: {EXPLAINED[name]}" for name in protocol.names]
     shown = {name: record[name] for name in ("runs", "counts", "sampling_seeds", "protocol")}
     return [*lines, "", "## Protocol", "", *fenced("json", json.dumps(shown, indent=1, ensure_ascii=False)), ""]
 
 
 def _findings(comparison: Comparison, best: dict[str, Setting]) -> list[str]:
-    """Every run against the last one, at the common setting and at the best of each; then guidance and copies."""
+    """Every run against the last one, at the common and at the best settings; then guidance and memorisation."""
     *others, last = comparison.candidates
     said = []
     for candidate in others:
@@ -149,13 +149,13 @@ def _findings(comparison: Comparison, best: dict[str, Setting]) -> list[str]:
 
 
 def _copies(candidate: Candidate, setting: Setting) -> str | None:
-    """What was found of memorisation in the best setting."""
+    """Memorisation at the best setting."""
     found = [trial.memorisation for trial in candidate.trials[setting] if trial.memorisation is not None]
     return f"**Memorisation**, {candidate.called} ({setting}): {found[0]['sentence']}" if found else None
 
 
 def _final_table(comparison: Comparison, best: dict[str, Setting], record: dict) -> list[str]:
-    """The settings that were measured at the full number of images."""
+    """Table of the settings that were measured at the full number of images."""
     protocol = comparison.protocol
     names = list(protocol.names)
     heads = ["run", "setting", "evaluations", *(f"{metric_name(protocol, n)} {arrow(protocol, n)}" for n in names)]
@@ -197,10 +197,10 @@ def _cells(trials: list[Trial], names: list[str]) -> list[str]:
 
 
 def _first_table(comparison: Comparison) -> list[str]:
-    """All settings at the number of images that all were measured at."""
+    """Table of all settings, at the number of images of the first round."""
     protocol, names = comparison.protocol, list(comparison.protocol.names)
     heads = ["run", "setting", "evaluations", *(f"{metric_name(protocol, n)} {arrow(protocol, n)}" for n in names)]
-    lines = [f"At {comparison.counts[0]:,} images; the better half went on.", ""]
+    lines = [f"At {comparison.counts[0]:,} images; the better half continued.", ""]
     lines += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for candidate in comparison.candidates:
         for setting, trials in candidate.first.items():

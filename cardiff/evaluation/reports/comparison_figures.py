@@ -46,7 +46,7 @@ def draw_curves(comparison: Comparison, path: Path) -> None:
 
 
 def draw_steps(comparison: Comparison, best: dict[str, Setting], path: Path) -> bool:
-    """Each metric over the network evaluations an image; False if only one number of steps was tried."""
+    """Each metric over the network evaluations per image; False if there is only one number of steps."""
     if len({setting.steps for candidate in comparison.candidates for setting in candidate.settings}) < 2:
         return False
     figure, panels = _panels(comparison)

@@ -32,13 +32,13 @@ td,th{border-bottom:1px solid #ddd}
 img{max-width:100%}code,pre{font-size:.85rem;background:#f5f5f5}pre{padding:.7rem;overflow-x:auto}"""
 GRID_ROWS, GRID_COLUMNS = 10, 10
 EXTREMES = 10
-"""Of many classes, so many of the best, of the worst, and of the pairs taken for each other are told."""
+"""Of many classes, the number of best and worst ones, and of most confused pairs, that are listed."""
 RANKED: dict[Literal["accuracy", "distance", "diversity"], bool | float] = {
     "accuracy": True,
     "distance": False,
     "diversity": 1.0,
 }
-"""Figures of a class by which many classes are ranked, the first that there is, and what is better."""
+"""Figures by which many classes are ranked, the first that was measured, and what is better."""
 
 
 def summary(found: Sequence[dict[str, Estimate]]) -> dict[str, EstimateRecord]:
@@ -49,7 +49,7 @@ def summary(found: Sequence[dict[str, Estimate]]) -> dict[str, EstimateRecord]:
     first, *others = found
     together: dict[str, EstimateRecord] = {}
     for name in first:
-        if any(name not in other for other in others):  # as of a class that one of them lacks
+        if any(name not in other for other in others):  # such as the diversity where no class has two samples
             continue
         estimates = [one[name] for one in found]
         if len(estimates) == 1:
@@ -80,7 +80,7 @@ def write_report(
 
     Args:
         output: An existing folder.
-        protocol: What was measured with.
+        protocol: The protocol of the measurement.
         sets: Images by sampling seed (None for a folder that was given).
         found: The measurements, likewise.
         facts: The model, if there is one.
@@ -115,12 +115,12 @@ def write_report(
 
 
 def save_text(path: Path, text: str) -> None:
-    """Write a report's text; bytes of a file's name that are no UTF-8 are written as their code."""
+    """Write a report's text; bytes of a file name that are not UTF-8 are escaped."""
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _sections(output: Path, protocol: Protocol, drawn: ImageSet, measured: Measured, metrics: dict) -> list[str]:
-    """The report's paragraphs; draws the figures that they show."""
+    """The lines of the report; draws its figures, too."""
     reference = protocol.reference.record
     lines = ["# Evaluation", "", _headline(protocol, metrics), "", *metric_table(protocol, metrics), ""]
     for warning in metrics["warnings"]:
@@ -132,7 +132,7 @@ def _sections(output: Path, protocol: Protocol, drawn: ImageSet, measured: Measu
         lines += ["## More samples", "", "![Distance over the number of images](infinity.png)", ""]
     if measured.confusion is not None:
         figures.save_confusion(measured.confusion, protocol.reference.class_names, output / "confusion.png")
-        lines += ["## Classes", "", "![Classes read in the samples of each class](confusion.png)", ""]
+        lines += ["## Classes", "", "![Confusion matrix of requested and predicted classes](confusion.png)", ""]
         if len(measured.confusion) > figures.MANY_CLASSES:
             lines += [*confusions_table(measured.confusion, protocol.reference.class_names), ""]
     if measured.per_class:
@@ -159,12 +159,12 @@ def _headline(protocol: Protocol, metrics: dict) -> str:
 
 
 def metric_table(protocol: Protocol, metrics: dict) -> list[str]:
-    """A row a metric: the value, its interval, and the same of held-out real images."""
+    """A row for each metric: value, interval, and the value of held-out real images."""
     real, several = metrics["held_out"], metrics["seeds"] is not None and len(metrics["seeds"]) > 1
     heads = ["metric", "", "value", "95% interval"]
     heads += ["sd over seeds"] if several else []
     heads += [f"{metrics['held_out_images']:,} held-out real images"] if real is not None else []
-    lines = [f"| {' | '.join([*heads, 'what it says'])} |", "|" + "---|" * (len(heads) + 1)]
+    lines = [f"| {' | '.join([*heads, 'meaning'])} |", "|" + "---|" * (len(heads) + 1)]
     for name, found in metrics["metrics"].items():
         cells = [metric_name(protocol, name), arrow(protocol, name), number(found["value"]), interval(found, name)]
         if several:
@@ -179,23 +179,23 @@ def metric_table(protocol: Protocol, metrics: dict) -> list[str]:
 
 
 def arrow(protocol: Protocol, name: str) -> str:
-    """Which way is better."""
+    """An arrow in the direction of better values."""
     aim = protocol.names[name]
     return {True: "↑", False: "↓"}[aim] if isinstance(aim, bool) else f"→ {aim:g}"
 
 
 def data_name(data: dict) -> str:
-    """What a data set is called in Markdown, from its record."""
+    """The name of a data set in Markdown, from its record."""
     return escape(", ".join(data["data_files"]) if "data_files" in data else data["path"])
 
 
 def metric_name(protocol: Protocol, name: str) -> str:
-    """What a metric is called in Markdown with this protocol's network: FID only with the network of the FID."""
+    """The name of a metric in Markdown with this protocol's network; only the Inception's distance is called FID."""
     return escape(name_with(protocol.network.distance, name))
 
 
 def class_section(per_class: list[ClassRow]) -> list[str]:
-    """What could not be measured of the classes, and a row a class; of many classes the best and the worst."""
+    """Which classes have too few images, and a row for each class; of many classes the best and the worst."""
     lines: list[str] = []
     samples, real = [row["images"] for row in per_class], [row["real_images"] for row in per_class]
     for numbers, what in ((samples, "sample"), (real, "real image")):
@@ -211,7 +211,7 @@ def class_section(per_class: list[ClassRow]) -> list[str]:
             shown = [*shown[:EXTREMES], *shown[-EXTREMES:]]
         how = f"the best and the worst by {by}" if ranked else "some"
         lines += [
-            f"Of the {len(per_class)} classes here are {len(shown)}, {how}; all are in metrics.json (per_class).",
+            f"{len(shown)} of the {len(per_class)} classes are listed, {how}; all are in metrics.json (per_class).",
             "",
         ]
     rows: list[dict[str, object]] = [dict(row) for row in shown]
@@ -235,13 +235,13 @@ def _ranked(per_class: list[ClassRow]) -> tuple[str | None, list[ClassRow]]:
 
 
 def confusions_table(confusion: np.ndarray, names: list[str]) -> list[str]:
-    """The classes that are taken for each other most often, for a matrix too large to have names."""
+    """The pairs of classes that are confused most often, for a matrix too large for names."""
     wrong = confusion * ~np.eye(len(names), dtype=bool)
     worst = np.argsort(wrong, axis=None, kind="stable")[::-1][:EXTREMES]
     pairs = [pair for pair in zip(*np.unravel_index(worst, wrong.shape)) if wrong[pair]]
     if not pairs:
         return ["Every sample is classified as the requested class."]
-    lines = ["| asked for | read as | samples |", "|---|---|---|"]
+    lines = ["| requested | classified as | samples |", "|---|---|---|"]
     return [
         *lines,
         *(f"| {escape(names[row])} | {escape(names[column])} | {wrong[row, column]} |" for row, column in pairs),
@@ -249,7 +249,7 @@ def confusions_table(confusion: np.ndarray, names: list[str]) -> list[str]:
 
 
 def memorisation_section(output: Path, protocol: Protocol, drawn: ImageSet, found: Memorisation) -> list[str]:
-    """What the nearest training images say, with the panel and the distribution."""
+    """Distances to the nearest training images, with the closest pairs."""
     assert protocol.reference.images is not None, "checked by Protocol"
     figures.save_distances(found, output / "distances.png")
     pairs = figures.save_closest(found, drawn.images, protocol.reference.images, output / "closest.png")
@@ -273,7 +273,7 @@ def _save_grid(drawn: ImageSet, class_names: list[str], path: Path) -> None:
 
 
 def shown_classes(labels: np.ndarray) -> list[int]:
-    """Up to GRID_ROWS of the classes that there are, spread over all of them."""
+    """Up to GRID_ROWS of the classes with samples, evenly spread."""
     present = np.unique(labels)
     return present[np.unique(np.linspace(0, len(present) - 1, GRID_ROWS).round().astype(int))].tolist()
 
@@ -300,7 +300,7 @@ def rows_by_class(
 
 
 def as_html(text: str, folder: Path, title: str) -> str:
-    """Markdown as one HTML file that needs nothing beside it: the pictures are inside."""
+    """Markdown as one HTML file with the pictures embedded."""
     body = markdown.markdown(text, extensions=["tables", "fenced_code"])
 
     def inline(match: re.Match) -> str:

@@ -206,15 +206,15 @@ def test_a_warning_names_the_run_and_the_setting(options, caplog, monkeypatch):
         ({"runs": ["a="]}, "The run 'a=' has no name or no folder"),
         ({"guidance_scale": [1.0, math.nan]}, "--guidance_scale is [1.0, nan], but each of them must be a number."),
         ({"steps": [0]}, "--steps is [0], but each of them must be 1 or more."),
-        ({"solver": ["dmp"]}, "There is no solver 'dmp'"),
-        ({"seeds": [1, 1]}, "--seeds is [1, 1], but must be different numbers."),
+        ({"solver": ["dmp"]}, "--solver names 'dmp', which is not a solver: choose from"),
+        ({"seeds": [1, 1]}, "--seeds is [1, 1], but the seeds must be different."),
         ({"seeds": [-1]}, "--seeds is [-1], but each of them must be 0 or more."),
-        ({"rank_by": "recall"}, "--rank_by is 'recall', but must be one of fid, kid"),
+        ({"rank_by": "recall"}, "--rank_by is 'recall', which is not measured: choose from fid, kid"),
         ({"halving_rounds": 3}, "32 images are too few for 3 halving rounds in batches of 8"),
         ({"halving_rounds": -1}, "--halving_rounds is -1"),
         ({"steps": [2, 1001]}, "--steps is 1001, but the model has 1000 timesteps: give 1 to 1000"),
-        ({"classifier_scale": [1, 2]}, "--classifier_scale is [1, 2], but images are measured at one"),
-        ({"reference": None}, "No run says what it was trained on: give --reference."),
+        ({"classifier_scale": [1, 2]}, "--classifier_scale is [1, 2], but one value is measured at a time"),
+        ({"reference": None}, "No run has a config.yaml that names its training data: give --reference."),
     ],
 )
 def test_refused(changes, sentence, options):
@@ -226,7 +226,7 @@ def test_refused(changes, sentence, options):
 def test_two_runs_of_one_name_by_accident(world, options):
     """They would pass for two trainings of the same thing."""
     model = world["model"]
-    with pytest.raises(UserError, match=f"Two runs are called {model.name}: name them, one="):
+    with pytest.raises(UserError, match=f"Two runs are called {model.name}: give them names, one="):
         Comparison(replace(options, runs=[str(model), f"{model.parent}/./{model.name}"]))
 
 

@@ -92,8 +92,8 @@ def test_an_uncertain_difference_is_neither_better_nor_worse():
 
 def test_what_is_gained_and_what_is_paid():
     more, less = {"precision": 0.8, "recall": 0.2}, {"precision": 0.5, "recall": 0.6}
-    assert "It gains fidelity and pays with variety." in said_of(more, less)
-    assert "It gains variety and pays with fidelity." in said_of(less, more)
+    assert "It gains fidelity at the cost of variety." in said_of(more, less)
+    assert "It gains variety at the cost of fidelity." in said_of(less, more)
     assert "It gains fidelity." in said_of(more, {"precision": 0.5, "recall": 0.2})
     assert "It loses variety." in said_of({"precision": 0.5, "recall": 0.2}, {"precision": 0.5, "recall": 0.6})
     assert "It gains fidelity and variety." in said_of(
@@ -106,8 +106,14 @@ def test_what_the_distance_is_made_of():
     assert "3.00 lies in the means of the features" in said and "1.00 in their covariances" in said
     figures = [{"fid": 9.0, "class_shift": 0.25}, {"fid": 5.0, "class_shift": 0.5}]
     said = said_of(*figures, balanced=[8.0, 3.0])
-    assert "ours would have to move 25.0% of its samples" in said and "goes from 9.00 to 8.00" in said
-    assert "theirs would have to move 50.0% of its samples" in said and "goes from 5.00 to 3.00" in said
+    assert (
+        "ours would match the class frequencies of the data if 25.0% of its samples" in said
+        and "goes from 9.00 to 8.00" in said
+    )
+    assert (
+        "theirs would match the class frequencies of the data if 50.0% of its samples" in said
+        and "goes from 5.00 to 3.00" in said
+    )
 
 
 def test_one_training_against_several():
@@ -129,7 +135,7 @@ def test_one_training_against_several():
 def test_equal_cost(costs, equal):
     said = training_cost(compared(*(candidate(name, {}, *cost) for name, cost in zip(("a", "b"), costs))))
     assert ("The training cost is equal." in said) == equal and ("**The training cost is not equal" in said) != equal
-    assert f"b saw {'an unknown number of' if costs[1][0] is None else f'{costs[1][0]:,}'} images" in said
+    assert f"b was trained on {'an unknown number of' if costs[1][0] is None else f'{costs[1][0]:,}'} images" in said
 
 
 def test_what_guidance_does():

@@ -72,7 +72,7 @@ def test_pixels():
     features, logits = load_network("pixels", device=CPU)(images(2, 1, 64))
     torch.testing.assert_close(features, images(2, 1, 64).flatten(1).float() / 255)
     assert logits is None
-    with pytest.raises(UserError, match="3x64x64 have more than the 4,096 numbers"):
+    with pytest.raises(UserError, match="3x64x64 have more than the 4,096 values"):
         load_network("pixels", device=CPU)(images(2, 3, 64))
 
 
@@ -83,7 +83,7 @@ def test_our_classifier_reads_clean_images_as_the_first_timestep(folder):
     with torch.no_grad():
         torch.testing.assert_close(logits, classifier(batch / 127.5 - 1, 0))
         torch.testing.assert_close(classifier.head(features), logits)
-    with pytest.raises(UserError, match="The classifier ours reads images of 1x8x8 and not of 3x8x8: give another"):
+    with pytest.raises(UserError, match="The classifier ours takes images of 1x8x8, not 3x8x8: give another"):
         load(folder, "ours")(images(size=8))
 
 
@@ -110,16 +110,16 @@ def test_weights_are_found_in_the_weights_folder(folder, tmp_path, monkeypatch):
     [
         ("inception", "moments.pt", "moments.pt is not the Inception of the FID (SHA-256"),
         ("inception", "mobile.pth", "mobile.pth is not the Inception of the FID (SHA-256"),
-        ("mobilenet", "moments.pt", "moments.pt holds no weights of MobileNetV2"),
+        ("mobilenet", "moments.pt", "moments.pt does not contain the weights of MobileNetV2"),
         ("pixels", "moments.pt", "--network_weights is for the networks inception and mobilenet"),
         ("{folder}/none.pt", None, "none.pt cannot be read as TorchScript"),
         ("{folder}/broken.pt", None, "broken.pt cannot be read as TorchScript"),
-        ("inceptoin", None, "There is no network 'inceptoin': name inception, mobilenet, pixels"),
+        ("inceptoin", None, "There is no network 'inceptoin': choose from inception, mobilenet and pixels"),
         ("/nowhere/at/all", None, "There is no folder /nowhere/at/all"),
         ("nobody/nothing", None, "nobody/nothing is neither a folder nor a Hub repository that can be read"),
-        ("{folder}", None, "holds neither the config.json of a transformers model nor a classifier/"),
+        ("{folder}", None, "contains neither the config.json of a transformers model nor a classifier/"),
         ("{folder}/unknown", None, "unknown cannot be loaded as a vision model"),
-        ("{folder}/gap", None, "gap lacks weights, the first of"),
+        ("{folder}/gap", None, "gap lacks weights, first layernorm.weight"),
     ],
 )
 def test_what_cannot_be_used(folder, spec, weights, sentence):
@@ -148,7 +148,7 @@ def test_pickled_weights_are_not_unpickled(folder, tmp_path):
             return (open, (str(tmp_path / "ran"), "w"))
 
     torch.save({"features.0.0.weight": Program()}, tmp_path / "evil.pth")
-    with pytest.raises(UserError, match="holds no weights of MobileNetV2"):
+    with pytest.raises(UserError, match="does not contain the weights of MobileNetV2"):
         load_network("mobilenet", weights=str(tmp_path / "evil.pth"), device=CPU)
     model, processor = dinov2()
     model.config.save_pretrained(tmp_path / "model")

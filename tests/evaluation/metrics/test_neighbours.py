@@ -63,7 +63,7 @@ def test_far_sets_share_nothing():
     for one in precision_recall(first, second + 1e4) + density_coverage(first, second + 1e4):
         assert one.value == one.standard_error == 0
     assert precision_recall(first, second + 1e4)[0].interval()[1] == pytest.approx(0.0602, abs=1e-3)  # Wilson
-    with pytest.raises(UserError, match="5 images are too few for the distance of neighbour 5 of each"):
+    with pytest.raises(UserError, match="5 images are too few for 5 nearest neighbours"):
         density_coverage(first, second[:5])
 
 
