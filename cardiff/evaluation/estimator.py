@@ -50,7 +50,7 @@ class Measured:
     per_class: list[ClassRow] = field(default_factory=list)
     confusion: np.ndarray | None = None
     """Images by requested class (rows) and predicted class (columns), int (K, K)."""
-    read: np.ndarray | None = None
+    predicted: np.ndarray | None = None
     """Predicted class of each image, (N,)."""
     memorisation: Memorisation | None = None
     balanced: float | None = None
@@ -115,8 +115,8 @@ class Estimator:
         metrics = self.metrics if metrics is None else metrics
         measured = Measured(features)
         if self.columns is not None and class_logits is not None:
-            measured.read = class_logits[:, self.columns].argmax(1)
-        by = labels if labels is not None else measured.read
+            measured.predicted = class_logits[:, self.columns].argmax(1)
+        by = labels if labels is not None else measured.predicted
         turns = shown(metrics, "measuring", delay=0)
         for metric in turns:
             turns.set_description(metric)
@@ -155,8 +155,8 @@ class Estimator:
             for names, compute, k in PRDC:
                 estimates = compute(features, self._real_features, k, replicates, seed, self._real_reach[k], labels)
                 found |= dict(zip(names, estimates))
-        elif metric == "accuracy" and measured.read is not None:
-            self._classify(measured, measured.read, labels, seed)
+        elif metric == "accuracy" and measured.predicted is not None:
+            self._classify(measured, measured.predicted, labels, seed)
         elif metric == "diversity" and by is not None and self._by_class is not None:
             diversity = relative_diversity(features, by, self._real_diversity, replicates, seed)
             found |= {} if diversity is None else {"diversity": diversity}
@@ -199,22 +199,22 @@ class Estimator:
         assert self._by_class is not None, "callers check it"
         return np.array([mean_distance(members) for members in self._by_class])
 
-    def _classify(self, measured: Measured, read: np.ndarray, labels: np.ndarray | None, seed: int) -> None:
+    def _classify(self, measured: Measured, predicted: np.ndarray, labels: np.ndarray | None, seed: int) -> None:
         """Whether samples are classified as the requested class, and how frequent the classes are."""
         count, replicates, real_labels = len(self.reference.class_names), self.replicates, self.reference.labels
         assert real_labels is not None, "checked by Protocol"
         if labels is not None:
-            measured.estimates["accuracy"] = share(np.equal(read, labels), replicates, seed, labels)
-            measured.confusion = np.bincount(labels * count + read, minlength=count**2).reshape(count, count)
+            measured.estimates["accuracy"] = share(np.equal(predicted, labels), replicates, seed, labels)
+            measured.confusion = np.bincount(labels * count + predicted, minlength=count**2).reshape(count, count)
         in_data = np.bincount(real_labels[real_labels >= 0], minlength=count)
         in_data = in_data / in_data.sum()
-        which = np.eye(count)[read]  # (N, K)
-        weights = bootstrap_weights(len(read), replicates, seed, labels)
-        shares = np.concatenate([which.sum(0)[None], weights @ which]) / len(read)  # (1 + R, K)
+        which = np.eye(count)[predicted]  # (N, K)
+        weights = bootstrap_weights(len(predicted), replicates, seed, labels)
+        shares = np.concatenate([which.sum(0)[None], weights @ which]) / len(predicted)  # (1 + R, K)
         shifts = np.abs(shares - in_data).sum(1) / 2  # total variation
         measured.estimates["class_shift"] = from_bootstrap(shifts[0], shifts[1:])
         if "fid" in measured.estimates and (shares[0] > 0).all():
-            evened = Gaussian.of(measured.features, weights=(in_data / shares[0])[read])
+            evened = Gaussian.of(measured.features, weights=(in_data / shares[0])[predicted])
             measured.balanced = frechet_distance(evened, self.reference.gaussian)
 
     def _describe_classes(
@@ -230,14 +230,14 @@ class Estimator:
         classes = shown(zip(self.reference.class_names, real_by_class), "classes", len(real_by_class))
         for label, (name, real) in enumerate(classes):
             members = measured.features[by == label]
-            read = None if measured.read is None or labels is None else measured.read[by == label]
+            predicted = None if measured.predicted is None or labels is None else measured.predicted[by == label]
             enough = len(members) > 1 and len(real) > 1
             row: ClassRow = {
                 "class": name,
                 "images": len(members),
                 "real_images": len(real),
                 "share_of_the_data": len(real) / total,
-                "accuracy": float((read == label).mean()) if read is not None and len(read) else None,
+                "accuracy": float((predicted == label).mean()) if predicted is not None and len(predicted) else None,
                 "distance": kernel_distance(members, real) if "kid" in metrics and enough else None,
                 "diversity": None,
             }

@@ -133,7 +133,7 @@ def test_classes_are_read_in_the_order_of_the_data(by_classes):
     """Whatever the order in the judge's head: logits that are surest of every image's own class read all of them."""
     protocol, features, labels, columns = by_classes
     measured = protocol.estimator.measure(features, None, np.eye(12)[columns[labels]], labels)
-    np.testing.assert_array_equal(measured.read, labels)
+    np.testing.assert_array_equal(measured.predicted, labels)
     assert measured.estimates["accuracy"].value == 1
     np.testing.assert_array_equal(measured.confusion, np.diag(COUNTS))
     assert measured.estimates["class_shift"].value == 0
