@@ -28,7 +28,8 @@ from benchmarks.schedule_pilot import classifier_features
 from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
 from cardiff.evaluation.features.image_classifier import fit_image_classifier
-from cardiff.evaluation.metrics.distances import diversity, frechet_distance
+from cardiff.evaluation.metrics.classes import diversity
+from cardiff.evaluation.metrics.frechet import frechet_distance
 from cardiff.hub.serialization import load_classifier, load_pipeline
 from cardiff.plotting import BLUE, GREEN, GREY, ORANGE, PINK
 from cardiff.sampling.draw import draw

@@ -27,7 +27,7 @@ from cardiff.config.schedules_by_name import alphas_cumprod_of
 from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
 from cardiff.diffusion.levels import log_snr_of, timesteps_at, visited_levels
-from cardiff.evaluation.metrics.distances import frechet_distance
+from cardiff.evaluation.metrics.frechet import frechet_distance
 from cardiff.hub.serialization import load_pipeline
 from cardiff.sampling.draw import draw
 from cardiff.sampling.solvers import make_solver

@@ -23,7 +23,7 @@ from cardiff.config.schedules_by_name import alphas_cumprod_of, section_of
 from cardiff.config.sections import DataConfig
 from cardiff.diffusion.levels import log_snr_of
 from cardiff.diffusion.loss import loss_weights, prediction_target
-from cardiff.evaluation.compare.comparison import Setting
+from cardiff.evaluation.compare.candidates import Setting
 from cardiff.evaluation.reports.wording import interval, number
 from cardiff.schedulers import SCHEDULES
 from tests.support.example_schedules import example
