@@ -68,16 +68,18 @@ def run(options: AnalysisOptions, config: DataConfig, section: dict | None = Non
         written["optimal"] = knots_of(front.best(options.kappa, 0.5, start))
         if pipeline is not None:
             bar.set_description("measuring the model's steps")
-            how = {"count": MEASURED_IMAGES, "seed": options.seed, "progress": bar.update}
-            local_error = measured_local_error(network_denoiser(pipeline), images, LEVELS, **how)
+            denoise = network_denoiser(pipeline)
+            local_error = measured_local_error(
+                denoise, images, LEVELS, count=MEASURED_IMAGES, seed=options.seed, progress=bar.update
+            )
             bar.set_description("measuring schedules")
             written["local_error"] = schedule_of_local_error(LEVELS, local_error, last=-10.0, first=10.0)
-        rows, notes = measure_rows(options, data, section, written, front, start, bar)
+        rows, notes = measure_rows(options, data, section, written, front, start, bar.update)
         rows.sort(key=lambda row: (row.measures.leaks, row.distance if np.isfinite(row.distance) else np.inf))
 
         bar.set_description("drawing")
         draw_figures(rows, data, options, written["spectral"], front, start, folder, bar.update)
-        bar.update(bar.total - bar.n)
+        bar.update(total - bar.n)
 
     write_csv(rows, data, folder / "table.csv")
     write_curves([row.measures for row in rows], folder / "measures.npz")
@@ -127,8 +129,9 @@ def load_images(config: DataConfig, count: int, seed: int) -> tuple[np.ndarray, 
 
     A random part of a stored set; of a stream the first ones, in its shuffled order.
     """
+    labels: np.ndarray | None
     if config.streaming:
-        found = []
+        found: list[tuple[np.ndarray, int]] = []
         stream = ImageStream(config, seed, conditional=False).batches(1, range(1))
         for image, label, after in shown(stream, "reading the stream"):
             if after["epoch"] > 0 or len(found) == count:

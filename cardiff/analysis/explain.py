@@ -119,7 +119,7 @@ def _when_identity_goes(measures: ScheduleMeasures, data: DataMeasures) -> str:
     recovered = first_below(measures.recovery, 0.5)
     half = first_below(measures.information, data.posterior.information.max() / 2)
     text = ""
-    if measures.class_information is not None:
+    if measures.class_information is not None and data.posterior.class_information is not None:
         gone = first_below(measures.class_information, data.posterior.class_information.max() / 2)
         text = f"Half of what tells the class is lost at {_time(gone, measures)}; "
     text += f"which image it was can be told for most until {_time(recovered, measures)}, and half of the information "
@@ -174,7 +174,15 @@ def _what_it_costs(measures: ScheduleMeasures, spectrum: Spectrum, solver: str, 
     return text
 
 
-def _how_it_compares(measures, spectrum, solver, steps, distance, others, ours) -> str:
+def _how_it_compares(
+    measures: ScheduleMeasures,
+    spectrum: Spectrum,
+    solver: str,
+    steps: int,
+    distance: float,
+    others: Sequence[ScheduleMeasures],
+    ours: bool,
+) -> str:
     def stand(m: ScheduleMeasures) -> Point:
         return point_of(spectrum, m.log_snr, solver, steps)
 

@@ -142,8 +142,8 @@ def measure_schedule(name: str, alphas_cumprod: np.ndarray, data: DataMeasures) 
     log_snr = log_snr_of(alphas_cumprod)
     spectrum, posterior = merged(data.model.spectrum), data.posterior
 
-    def read(values: np.ndarray | None) -> np.ndarray | None:
-        return None if values is None else np.interp(log_snr, posterior.log_snr, values)
+    def read(values: np.ndarray) -> np.ndarray:
+        return np.interp(log_snr, posterior.log_snr, values)
 
     gain = spectrum.gain(log_snr)
     octaves = np.stack(
@@ -161,7 +161,7 @@ def measure_schedule(name: str, alphas_cumprod: np.ndarray, data: DataMeasures) 
         octaves=octaves,
         information_bound=data.information_bound(log_snr),
         information=read(posterior.information),
-        class_information=read(posterior.class_information),
+        class_information=None if posterior.class_information is None else read(posterior.class_information),
         recovery=read(posterior.recovery),
         ssim=read(data.ssim),
         path_kl=(rho - np.log1p(rho)) @ spectrum.counts / 2,

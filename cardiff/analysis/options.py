@@ -56,8 +56,14 @@ def parse_analysis(argv: Sequence[str] | None, description: str) -> tuple[Analys
     data = DataConfig(**parsed["data"])
     options = AnalysisOptions(**{name: parsed[name] for name in asdict(AnalysisOptions())})
     if data == DataConfig():  # nothing was said about the data
-        data = _data_of_model(options.model) if options.model is not None else data_section(shipped_config(DIGITS))
+        data = _data_of_digits() if options.model is None else _data_of_model(options.model)
     return options, data, parsed["scheduler"]
+
+
+def _data_of_digits() -> DataConfig:
+    file = shipped_config(DIGITS)
+    assert file is not None
+    return data_section(file)
 
 
 def _data_of_model(model: str) -> DataConfig:

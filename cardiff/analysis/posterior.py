@@ -4,6 +4,7 @@ Given x_t the posterior over the N images is r_j ∝ exp(−‖x_t − a·x_j‖
 −½·SNR·‖x_i − x_j‖² − √SNR·ε·(x_i − x_j), so one pass over the images serves every noise level.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +33,7 @@ def exact_posterior(
     *,
     queries: int = 512,
     seed: int = 0,
-    progress=lambda count: None,
+    progress: Callable[[int], object] = lambda count: None,
 ) -> Posterior:
     """Measure the posterior of `queries` noisy images over all of `images`.
 

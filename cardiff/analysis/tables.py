@@ -18,8 +18,10 @@ from cardiff.version import cardiff_version
 def table_columns(row: Row, data: DataMeasures) -> dict[str, float | str]:
     """The figures of one row of table.csv, in full precision; times are t = (i + 1)/T."""
     m = row.measures
-    classes = None if m.class_information is None else data.posterior.class_information.max()
-    columns = {
+    class_half_gone: float | str = ""
+    if m.class_information is not None and data.posterior.class_information is not None:
+        class_half_gone = first_below(m.class_information, data.posterior.class_information.max() / 2)
+    columns: dict[str, float | str] = {
         "schedule": m.name,
         "origin": row.origin,
         "distance_percent": 100 * np.expm1(max(row.distance, 0.0)) if np.isfinite(row.distance) else "",
@@ -33,7 +35,7 @@ def table_columns(row: Row, data: DataMeasures) -> dict[str, float | str]:
     for (solver, steps), error in m.errors.items():
         columns |= {f"{solver}_{steps}_pixels": error.pixels, f"{solver}_{steps}_octaves": error.octaves}
     return columns | {
-        "class_half_gone": "" if classes is None else first_below(m.class_information, classes / 2),
+        "class_half_gone": class_half_gone,
         "information_half_gone": first_below(m.information, data.posterior.information.max() / 2),
         "recovery_half_gone": first_below(m.recovery, 0.5),
         "mean_ssim": float(m.ssim.mean()),
@@ -59,7 +61,8 @@ def write_curves(measures: Sequence[ScheduleMeasures], path: Path) -> None:
     quantities += ["class_information", "recovery", "ssim", "path_kl"]
     curves = {name: np.stack([getattr(m, name) for m in measures]) for name in quantities
               if getattr(measures[0], name) is not None}  # fmt: skip
-    np.savez_compressed(path, names=np.array([m.name for m in measures]), **curves)
+    names = np.array([m.name for m in measures])
+    np.savez_compressed(path, names=names, **curves)  # type: ignore[arg-type]  # taken for allow_pickle, a bool
 
 
 def markdown_tables(rows: Sequence[Row], data: DataMeasures, options: AnalysisOptions) -> str:
@@ -74,7 +77,7 @@ def markdown_tables(rows: Sequence[Row], data: DataMeasures, options: AnalysisOp
         [
             str(rank),
             f"**{escape(m.name)}**" if c["origin"] == "ours" else escape(m.name),
-            c["origin"],
+            str(c["origin"]),
             "–" if c["distance_percent"] == "" else shown(m, f"+{c['distance_percent']:.0f}%"),
             f"{c['mean_structure']:.3f}",
             f"{c['half_life']:.3f}",

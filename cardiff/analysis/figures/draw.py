@@ -8,7 +8,7 @@ import numpy as np
 from cardiff.analysis.figures import schedules
 from cardiff.analysis.figures.plane import draw_plane
 from cardiff.analysis.measures import DataMeasures, measure_schedule
-from cardiff.analysis.optimum import Optimum, point_of
+from cardiff.analysis.optimum import Optimum, Point, point_of
 from cardiff.analysis.options import AnalysisOptions
 from cardiff.analysis.ranking import Row, log_snr_table
 
@@ -44,7 +44,9 @@ def draw_figures(
 ) -> None:
     """Every picture of FIGURES."""
     measures = [row.measures for row in rows]
-    family, best, bounds = {}, [], {"pixels": [], "octaves": []}
+    family: dict[float, Point] = {}
+    best: list[Point] = []
+    bounds: dict[str, list[Point]] = {"pixels": [], "octaves": []}
     for kappa in KAPPAS:
         try:
             table = log_snr_table({**spectral, "kappa": kappa}, options)

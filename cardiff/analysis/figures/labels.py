@@ -13,7 +13,8 @@ from cardiff.plotting import LIGHT_GREY
 
 def name_lines(axis: Axes, lines: Sequence[tuple[str, np.ndarray]], coloured: Sequence[np.ndarray]) -> None:
     """Small names on falling lines (T,), each at the height where it is far from other names and coloured lines."""
-    heights, placed = np.linspace(0.1, 0.92, 83), []
+    heights = np.linspace(0.1, 0.92, 83)
+    placed: list[np.ndarray] = []
     unit = np.array([0.14, 0.035])  # about the size of a name
 
     def spots_of(values: np.ndarray) -> np.ndarray:
@@ -28,9 +29,16 @@ def name_lines(axis: Axes, lines: Sequence[tuple[str, np.ndarray]], coloured: Se
         inside = (t > 0.08) & (t < 0.93)
         best = int(np.argmax(9 * inside + 3 * np.minimum(from_names, 1.3) + np.minimum(from_colours, 0.8)))
         placed.append(spots[best])
-        place, box = (t[best], heights[best]), {"fc": "white", "ec": "none", "pad": 0.6, "alpha": 0.85}
-        look = {"fontsize": 7.5, "color": "#4d4d4d", "ha": "center", "va": "center", "bbox": box, "zorder": 3}
-        axis.annotate(figure_text(name), place, **look)
+        axis.annotate(
+            figure_text(name),
+            (t[best], heights[best]),
+            fontsize=7.5,
+            color="#4d4d4d",
+            ha="center",
+            va="center",
+            bbox={"fc": "white", "ec": "none", "pad": 0.6, "alpha": 0.85},
+            zorder=3,
+        )
 
 
 def name_points(axis: Axes, places: dict[str, tuple[float, float]], curves: Sequence[tuple[float, float]]) -> None:
@@ -39,7 +47,7 @@ def name_points(axis: Axes, places: dict[str, tuple[float, float]], curves: Sequ
     points = axis.transData.transform(list(places.values()))
     dense = [axis.transData.transform(p) for p in curves]
     inside = axis.get_window_extent(renderer)
-    taken = []
+    taken: list[np.ndarray] = []
     directions = [(np.cos(a), np.sin(a)) for a in np.linspace(0, 2 * np.pi, 16, endpoint=False)]
     # Those with the most neighbours choose first.
     crowd = [(np.hypot(*(points - point).T) < 150).sum() for point in points]
@@ -48,18 +56,17 @@ def name_points(axis: Axes, places: dict[str, tuple[float, float]], curves: Sequ
         text = axis.text(0, 0, figure_text(name), fontsize=8, transform=None)
         extent = text.get_window_extent(renderer)
         width, height = extent.width, extent.height
-        best = (np.inf, None)
+        found = []  # what a place costs, and the place
         for reach in (13, 20, 30, 45, 62, 80, 100):
             for dx, dy in directions:
                 x = points[i, 0] + reach * dx + (0 if dx > 0.3 else -width if dx < -0.3 else -width / 2)
                 y = points[i, 1] + reach * dy - height / 2
                 box = np.array([x - 2, y - 1, x + width + 2, y + height + 1])
                 cost = reach / 40 + _covered(box, points) * 4 + _covered(box, dense) * 2
-                cost += sum(10 for other in taken if _overlap(box, other))
+                cost += 10 * sum(_overlap(box, other) for other in taken)
                 cost += 50 * (box[0] < inside.x0 or box[2] > inside.x1 or box[1] < inside.y0 or box[3] > inside.y1)
-                if cost < best[0]:
-                    best = (cost, box)
-        box = best[1]
+                found.append((cost, box))
+        _, box = min(found, key=lambda place: place[0])
         taken.append(box)
         text.remove()
         middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
@@ -67,7 +74,7 @@ def name_points(axis: Axes, places: dict[str, tuple[float, float]], curves: Sequ
         axis.annotate(
             figure_text(name),
             places[name],
-            axis.transData.inverted().transform(middle),
+            tuple(axis.transData.inverted().transform(middle)),
             fontsize=8,
             ha="center",
             va="center",
@@ -78,7 +85,7 @@ def name_points(axis: Axes, places: dict[str, tuple[float, float]], curves: Sequ
         )
 
 
-def _covered(box: np.ndarray, points) -> int:
+def _covered(box: np.ndarray, points: np.ndarray | Sequence[np.ndarray]) -> int:
     x, y = np.asarray(points).reshape(-1, 2).T
     return int(((x > box[0] - 4) & (x < box[2] + 4) & (y > box[1] - 4) & (y < box[3] + 4)).sum())
 

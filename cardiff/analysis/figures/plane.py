@@ -1,6 +1,6 @@
 """The plane of structure and sampling error."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -15,7 +15,7 @@ def draw_plane(
     points: dict[str, tuple[Point, bool, bool]],
     family: dict[float, Point],
     front: Sequence[Point],
-    bounds: dict[str, Sequence[Point]],
+    bounds: Mapping[str, Sequence[Point]],
     solver: str,
     steps: int,
     path: Path,
@@ -35,7 +35,7 @@ def draw_plane(
     axes = figure.subplots(1, 2)
     for axis, norm in zip(axes, ("pixels", "octaves")):
 
-        def line(found, norm=norm):
+        def line(found: Collection[Point], norm: str = norm) -> tuple[list[float], list[float]]:
             return [p.structure for p in found], [getattr(p, norm) for p in found]
 
         axis.plot(*line(bounds[norm]), color="black", lw=1, ls=":", label="least possible error in this norm")

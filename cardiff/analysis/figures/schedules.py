@@ -161,7 +161,7 @@ def draw_density(schedules: Sequence[ScheduleMeasures], spectrum: Spectrum, path
     axis.set_xlabel("log-SNR λ (nats): noise on the left, image on the right")
     axis.set_xlim(-12, 14)
     # A schedule with nearly all its steps in one place would press the others flat.
-    axis.set_ylim(0, 2 * np.median([line.get_ydata().max() for line in axis.lines]))
+    axis.set_ylim(0, 2 * np.median([np.max(line.get_ydata()) for line in axis.lines]))
     places = {}
     for k in range(spectrum.octaves.max() + 1):
         inside = spectrum.octaves == k
