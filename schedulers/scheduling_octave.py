@@ -17,10 +17,6 @@ class OctaveScheduler(NoiseSchedule):
     """Octave geodesic (kappa 0) and octave Pareto (kappa above 0) log-SNR.
 
     Args:
-        octave_powers: Mean variance of a mode with pixels in [-1, 1], a row an octave from the image's mean upwards, a
-            column a colour component; analyze_schedules.py measures it. Null is a model of natural images, 1/f².
-        resolution: Height and width in pixels of the images that octave_powers describes.
-        mean_square: Mean square of the mean image's values; it decides how much of it a last step leaks.
         kappa: Weight of structure, from 0 to below 1.
         max_leak: Information on the image left at the last step, in nats; it sets the last log-SNR.
         residual_noise: Noise variance at the first step over the variance of a pixel; it sets the first log-SNR.

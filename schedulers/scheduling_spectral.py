@@ -30,10 +30,6 @@ class SpectralScheduler(NoiseSchedule):
     """Log-SNR of least sampling error for a spectrum.
 
     Args:
-        octave_powers: Mean variance of a mode with pixels in [-1, 1], a row an octave from the image's mean upwards, a
-            column a colour component; analyze_schedules.py measures it. Null is a model of natural images, 1/f².
-        resolution: Height and width in pixels of the images that octave_powers describes.
-        mean_square: Mean square of the mean image's values; it decides how much of it a last step leaks.
         kappa: Weight of structure against the logarithm of the error: 0 for the least error.
         pixel_weight: Weight of the error in pixels, from 0 to 1; the rest is that of the error by octave.
         solver: Solver whose error counts; both weighs DDPM and DDIM equally.
