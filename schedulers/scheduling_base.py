@@ -1,13 +1,13 @@
 """What every noise schedule of this project shares: a constructor, ᾱ in float64, and betas that survive conversion.
 
 A schedule is one function, `alphas_bar`, whose signature an editor shows; the constructor is made from it at run time
-(arguments.py), so `help()` shows all arguments and a type checker accepts any. Two other forms were weighed. With an `__init__`
-written out in each, as in diffusers, a file grows by half (by a count, not by trial), and the eight common arguments
-and their defaults stand in it again. With the parameters as fields
-(typing.dataclass_transform, tried on two schedules) checkers see them and files are as short, but the constructor is
-still made at run time, since diffusers reads its signature; every value lives twice, in the attribute and in `config`,
-and the two come apart when diffusers changes the latter; and a parameter cannot be called like an attribute of a
-scheduler, as the table's `alphas_cumprod` is.
+(arguments.py), so `help()` shows all arguments and a type checker accepts any. Two other forms were weighed. With an
+`__init__` written out in each, as in diffusers, a file grows by half (by a count, not by trial), and the eight common
+arguments and their defaults stand in it again. With the parameters as fields (typing.dataclass_transform, tried on two
+schedules) checkers see them and files are as short, but the constructor is still made at run time, since diffusers
+reads its signature; every value lives twice, in the attribute and in `config`, and the two come apart when diffusers
+changes the latter; and a parameter cannot be called like an attribute of a scheduler, as the table's `alphas_cumprod`
+is.
 """
 
 import inspect
