@@ -95,7 +95,7 @@ def with_tables(text: str) -> str:
 
 
 def draw_pilot(results: Path, path: Path) -> None:
-    """A row a schedule, a dot a seed: with the plain loss and with the schedule divided out of it."""
+    """One row per schedule, one dot per seed: with the plain loss and with the schedule divided out of it."""
     entries = [json.loads(line) for line in results.read_text().splitlines()]
     columns = {
         "DDPM, 50 steps of its own": "ddpm 50",

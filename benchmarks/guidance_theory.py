@@ -410,7 +410,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def draw_line(mixture: Mixture, densities: dict[float, dict], path: Path) -> None:
-    """Densities of the guided samples beside the tilted distribution, a panel a scale."""
+    """Densities of the guided samples beside the tilted distribution, one panel per scale."""
     figure = Figure(figsize=(WIDTH, 6.4), dpi=DPI, layout="constrained")
     grid = np.linspace(-1.5, 1.5, 601)
     own, everything = (np.exp(mixture.log_density(grid[:, None], label)) for label in (CLASS, None))

@@ -153,7 +153,7 @@ def finite_set_pipeline(section: dict, images: np.ndarray) -> ClassConditionalPi
 
 
 def markdown(results: dict) -> str:
-    """A table a solver and number of steps, and how well each measure on paper ranks the distances."""
+    """One table per solver and number of steps, and how well each measure on paper ranks the distances."""
     lines = []
     for solver in SOLVERS:
         for steps in sorted({row["steps"] for row in results["rows"]}):

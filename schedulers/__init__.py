@@ -124,5 +124,5 @@ def _function_of(name: str) -> Callable:
 
         return load_function(path, function)
     near = difflib.get_close_matches(name, SCHEDULES, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(SCHEDULES)}, or FILE.py:FUNCTION."
+    hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(SCHEDULES)}, or FILE.py:FUNCTION."
     raise ValueError(f"There is no schedule {name!r}; {hint}")

@@ -39,8 +39,9 @@ def spectrum_arguments(octave_powers: None = None, resolution: None = None, mean
     """The arguments that describe a data set's spectrum: documented here for every schedule whose function has them.
 
     Args:
-        octave_powers: Mean variance of a mode with pixels in [-1, 1], a row an octave from the image's mean upwards, a
-            column a colour component; analyze_schedules.py measures it. Null is a model of natural images, 1/f².
+        octave_powers: Mean variance of a mode with pixels in [-1, 1], one row per octave from the image's mean
+            upwards, one column per colour component; analyze_schedules.py measures it. Null is a model of natural
+            images, 1/f².
         resolution: Height and width in pixels of the images that octave_powers describes.
         mean_square: Mean square of the mean image's values; it decides how much of it a last step leaks.
     """

@@ -61,7 +61,7 @@ def _alphas_bar_signature(function: Callable[..., np.ndarray], name: str) -> ins
     for parameter in own:
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) or parameter.name in taken:
             raise ValueError(
-                f"{name}: the function's parameter {parameter} must be an ordinary one and none of "
+                f"{name}: the function's parameter {parameter} must be an ordinary parameter with another name than "
                 f"{', '.join(taken)}, which every schedule has."
             )
 

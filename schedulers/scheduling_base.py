@@ -135,8 +135,8 @@ def _check_arguments(name: str, given: dict) -> None:
         raise ValueError(f"{name}: input_scale={given['input_scale']} must be above 0.")
     if given["rescale_betas_zero_snr"] and given["prediction_type"] == "epsilon":
         raise ValueError(
-            f"{name}: with rescale_betas_zero_snr the last step is pure noise, from which prediction_type epsilon "
-            "cannot tell the image: choose v_prediction or sample."
+            f"{name}: with rescale_betas_zero_snr the last step is pure noise, where prediction_type epsilon "
+            "does not determine the image: choose v_prediction or sample."
         )
     if given["rescale_betas_zero_snr"] and given["num_train_timesteps"] < 2:
         raise ValueError(f"{name}: rescale_betas_zero_snr needs num_train_timesteps of 2 or more.")
@@ -159,8 +159,8 @@ def _check_formula(name: str, alphas_cumprod: np.ndarray, num_train_timesteps: i
         )
     if alphas_cumprod[-1] == 0 and not zero_snr:
         raise ValueError(
-            f"{name}: alphas_cumprod ends at 0, a beta of 1: set rescale_betas_zero_snr if the last step shall be "
-            "pure noise, or change the schedule's parameters."
+            f"{name}: alphas_cumprod ends at 0, a beta of 1: set rescale_betas_zero_snr if the last step is meant to "
+            "be pure noise, or change the schedule's parameters."
         )
     steps = np.diff(alphas_cumprod, prepend=1.0)
     if not np.all(steps < 0):

@@ -1,7 +1,7 @@
-"""Octave geodesic and octave Pareto log-SNR, of this project: structure against the path-wise price of a step.
+"""Octave geodesic and octave Pareto log-SNR, of this project: structure against the path-wise divergence of a step.
 
 The reverse path of n steps differs from the true one by a Kullback-Leibler divergence of ¼ Σ w² Δλ² per mode. With
-every octave counting the same, the density of steps p(λ) that trades the price ∫ c/p dλ, c the octave mean of w²,
+every octave counting the same, the density of steps p(λ) that trades the divergence ∫ c/p dλ, c the octave mean of w²,
 against structure ∫ S p dλ is p ∝ √(c/(1 − κS)): κ = 0 is the geodesic of the octave-weighted path. Unlike the
 spectrally optimal schedule it pays for steps near clean images, where w is 1, so its first log-SNR must be chosen.
 """
@@ -40,6 +40,6 @@ class OctaveScheduler(NoiseSchedule):
         spectrum = spectrum_from_octaves(octave_powers, resolution, mean_square)
         noise_variance = residual_noise * spectrum.total_variance / spectrum.counts.sum()
         log_snr = np.linspace(spectrum.log_snr_of_leak(max_leak), -np.log(noise_variance), 2000)
-        price = spectrum.gain(log_snr) ** 2 @ spectrum.mode_weights
-        density = np.sqrt(price / (1 - kappa * spectrum.structure(log_snr)))
+        divergence = spectrum.gain(log_snr) ** 2 @ spectrum.mode_weights
+        density = np.sqrt(divergence / (1 - kappa * spectrum.structure(log_snr)))
         return from_log_snr(quantiles(log_snr, density, times(num_train_timesteps)))

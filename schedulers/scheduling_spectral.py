@@ -58,7 +58,7 @@ class SpectralScheduler(NoiseSchedule):
         if idle > MAX_IDLE:
             raise ValueError(
                 f"SpectralScheduler: with kappa={kappa}, {idle:.0%} of the steps would lie where every octave is "
-                "still whole and nothing is gained: lower kappa."
+                "still intact, which gains nothing: lower kappa."
             )
         return from_log_snr(quantiles(log_snr, density, times(num_train_timesteps)))
 
@@ -83,11 +83,11 @@ def optimal_density(
     step = log_snr[1] - log_snr[0]
     density = np.full(len(log_snr), 1 / (step * len(log_snr)))
     for _ in range(iterations):
-        price = np.zeros(len(log_snr))
+        local_error = np.zeros(len(log_snr))
         for kernel in kernels:
             error = step * (1 / density) @ kernel  # (M,), times 1/n
-            price = price + kernel @ ((shares / (weights @ error**2)) @ weights * error)
-        new = _unit_density(2 * price / len(kernels), kappa * structure / 2, step)
+            local_error = local_error + kernel @ ((shares / (weights @ error**2)) @ weights * error)
+        new = _unit_density(2 * local_error / len(kernels), kappa * structure / 2, step)
         density = np.sqrt(density * new)  # damped: the undamped iteration swings
         density /= density.sum() * step
     return density
@@ -99,12 +99,12 @@ def quantiles(log_snr: np.ndarray, density: np.ndarray, t: np.ndarray) -> np.nda
     return np.interp(1 - t, below / below[-1], log_snr)
 
 
-def _unit_density(price: np.ndarray, reward: np.ndarray, step: float) -> np.ndarray:
-    """√(price/(η − reward)) with η such that it integrates to 1."""
+def _unit_density(local_error: np.ndarray, reward: np.ndarray, step: float) -> np.ndarray:
+    """√(local_error/(η − reward)) with η such that it integrates to 1."""
     # With r the largest reward: η = r + x², and the integral falls from infinity to 0 as x grows.
     top, low, high = reward.max(), 1e-12, 1e12
     for _ in range(100):
         middle = np.sqrt(low * high)
-        density = np.sqrt(price / (top - reward + middle))
+        density = np.sqrt(local_error / (top - reward + middle))
         low, high = (middle, high) if density.sum() * step > 1 else (low, middle)
     return density

@@ -103,7 +103,9 @@ def _prepare(options: AnalysisOptions, config: DataConfig) -> Path:
             "lower it or raise --num_train_timesteps."
         )
     if config.resolution < 4:
-        raise UserError(f"data.resolution is {config.resolution}, but must be 4 or more to have octaves.")
+        raise UserError(
+            f"data.resolution is {config.resolution}, but must be 4 or more for the image to have octaves."
+        )
     choose_schedules(options.schedules, {})
     folder = Path(options.output)
     try:

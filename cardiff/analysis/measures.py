@@ -20,7 +20,7 @@ from cardiff.schedulers.spectrum import Spectrum
 MAX_LEAK = 1e-3
 """Nats at the last step above which a schedule counts as leaking."""
 WHOLE, GONE = 0.95, 0.05
-"""Share of an octave that is readable when it counts as still whole, or as gone."""
+"""Share of an octave that is readable from which it counts as intact, and below which it counts as gone."""
 STEPS = (10, 50, 250, 1000)
 """Numbers of sampling steps whose error is computed."""
 GRID = np.arange(-20.0, 14.01, 0.5)
@@ -83,7 +83,7 @@ class ScheduleMeasures:
 
     @property
     def idle_clean(self) -> float:
-        """Share of the timesteps at which every octave is still whole: steps spent where nothing is noised yet."""
+        """Share of the timesteps at which every octave is still intact."""
         return float((self.octaves.min(1) > WHOLE).mean())
 
     @property

@@ -11,7 +11,7 @@ from cardiff.markup import escape
 
 
 def report(rows: Sequence[Row], data: DataMeasures, options: AnalysisOptions, table: str) -> str:
-    """report.md: tables, figures, and a paragraph a schedule."""
+    """report.md: tables, figures, and one paragraph per schedule."""
     ours = [row.measures for row in rows if row.origin == "ours"]
     theirs = [row.measures for row in rows if row.origin != "ours"]
     text = f"# Noise schedules on this data set\n\n{table}\n## Figures\n\n"
@@ -31,9 +31,10 @@ def report(rows: Sequence[Row], data: DataMeasures, options: AnalysisOptions, ta
     return text + (
         "\n## Files\n\n"
         "- `spectral.yaml`, `optimal.yaml`: scheduler sections for training, given as a second `--config`.\n"
-        "- `local_error.yaml`, if a model was given: where it wants its steps, for `sample.py --timesteps_from`.\n"
-        "- `table.csv`: the tables in full precision, a row a schedule.\n"
-        "- `measures.npz`: the curves; `names` (S,) and, a row a schedule, `log_snr`, `alphas_cumprod`, `betas`, "
-        "`structure`, `information_bound`, `information`, `class_information`, `recovery`, `ssim` (S, T), `octaves` "
-        "(S, T, K) from the image's mean upwards and `path_kl` (S, T − 1). Information and path KL are in nats.\n"
+        "- `local_error.yaml`, if a model was given: the steps that suit it, for `sample.py --timesteps_from`.\n"
+        "- `table.csv`: the tables in full precision, one row per schedule.\n"
+        "- `measures.npz`: the curves; `names` (S,) and, with one row per schedule, `log_snr`, `alphas_cumprod`, "
+        "`betas`, `structure`, `information_bound`, `information`, `class_information`, `recovery`, `ssim` (S, T), "
+        "`octaves` (S, T, K) from the image's mean upwards and `path_kl` (S, T − 1). Information and path KL are "
+        "in nats.\n"
     )

@@ -45,11 +45,13 @@ def fit_gaussian(images: np.ndarray, batch_size: int = 1000) -> GaussianModel:
         batch_size: Images transformed at once.
 
     Raises:
-        UserError: Fewer than two images, or images that are all the same.
+        UserError: Fewer than two images, or images that are all identical.
     """
     count, channels, size, _ = images.shape
     if count < 2:
-        raise UserError(f"A spectrum needs 2 images or more, and the data set has {count}.")
+        raise UserError(
+            f"The spectrum is measured from 2 or more images, but the data set has {count}: name a larger one."
+        )
     batches = [slice(first, first + batch_size) for first in range(0, count, batch_size)]
     mean = sum(to_float(images[batch]).sum(0) for batch in shown(batches, "mean image")) / count  # (C, H, W)
     covariance = np.zeros((channels, channels))
@@ -57,7 +59,7 @@ def fit_gaussian(images: np.ndarray, batch_size: int = 1000) -> GaussianModel:
         centred = to_float(images[batch]) - mean
         covariance += np.einsum("nchw,ndhw->cd", centred, centred)
     if not covariance.any():
-        raise UserError("The images of the data set are all the same: there is nothing to analyse.")
+        raise UserError("All images of the data set are identical: name another data set.")
     components = np.linalg.eigh(covariance)[1]
 
     turns = shown(batches, "spectrum")

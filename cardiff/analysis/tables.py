@@ -56,7 +56,7 @@ def write_csv(rows: Sequence[Row], data: DataMeasures, path: Path) -> None:
 
 
 def write_curves(measures: Sequence[ScheduleMeasures], path: Path) -> None:
-    """Every curve, an array a quantity with a row a schedule, in the order of `names`."""
+    """Every curve, one array per quantity with one row per schedule, in the order of `names`."""
     quantities = ["log_snr", "alphas_cumprod", "betas", "structure", "octaves", "information_bound", "information"]
     quantities += ["class_information", "recovery", "ssim", "path_kl"]
     curves = {name: np.stack([getattr(m, name) for m in measures]) for name in quantities

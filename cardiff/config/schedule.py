@@ -41,7 +41,7 @@ def choose_schedule(files: Sequence[ConfigFile], given: str | None) -> tuple[str
     for file in files:
         section = file.section("scheduler")
         if section.get("name", "") is None:
-            raise UserError(f"scheduler.name of {file.name} is empty: choose one of {', '.join(SCHEDULES)}.")
+            raise UserError(f"scheduler.name of {file.name} is empty: choose from {', '.join(SCHEDULES)}.")
         names += [str(section["name"])] if "name" in section else []
     name = given if given is not None else next(reversed(names), DEFAULT)
     try:

@@ -18,14 +18,14 @@ FRONT_WORK = 2
 MAX_IDLE = 0.1
 """Share of idle clean timesteps at which the figures' curves over κ end."""
 FIGURES = {
-    "noising_strip.png": "One image under the same noise at ten equal times, a row a schedule, as the model sees it "
-    "(clipped to [-1, 1]).",
+    "noising_strip.png": "One image with the same noise at ten evenly spaced times, one row per schedule, as the "
+    "model sees it (clipped to [-1, 1]).",
     "structure.png": "Octave structure S over t; its mean over t is A.",
     "plane.png": "Structure against sampling error. Above and to the left is worse; the dotted line is the least "
     "possible error in that norm, the solid black one the best of both errors together.",
-    "octaves.png": "When each octave dies.",
-    "information.png": "What a noisy image still tells about the image and its class.",
-    "density.png": "Where on the scale of log-SNR the timesteps are.",
+    "octaves.png": "When each octave is lost.",
+    "information.png": "How much information a noisy image still carries about the image and its class.",
+    "density.png": "How the timesteps are distributed over log-SNR.",
     "curves.png": "β of a step, ᾱ and log-SNR.",
 }
 WORK = FRONT_WORK * 3 * len(KAPPAS) + len(FIGURES)

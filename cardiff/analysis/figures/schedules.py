@@ -28,7 +28,7 @@ TIMES = 10  # columns of the strip of noised images
 
 
 def draw_noising_strip(schedules: Sequence[ScheduleMeasures], images: np.ndarray, seed: int, path: Path) -> None:
-    """One image under the same noise at ten equal times, a row a schedule, as the model sees it.
+    """One image with the same noise at ten evenly spaced times, one row per schedule, as the model sees it.
 
     Args:
         schedules: Rows.
@@ -101,7 +101,7 @@ def draw_structure(schedules: Sequence[ScheduleMeasures], path: Path) -> None:
 
 
 def draw_octaves(schedules: Sequence[ScheduleMeasures], path: Path) -> None:
-    """The readable share of each octave over t, a panel a schedule."""
+    """The readable share of each octave over t, one panel per schedule."""
     shown = choose_landmarks(schedules)
     rows = -(-len(shown) // 4)
     columns = min(4, len(shown))

@@ -38,7 +38,7 @@ def choose_styles(names: Sequence[str]) -> dict[str, tuple]:
 
 
 def choose_landmarks(schedules: Sequence[ScheduleMeasures], count: int = 8) -> list[ScheduleMeasures]:
-    """The schedules for figures with a panel or a row each: those with a style, then the first others."""
+    """The schedules for figures with one panel or row each: those with a style, then the first others."""
     styles = choose_styles([m.name for m in schedules])
     others = [m.name for m in schedules if m.name not in styles]
     kept = {*styles, *others[: count - len(styles)]}
