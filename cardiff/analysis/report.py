@@ -11,7 +11,14 @@ from cardiff.markup import escape
 
 
 def report(rows: Sequence[Row], data: DataMeasures, options: AnalysisOptions, table: str) -> str:
-    """report.md: tables, figures, and one paragraph per schedule."""
+    """The text of report.md.
+
+    Args:
+        rows: The schedules, in the order of the table.
+        data: The data set.
+        options: Solver and sampling steps of the errors.
+        table: The caption and the tables as Markdown.
+    """
     ours = [row.measures for row in rows if row.origin == "ours"]
     theirs = [row.measures for row in rows if row.origin != "ours"]
     text = f"# Noise schedules on this data set\n\n{table}\n## Figures\n\n"

@@ -42,7 +42,18 @@ def draw_figures(
     folder: Path,
     progress: Callable[[int], object],
 ) -> None:
-    """Every picture of FIGURES."""
+    """Draw every figure of FIGURES.
+
+    Args:
+        rows: The schedules, in the order of the table.
+        data: The data set.
+        options: Solver, sampling steps and timesteps of the errors.
+        spectral: `scheduler` section of our spectral schedule, drawn as a family over κ.
+        front: The optimisation that the fronts are computed with.
+        start: Log-SNRs from which its search starts; (T,).
+        folder: Where the PNG files are written.
+        progress: Called with parts of the work, WORK in all or fewer.
+    """
     measures = [row.measures for row in rows]
     family: dict[float, Point] = {}
     best: list[Point] = []
