@@ -198,7 +198,7 @@ def rows_of(entries: list[dict]) -> dict[tuple[str, str], list[dict]]:
 
 
 def table(entries: list[dict], judge: Judge, seconds: dict[str, float]) -> str:
-    """A row a setting: means and standard deviations over seeds."""
+    """One row per setting: means and standard deviations over seeds."""
     real = judge.real
     lines = [
         "| kind | setting | read as asked for | distance | diversity | UNet evaluations | seconds an image |",

@@ -26,7 +26,7 @@ from cardiff.config.run import parse_run
 from cardiff.config.schedules_by_name import alphas_cumprod_of
 from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
-from cardiff.diffusion.levels import log_snr_of, timesteps_at, visited_levels
+from cardiff.diffusion.levels import log_snr_of, timesteps_at, trained_log_snr, visited_levels
 from cardiff.evaluation.metrics.frechet import frechet_distance
 from cardiff.hub.serialization import load_pipeline
 from cardiff.sampling.draw import draw
@@ -179,7 +179,7 @@ def denoising_error(unet, scheduler, images: np.ndarray) -> dict:
     """Mean squared error of x̂₀ on 500 training images with fixed noise, at log-SNRs from 8 to −8."""
     x = torch.from_numpy(images[:500].copy()).float() / 127.5 - 1
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-    trained, found = torch.logit(scheduler.alphas_cumprod.double(), eps=1e-12), {}
+    trained, found = trained_log_snr(scheduler), {}
     for log_snr in range(8, -9, -2):
         t = int((trained - log_snr).abs().argmin())
         a, sigma = trained[t].sigmoid().sqrt().float(), (-trained[t]).sigmoid().sqrt().float()

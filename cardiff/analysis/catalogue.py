@@ -12,10 +12,10 @@ def choose_schedules(text: str, spectrum: dict) -> dict[str, dict]:
 
     Args:
         text: "all", or what `section_of` takes, with commas.
-        spectrum: Arguments that fit a schedule to the data set, for the schedules that take them and bring none.
+        spectrum: Arguments that fit a schedule to the data set, for the schedules that take them and are given none.
 
     Raises:
-        UserError: A name that is no schedule.
+        UserError: A name is not that of a schedule.
     """
     names = [*PUBLISHED, *OURS] if text == "all" else _names_in(text)
     called = {Path(name).stem if name.endswith((".yaml", ".yml")) else name: name for name in names}
@@ -33,7 +33,7 @@ def _names_in(text: str) -> list[str]:
 
 
 def with_spectrum(section: dict, spectrum: dict) -> dict:
-    """The section with the data set's spectrum, if its schedule takes one and the section brings none."""
+    """The section with the data set's spectrum, if its schedule takes one and the section gives none."""
     schedule = SCHEDULES.get(section["name"])
     takes = {} if schedule is None else inspect.signature(schedule.alphas_bar).parameters
     if "octave_powers" in section or "octave_powers" not in takes:

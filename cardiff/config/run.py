@@ -150,8 +150,8 @@ def parse_run(
             _check_kind(file, kind)
             for section in ("data", network_name, "scheduler", "train"):
                 file.section(section)
-        name, schedule = choose_schedule(files, first["scheduler.name"])
-        files = [fit_to_schedule(file, schedule) for file in files]
+        name, arguments = choose_schedule(files, first["scheduler.name"])
+        files = [fit_to_schedule(file, arguments) for file in files]
         files, left = fit_to_data_set(files, first["data.path"], first["data.data_files"])
 
         parser.add_argument("--config", action=ConfigFileOption, help="YAML file with the sections below.")
@@ -167,7 +167,7 @@ def parse_run(
         )
         parser.add_argument("--data", type=DataConfig, default=DataConfig())
         parser.add_argument(f"--{network_name}", type=network_section, default=network_section())
-        add_scheduler(parser, name, schedule)
+        add_scheduler(parser, name, arguments)
         parser.add_argument("--train", type=train_section, default=train_section())
         parsed = parse_with_files(parser, files, argv)
 

@@ -72,5 +72,5 @@ def _section_in(path: Path) -> dict:
         raise UserError(f"The schedule {path} cannot be read: {' '.join(str(error).split())}") from error
     section = content.get("scheduler") if isinstance(content, dict) else None
     if not isinstance(section, dict) or "name" not in section:
-        raise UserError(f"{path} has no section scheduler with a name.")
+        raise UserError(f"{path} has no section `scheduler` with a `name`: see configs/ for examples.")
     return section
