@@ -7,7 +7,8 @@ import numpy as np
 from cardiff.evaluation.metrics.intervals import EstimateRecord
 
 EXPLAINED = {
-    "fid": "Fréchet distance at this number of images; it falls with the number, so only equal numbers are comparable.",
+    "fid": "Fréchet distance at this number of images; it falls with the number, so only equal numbers are "
+    "comparable.",
     "fid_infinity": "The same, extrapolated to infinitely many samples.",
     "kid": "Squared distance of the kernel means, which does not depend on the number of images.",
     "is": "How confidently the network assigns each image to one class, and how many classes there are in all.",
