@@ -53,7 +53,7 @@ def run(options: AnalysisOptions, config: DataConfig, section: dict | None = Non
     images, labels = load_images(config, options.max_images, options.seed)
     if pipeline is not None:
         _check_model(pipeline, images)
-    count = len(choose_schedules(options.schedules, {})) + 3
+    count = len(choose_schedules(options.schedules, {}, options.allow_code)) + 3
     total = len(GRID) + 2 + SCHEDULE_WORK * count + FIGURES_WORK
     total += 0 if pipeline is None else local_error_work(LEVELS)
     with tqdm(total=total, desc="measuring the data", unit="part") as bar:
@@ -106,7 +106,7 @@ def _prepare(options: AnalysisOptions, config: DataConfig) -> Path:
         raise UserError(
             f"data.resolution is {config.resolution}, but must be 4 or more for the image to have octaves."
         )
-    choose_schedules(options.schedules, {})
+    choose_schedules(options.schedules, {}, options.allow_code)
     folder = Path(options.output)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from cardiff.cli import CommandLine
+from cardiff.config.code import check_config_files
 from cardiff.config.files import data_section
 from cardiff.config.limits import limited
 from cardiff.config.sections import DataConfig
@@ -40,6 +41,8 @@ class AnalysisOptions:
     Without --data, the data that it was trained on are measured."""
     seed: int = limited(0, least=0)
     """Seed of the choice of images and of the noise."""
+    allow_code: bool = False
+    """Run functions that a YAML file names as FILE.py:FUNCTION, though the command line does not show them."""
 
 
 def parse_analysis(argv: Sequence[str] | None, description: str) -> tuple[AnalysisOptions, DataConfig, dict | None]:
@@ -50,14 +53,19 @@ def parse_analysis(argv: Sequence[str] | None, description: str) -> tuple[Analys
         action="config",
         help="YAML file of a training run, of which the sections data and scheduler are used.",
     )
-    parser.add_class_arguments(AnalysisOptions, None)
+    parser.add_options(AnalysisOptions, flags=("allow_code",))
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
     parser.add_argument("--scheduler", type=dict | None, default=None, help="A schedule to compare with the others.")
     ignored = "Ignored: of a training configuration."
     for section in ("unet", "classifier", "train"):
         parser.add_argument(f"--{section}", type=dict | None, default=None, help=ignored)
     parser.add_argument("--kind", type=str | None, default=None, help=ignored)
-    parsed = parser.parse_args(sys.argv[1:] if argv is None else list(argv)).as_dict()
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parsed = parser.parse_args(argv).as_dict()
+    try:
+        check_config_files(parsed["config"] or [], argv)
+    except UserError as error:
+        parser.error(str(error))
     data = DataConfig(**parsed["data"])
     options = AnalysisOptions(**{name: parsed[name] for name in asdict(AnalysisOptions())})
     if data == DataConfig():  # nothing was said about the data

@@ -57,7 +57,7 @@ def measure_rows(
         UserError: A schedule that was asked for by name cannot be built.
     """
     spectral = {key: value for key, value in written["spectral"].items() if key not in ("name", "kappa")}
-    sections = choose_schedules(options.schedules, spectral)
+    sections = choose_schedules(options.schedules, spectral, options.allow_code)
     if section is not None:
         sections[OWN_CONFIG] = section
     by_name = "spectral" if options.kappa == 0 else f"spectral κ={options.kappa:g}"

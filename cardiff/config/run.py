@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 
 from cardiff.cli import CommandLine, config_file
+from cardiff.config.code import ALLOW_CODE, refuse_hidden_code
 from cardiff.config.data_set import fit_to_data_set
 from cardiff.config.files import ConfigFile, ConfigFileOption, FileParser, parse_with_files
 from cardiff.config.limits import OnResume, Option
@@ -147,6 +148,7 @@ def parse_run(
         first = _first_look(argv)
         files = [ConfigFile.read(name) for name in first["config"] if name is not None]
         for file in files:
+            refuse_hidden_code(file.content, file.name, argv)
             _check_kind(file, kind)
             for section in ("data", network_name, "scheduler", "train"):
                 file.section(section)
@@ -161,6 +163,7 @@ def parse_run(
         parser.add_argument(
             "--resume_from", type=str, help="Folder or Hub repository whose newest checkpoint this run goes on from."
         )
+        parser.add_argument("--allow_code", type=bool, nargs="?", const=True, default=False, help=ALLOW_CODE)
         parser.add_options(HubOptions, flags=("push_to_hub", "hub_private"))
         parser.add_argument(
             "--kind", type=Literal[kind], default=kind, help="Of a configuration: the script that it is for."

@@ -175,7 +175,7 @@ def make_plan(options: SampleOptions, progress: Callable[[int], object] | None =
     if options.steps > total:
         raise UserError(f"--steps is {options.steps}, but the model has {total} timesteps: give 1 to {total}.")
     if options.timesteps_from is not None:
-        levels = log_snr_of(alphas_cumprod_of(section_of(options.timesteps_from)))
+        levels = log_snr_of(alphas_cumprod_of(section_of(options.timesteps_from, options.allow_code)))
         timesteps = timesteps_at(pipeline.scheduler, visited_levels(levels, options.steps))
     with user_errors(ArgumentError):  # before anything is written
         pipeline.set_timesteps(options.steps, timesteps=timesteps)

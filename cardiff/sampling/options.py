@@ -46,6 +46,8 @@ class DrawOptions(GuidanceOptions):
     """Images per batch and process."""
     revision: str | None = None
     """Branch, tag or commit of a Hub repository."""
+    allow_code: bool = False
+    """Run functions that a YAML file names as FILE.py:FUNCTION, though the command line does not show them."""
 
 
 @dataclass
