@@ -1,4 +1,4 @@
-"""Being asked to stop while training: the run ends after the step that is being made, in all processes alike."""
+"""Stop requests during training: all processes end after the same step."""
 
 import ctypes
 import os
@@ -13,12 +13,12 @@ from cardiff.interrupt import GuardedStream, give_back, take_signals
 
 
 class StopRequest:
-    """Whether a signal came or the output was closed, agreed on by all processes. A second signal ends it at once."""
+    """Whether a signal arrived or stdout was closed, agreed on by all processes. A second signal kills the process."""
 
     def __init__(self, num_processes: int):
         self.number = 0
-        """The signal's; 0 as long as there was none."""
-        # Agreed on the CPU, so that the device is not waited for.
+        """Number of the signal; 0 if there was none."""
+        # Agreed on the CPU, so that the step need not wait for the device.
         self.group: Any = torch.distributed.new_group(backend="gloo") if num_processes > 1 else None
         self.before, self.lost_before = take_signals(self._receive), GuardedStream.lost
         GuardedStream.lost = self._receive
@@ -35,7 +35,7 @@ class StopRequest:
         return self.number > 0
 
     def restore(self) -> None:
-        """Give the signals back to whoever had them."""
+        """Restore the previous signal handlers."""
         give_back(self.before)
         GuardedStream.lost = staticmethod(self.lost_before)
 
@@ -43,7 +43,7 @@ class StopRequest:
 def _end_with_launcher() -> None:
     """Have the kernel send SIGTERM when `accelerate launch` is killed.
 
-    With one process it passes no signal on and would leave the training running unseen. Linux only.
+    With one process, the launcher forwards no signals, and training would go on in the background. Linux only.
     """
     parent = Path(f"/proc/{os.getppid()}/cmdline")
     if parent.exists() and b"accelerate" in parent.read_bytes():
