@@ -77,6 +77,7 @@ def one_sentence_errors(main: Callable) -> Callable:
             with stoppable():
                 return main(_with_shipped_configs(sys.argv[1:] if argv is None else argv))
         except Stopped as stopped:
+            _close_bars()
             if stopped.number != CLOSED_PIPE:
                 _say(f"{stopped}.")
             sys.exit(stopped.exit_status)
@@ -89,10 +90,18 @@ def one_sentence_errors(main: Callable) -> Callable:
                 raise
             if os.environ.get("CARDIFF_DEBUG"):
                 raise
+            _close_bars()
             say_error(sentence)
             sys.exit(1)
 
     return wrapped
+
+
+def _close_bars() -> None:
+    """End the progress bars on the screen, behind which a sentence would stand on the same line."""
+    if "tqdm.std" in sys.modules:
+        for bar in list(getattr(sys.modules["tqdm.std"].tqdm, "_instances", ())):
+            bar.close()
 
 
 def _sentence(error: Exception) -> str | None:

@@ -37,6 +37,7 @@ class Attack:
 
 
 COPIES = ("run", "interrupted_run", "classifier", "samples", "comparison", "cache", "statistics.safetensors", "report")
+GUIDED = ("--guidance_scale", 2)
 READERS: dict[str, tuple[Callable[[World, Path], Command], str]] = {
     "sample": (lambda w, f: w.grid(f / "run", f / "out.png"), "out.png"),
     "evaluate": (lambda w, f: w.evaluate("model", f / "run", f / "out", cache=f / "cache"), "out"),
@@ -50,7 +51,10 @@ READERS: dict[str, tuple[Callable[[World, Path], Command], str]] = {
         lambda w, f: w.grid(w.path("run"), f / "out.png").also("--classifier", f / "classifier"),
         "out.png",
     ),
-    "worse model": (lambda w, f: w.grid(w.path("run"), f / "out.png").also("--guidance_model", f / "run"), "out.png"),
+    "worse model": (
+        lambda w, f: w.grid(w.path("run"), f / "out.png").also(*GUIDED, "--guidance_model", f / "run"),
+        "out.png",
+    ),
     "statistics": (
         lambda w, f: w.evaluate("images", f / "samples", f / "out", "--reference", f / "statistics.safetensors"),
         "out",
@@ -69,7 +73,15 @@ READERS: dict[str, tuple[Callable[[World, Path], Command], str]] = {
     ),
     "network": (
         lambda w, f: w.command(
-            *("evaluate", "--images", f / "samples", "--reference", w.path("run") / "config.yaml", "--output", f / "out"),
+            *(
+                "evaluate",
+                "--images",
+                f / "samples",
+                "--reference",
+                w.path("run") / "config.yaml",
+                "--output",
+                f / "out",
+            ),
             *("--network", f / "network", "--metrics", "fid", "--num_images", 24),
         ),
         "out",
@@ -93,7 +105,9 @@ ATTACKS = [
     Attack("an index of pickles", bad.index(UNET, "diffusion_pytorch_model.bin"), "sample", False),
     Attack("an index of files elsewhere", bad.index(UNET, "../../../secret.safetensors"), "publish", False),
     Attack("a pickle as optimizer", bad.pickled(f"{NEWEST}/training/optimizer.bin"), "resume from"),
-    Attack("a pickle named optimizer.safetensors", bad.pickled(f"{NEWEST}/training/optimizer.safetensors"), "resume from"),
+    Attack(
+        "a pickle named optimizer.safetensors", bad.pickled(f"{NEWEST}/training/optimizer.safetensors"), "resume from"
+    ),
     Attack("a pickle as weights of the checkpoint", bad.pickled(f"{NEWEST}/training/unet.safetensors"), "resume from"),
     Attack("objects in images.npy", bad.object_array("images.npy"), "train"),
     Attack("objects in labels.npy", bad.object_array("labels.npy"), "train"),
@@ -123,7 +137,9 @@ ATTACKS = [
     Attack("a configuration that is a list", bad.text(CONFIG, '["../../secret"]'), "publish", False),
     Attack("a configuration that is a list", bad.text(SCHEDULER, "[1, 2]"), "compare", False),
     Attack("an index that is a string", bad.text(INDEX, '"../../secret"'), "sample", False),
-    Attack("a classifier that is a string", bad.text("classifier/classifier/config.json", '"x/y"'), "classifier", False),
+    Attack(
+        "a classifier that is a string", bad.text("classifier/classifier/config.json", '"x/y"'), "classifier", False
+    ),
     Attack("deep nesting in the index", bad.nested(INDEX), "sample", False),
     Attack("deep nesting in the configuration", bad.nested(CONFIG), "publish", False),
     Attack("deep nesting in run.json", bad.nested("run/run.json"), "publish", False),
@@ -139,24 +155,32 @@ ATTACKS = [
     Attack("names of classes that are no text", bad.edit(INDEX, id2label={"0": [1], "x": None}), "sample", False),
     Attack("a run.json of other types", bad.text("run/run.json", '{"config": [], "step": "x"}'), "publish", False),
     Attack("a run.json of other types", bad.text("run/run.json", '{"config": 3}'), "evaluate", False),
-    Attack("a state of other types", bad.edit(f"{NEWEST}/training/state.json", step="12", config=[]), "resume from", False),
+    Attack(
+        "a state of other types", bad.edit(f"{NEWEST}/training/state.json", step="12", config=[]), "resume from", False
+    ),
     # Tensors of absurd sizes, and numbers that are none.
     Attack("a safetensors header of exabytes", bad.header(UNET, None), "sample", False),
     Attack("a safetensors header of a tensor too large", bad.header(UNET, [2**40, 2**20]), "sample", False),
-    Attack("a header in the checkpoint", bad.header(f"{INTERRUPTED}/training/unet.safetensors", None), "resume", False),
+    Attack(
+        "a header in the checkpoint", bad.header(f"{INTERRUPTED}/training/unet.safetensors", None), "resume", False
+    ),
     Attack("an array header of exabytes", bad.npy_header("images.npy"), "train"),
     Attack("a feature header of exabytes", bad.npy_header("features.npy"), "evaluate"),
     Attack("weights that are not numbers", bad.tensors(UNET, float("nan")), "sample", False),
     Attack("weights that are infinite", bad.tensors(UNET, float("inf")), "evaluate", False),
     Attack("a worse model without numbers", bad.tensors(UNET, float("nan")), "worse model", False),
-    Attack("statistics that are not numbers", bad.tensors("statistics.safetensors", float("nan")), "statistics", False),
+    Attack(
+        "statistics that are not numbers", bad.tensors("statistics.safetensors", float("nan")), "statistics", False
+    ),
     Attack("statistics of another shape", bad.reshaped("statistics.safetensors"), "statistics", False),
     Attack("features that are not numbers", bad.feature_nan, "evaluate"),
     Attack("a beta of 1.5", bad.betas(1.5), "sample", False),
     Attack("a beta below 0", bad.betas(-0.1), "evaluate", False),
     Attack("a beta that is no number", bad.betas(float("nan")), "sample", False),
     Attack("betas that are words", bad.edit(SCHEDULER, trained_betas=["a", "b"]), "publish", False),
-    Attack("a trillion timesteps", bad.edit(SCHEDULER, num_train_timesteps=10**12, trained_betas=None), "sample", False),
+    Attack(
+        "a trillion timesteps", bad.edit(SCHEDULER, num_train_timesteps=10**12, trained_betas=None), "sample", False
+    ),
     Attack("no timesteps", bad.edit(SCHEDULER, num_train_timesteps=0, trained_betas=None), "sample", False),
     # Links and names that lead out of the folder.
     Attack("weights that are a link", bad.link(UNET, "secret.safetensors"), "publish", False),
@@ -170,6 +194,7 @@ ATTACKS = [
     Attack("a picture of billions of pixels", bad.huge_picture, "samples", False),
 ]
 COUNT = len(ATTACKS)
+IS_LIST = True
 
 
 def trial(world: World, number: int, random: Random) -> Trial:
@@ -177,7 +202,13 @@ def trial(world: World, number: int, random: Random) -> Trial:
     attack = ATTACKS[number % COUNT]
     command_of, name = READERS[attack.reader]
     key = f"hostile {attack.reader}"
-    if key not in world.references and attack.reader not in ("config", "train config", "timesteps", "network", "judge"):
+    if key not in world.references and attack.reader not in (
+        "config",
+        "train config",
+        "timesteps",
+        "network",
+        "judge",
+    ):
         folder = _set_up(world, world.trial(f"{NAME}-{attack.reader.replace(' ', '-')}", -1))
         outcome = world.run(command_of(world, folder))
         assert outcome.status == 0, f"{attack.reader}: {outcome.errors}"
@@ -185,7 +216,13 @@ def trial(world: World, number: int, random: Random) -> Trial:
     folder = _set_up(world, world.trial(NAME, number))
     attack.spoil(folder)
     if attack.sealed:
-        for sealed in ("run", NEWEST, INTERRUPTED, "classifier", *(p.parent for p in folder.glob("cache/**/checksums.json"))):
+        for sealed in (
+            "run",
+            NEWEST,
+            INTERRUPTED,
+            "classifier",
+            *(p.parent for p in folder.glob("cache/**/checksums.json")),
+        ):
             bad.seal(folder / sealed)
     command = command_of(world, folder)
     outcome = world.run(command)

@@ -43,7 +43,8 @@ def lay_out(folder: Path) -> None:
 
 def _source(folder: Path) -> str:
     marker = f"open({str(folder / MARKER)!r}, 'w')\n"
-    return f"{marker}import numpy as np\n\n\ndef evil(*arguments):\n    {marker}    return np.linspace(0.99, 0.01, 1000)\n"
+    function = f"def evil(*arguments):\n    {marker}    return np.linspace(0.99, 0.01, 1000)\n"
+    return f"{marker}import numpy as np\n\n\n{function}"
 
 
 def seal(folder: Path) -> None:
@@ -236,7 +237,7 @@ def network_with_code(folder: Path) -> None:
     """A model of transformers that brings its own class."""
     network = folder / "network"
     network.mkdir()
-    auto = {name: "evil.Evil" for name in ("AutoConfig", "AutoModel", "AutoModelForImageClassification")}
+    auto = dict.fromkeys(("AutoConfig", "AutoModel", "AutoModelForImageClassification"), "evil.Evil")
     (network / "config.json").write_text(json.dumps({"model_type": "evil", "auto_map": auto}))
     (network / "evil.py").write_text(_source(folder))
 

@@ -9,18 +9,6 @@ from campaign.trials import Trial, judge
 from campaign.world import World
 
 NAME = "inputs"
-BASES = {
-    "train": "train_conditional",
-    "classifier": "train_classifier",
-    "unconditional": "train_unconditional",
-    "sample": "sample",
-    "grid": "sample",
-    "evaluate": "evaluate",
-    "images": "evaluate",
-    "compare": "compare",
-    "publish": "publish",
-    "schedules": "analyze_schedules",
-}
 INPUTS = """
 # Training: options that do not exist, or are of another kind.
 train --train.batch_sise 8
@@ -51,7 +39,7 @@ train --scheduler.num_train_timesteps 0
 train --scheduler.prediction_type x
 train --unet.block_out_channels [8]
 train --unet.block_out_channels [7,16]
-train --unet.attention_head_dim 5
+train --unet.attention_head_dim 64
 train --unet.norm_num_groups 0
 train --unet.layers_per_block 0
 train --unet.down_block_types [Nothing,AttnDownBlock2D]
@@ -61,12 +49,14 @@ train --data.data_files nothing.parquet
 train --data.data_files {f}/empty.parquet
 train --data.data_files {f}/text.parquet
 train --data.data_files {f}/truncated.parquet
-train --data.path {f}/nothing_there
-train --data.path {f}/empty_folder
-train --data.path {f}/one_class
-train --data.path {f}/mixed
+folder --data.path {f}/nothing_there
+folder --data.path {f}/empty_folder
+folder --data.path {f}/one_class
+folder --data.path {f}/mixed
+folder --data.path {f}/broken_picture
+folder --data.path {f}/text.txt
+folder --data.path {f}/sizes
 train --data.path {f}/broken_picture
-train --data.path {f}/text.txt
 train --data.image_column picture
 train --data.label_column class
 train --data.split validation
@@ -201,6 +191,7 @@ schedules --max_images 0
 """
 LINES = [line for line in INPUTS.splitlines() if line.strip() and not line.startswith("#")]
 COUNT = len(LINES)
+IS_LIST = True
 
 
 def trial(world: World, number: int, random: Random) -> Trial:
@@ -213,6 +204,7 @@ def trial(world: World, number: int, random: Random) -> Trial:
     names |= {"samples": world.path("samples"), "checkout": Path(__file__).resolve().parents[2]}
     command = {
         "train": lambda: world.train(folder / "out", 2, 2, cache=folder / "cache"),
+        "folder": lambda: world.train_on_folder(folder / "out", folder / "cache"),
         "classifier": lambda: world.train_classifier(folder / "out", 2),
         "unconditional": lambda: world.train_unconditional(folder / "out"),
         "sample": lambda: world.sample(world.path("run"), folder / "out", 4),

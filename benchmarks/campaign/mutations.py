@@ -180,7 +180,19 @@ def _set_up(scene: Scene, world: World, folder: Path) -> tuple[Path, list[Path]]
     return folder, files
 
 
-OTHER_FORMS = ("[]", "{}", "null", '"text"', "7", "1e999", "[[1, 2], {}]", '{"a": NaN}', "{", "\ufeff{}", '["../x", "y"]')
+OTHER_FORMS = (
+    "[]",
+    "{}",
+    "null",
+    '"text"',
+    "7",
+    "1e999",
+    "[[1, 2], {}]",
+    '{"a": NaN}',
+    "{",
+    "\ufeff{}",
+    '["../x", "y"]',
+)
 
 
 def spoil(file: Path, random: Random, deletable: bool = True) -> str:

@@ -17,6 +17,8 @@ from campaign.commands import Outcome
 GOOD = ("refused", "identical", "went on")
 """Verdicts that are no failure: one sentence and an exit status that is not 0; the result of an undisturbed command;
 a training run that warned, went on and was identical once there was room."""
+SKIPPED = ("not permitted",)
+"""What this user may not try here."""
 BAD = ("silent", "traceback", "unclear", "hung", "executed", "broken")
 """Exit status 0 and another result; an error that is not the user's; no sentence, or several; no end; code that ran
 from a file; the campaign itself failed."""
@@ -37,7 +39,7 @@ class Trial:
     @property
     def failed(self) -> bool:
         """Whether the project did not do as it promises."""
-        return self.verdict not in GOOD
+        return self.verdict in BAD
 
     def to_dict(self) -> dict:
         """As a line of results.jsonl."""

@@ -7,7 +7,9 @@ from pathlib import Path
 from campaign.commands import ROOT, Command, Outcome, run
 from campaign.trials import copy, fingerprint
 
-UNET = "--unet.block_out_channels [8,16] --unet.norm_num_groups 4 --unet.layers_per_block 1 --unet.attention_head_dim 8"
+UNET = (
+    "--unet.block_out_channels [8,16] --unet.norm_num_groups 4 --unet.layers_per_block 1 --unet.attention_head_dim 8"
+)
 UNET += " --unet.down_block_types [DownBlock2D,AttnDownBlock2D] --unet.up_block_types [AttnUpBlock2D,UpBlock2D]"
 CLASSIFIER = UNET.replace("--unet.", "--classifier.").partition(" --classifier.up_block_types")[0]
 CLASSIFIER = CLASSIFIER.replace(" --classifier.layers_per_block 1", "")
@@ -69,9 +71,23 @@ class World:
 
     def train_unconditional(self, output: Path, cache: Path | None = None) -> Command:
         """A run without labels."""
-        where = ("--data.path", "parquet", "--data.data_files", self.data, "--data.channels", 1, "--output_dir", output)
+        where = (
+            "--data.path",
+            "parquet",
+            "--data.data_files",
+            self.data,
+            "--data.channels",
+            1,
+            "--output_dir",
+            output,
+        )
         options = f"{UNET} {RUN} {DRAWN} --train.max_steps 3 --train.sample_every 0"
         return self.command("train_unconditional", *where, *options.split(), cache=cache)
+
+    def train_on_folder(self, output: Path, cache: Path) -> Command:
+        """A conditional run that is told its data by `also`."""
+        options = f"{UNET} {RUN} {DRAWN} --train.max_steps 2 --data.channels 1"
+        return self.command("train_conditional", *options.split(), "--output_dir", output, cache=cache)
 
     def _training(self, script: str, config: str, options: str, output: Path, cache: Path | None) -> Command:
         where = ("--config", f"{ROOT}/configs/digits_16_{config}.yaml", "--data.data_files", str(self.data))
@@ -84,9 +100,13 @@ class World:
 
     def grid(self, model: Path | str, file: Path) -> Command:
         """A labelled grid."""
-        return self.command("sample", "--model", model, "--grid", file, "--num_images", 4, "--labels", "0,1", "--steps", 2)
+        return self.command(
+            "sample", "--model", model, "--grid", file, "--num_images", 4, "--labels", "0,1", "--steps", 2
+        )
 
-    def evaluate(self, what: str, given: Path | str, output: Path, *more: object, cache: Path | None = None) -> Command:
+    def evaluate(
+        self, what: str, given: Path | str, output: Path, *more: object, cache: Path | None = None
+    ) -> Command:
         """A report of `--model` or `--images`."""
         how = ("--network", "pixels", "--metrics", "fid,kid,prdc", "--replicates", 5, "--batch_size", 50)
         how += ("--num_images", 24, *(("--steps", 2) if what == "model" else ()))
