@@ -38,7 +38,7 @@ mutation: .venv
 
 # Against the package as it is installed, where cardiff.schedulers and cardiff.pipelines lie inside cardiff.
 types: .venv
-	rm -rf build/types
+	rm -rf build  # setuptools would take modules from it that are no more
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/types .
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p cardiff
 

@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Before numpy is imported: the searches' matrices are small, and sharing them between threads costs more than not.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     asked = parse_analysis(argv, description=__doc__)
-    from cardiff.analysis.report import run
+    from cardiff.analysis.analyze import run
 
     print(f"Look at {run(*asked) / 'report.md'}")
 

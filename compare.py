@@ -14,7 +14,7 @@ from cardiff.evaluation.options import CompareOptions
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    options = parse_options(CompareOptions, argv, description=__doc__, positional="runs")
+    options = parse_options(CompareOptions, argv, description=__doc__, positional="runs", flags=("allow_code",))
     from cardiff.distributed import print_once
     from cardiff.evaluation.reports.comparison import run
 

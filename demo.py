@@ -7,6 +7,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cardiff.cli import one_sentence_errors
 from cardiff.layout import IS_CHECKOUT, shipped_config
@@ -50,12 +51,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # Draw: the same noise and classes for each kind of guidance.
     store = open_store(parse_run(options, kind="conditional", description=__doc__).data, conditional=True)
+    assert store.labels is not None
     classifier = fit_image_classifier(np.asarray(store.images), store.labels)
     pipeline = load_pipeline(output_dir)
     pipeline.scheduler = make_solver(pipeline.scheduler, SOLVER)
     worse = load_pipeline(checkpoint_dir(output_dir / "checkpoints", WORSE)).unet
     noisy_classifier, _ = load_classifier(classifier_dir)
-    kinds = {
+    kinds: dict[str, dict[str, Any]] = {  # arguments of the pipeline
         "no label (guidance 0)": {"guidance_scale": 0.0},
         "guidance 1": {"guidance_scale": 1.0},
         "guidance 2": {"guidance_scale": 2.0},
@@ -71,8 +73,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     bar = tqdm(total=sum(counts.values()), desc="sampling", unit="img")
     for kind, guidance in kinds.items():
         wanted = np.resize(labels, counts[kind])
-        settings = {"seed": 0, "labels": wanted.tolist(), "steps": STEPS, "batch_size": 100, "progress": bar.update}
-        images, _ = draw(pipeline, range(counts[kind]), **settings, **guidance)
+        images, _ = draw(
+            pipeline,
+            range(counts[kind]),
+            seed=0,
+            labels=wanted.tolist(),
+            steps=STEPS,
+            batch_size=100,
+            progress=bar.update,
+            **guidance,
+        )
         if kind in MEASURED:
             lines.append(
                 f"  {classifier.accuracy(images, wanted):6.1%} of {counts[kind]} samples at {kind} as the "

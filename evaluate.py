@@ -15,7 +15,7 @@ from cardiff.evaluation.options import EvaluateOptions
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    options = parse_options(EvaluateOptions, argv, description=__doc__)
+    options = parse_options(EvaluateOptions, argv, description=__doc__, flags=("allow_code",))
     from cardiff.distributed import print_once
     from cardiff.evaluation.evaluate import run
 

@@ -12,7 +12,7 @@ from cardiff.sampling.options import SampleOptions
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    options = parse_options(SampleOptions, argv, description=__doc__)
+    options = parse_options(SampleOptions, argv, description=__doc__, flags=("allow_code",))
     from cardiff.distributed import print_once
     from cardiff.sampling.sample import run
 

@@ -26,8 +26,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from cardiff.config.sections import DataConfig
 from cardiff.data import ImageStore, open_store
-from cardiff.evaluation.features.networks import FeatureNetwork, load_network
-from cardiff.evaluation.metrics.distances import frechet_distance
+from cardiff.evaluation.features.network import FeatureNetwork
+from cardiff.evaluation.features.networks import load_network
+from cardiff.evaluation.metrics.frechet import frechet_distance
 from cardiff.files import written_aside
 
 SIZES = (1000, 2500, 5000, 10_000)

@@ -21,6 +21,10 @@ import numpy as np
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from cardiff.plotting import BLUE, GREEN, ORANGE
+
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/forward_process.md"
 FOLDER = ROOT / "docs/forward_process"
@@ -28,7 +32,7 @@ PILOT = ROOT / "runs/pilot"
 CIFAR = Path("data/local/cifar10")
 KEPT = ["report.md", "table.md", "table.csv", "spectral.yaml", "optimal.yaml"]
 PICTURES = ["noising_strip", "curves", "structure", "octaves", "information", "plane", "density"]
-BLUE, ORANGE, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"  # Okabe and Ito
+BLACK = "#000000"
 
 
 def main():
@@ -91,7 +95,7 @@ def with_tables(text: str) -> str:
 
 
 def draw_pilot(results: Path, path: Path) -> None:
-    """A row a schedule, a dot a seed: with the plain loss and with the schedule divided out of it."""
+    """One row per schedule, one dot per seed: with the plain loss and with the schedule divided out of it."""
     entries = [json.loads(line) for line in results.read_text().splitlines()]
     columns = {
         "DDPM, 50 steps of its own": "ddpm 50",

@@ -28,7 +28,8 @@ from benchmarks.schedule_pilot import classifier_features
 from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
 from cardiff.evaluation.features.image_classifier import fit_image_classifier
-from cardiff.evaluation.metrics.distances import diversity, frechet_distance
+from cardiff.evaluation.metrics.classes import diversity
+from cardiff.evaluation.metrics.frechet import frechet_distance
 from cardiff.hub.serialization import load_classifier, load_pipeline
 from cardiff.plotting import BLUE, GREEN, GREY, ORANGE, PINK
 from cardiff.sampling.draw import draw
@@ -197,7 +198,7 @@ def rows_of(entries: list[dict]) -> dict[tuple[str, str], list[dict]]:
 
 
 def table(entries: list[dict], judge: Judge, seconds: dict[str, float]) -> str:
-    """A row a setting: means and standard deviations over seeds."""
+    """One row per setting: means and standard deviations over seeds."""
     real = judge.real
     lines = [
         "| kind | setting | read as asked for | distance | diversity | UNet evaluations | seconds an image |",

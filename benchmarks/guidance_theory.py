@@ -25,6 +25,7 @@ from scipy.stats import norm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from cardiff.analysis.figures.style import DPI, WIDTH, finish
 from cardiff.analysis.ideal import IdealClassifier, IdealUNet, class_priors
 from cardiff.pipelines import ClassConditionalPipeline
 from cardiff.plotting import BLUE, GREEN, ORANGE
@@ -35,7 +36,6 @@ from cardiff.schedulers import CosineScheduler
 SCALES = (1.0, 2.0, 4.0, 8.0)
 STEPS, COUNT = 100, 5000  # of the runs in the plane
 CLASS = 0  # the class that is asked for
-WIDTH, DPI = 10.0, 150  # inches, pixels an inch
 
 
 # The data
@@ -409,14 +409,8 @@ def save(figure: Figure, path: Path) -> None:
         image.convert("RGB").quantize(128).save(path, optimize=True)
 
 
-def finish(axis) -> None:
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(color="#e6e6e6", lw=0.6)
-    axis.set_axisbelow(True)
-
-
 def draw_line(mixture: Mixture, densities: dict[float, dict], path: Path) -> None:
-    """Densities of the guided samples beside the tilted distribution, a panel a scale."""
+    """Densities of the guided samples beside the tilted distribution, one panel per scale."""
     figure = Figure(figsize=(WIDTH, 6.4), dpi=DPI, layout="constrained")
     grid = np.linspace(-1.5, 1.5, 601)
     own, everything = (np.exp(mixture.log_density(grid[:, None], label)) for label in (CLASS, None))

@@ -16,17 +16,11 @@ from tqdm.auto import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cardiff.evaluation.metrics.distances import (
-    Gaussian,
-    density_coverage,
-    frechet_distance,
-    frechet_estimate,
-    frechet_infinity,
-    inception_estimate,
-    kernel_estimate,
-    precision_recall,
-)
+from cardiff.evaluation.metrics.frechet import Gaussian, frechet_distance, frechet_estimate, frechet_infinity
+from cardiff.evaluation.metrics.inception_score import inception_estimate
 from cardiff.evaluation.metrics.intervals import Estimate, share
+from cardiff.evaluation.metrics.kernel import kernel_estimate
+from cardiff.evaluation.metrics.neighbours import density_coverage, precision_recall
 
 REPLICATES = 200  # as evaluate.py has them
 DIMENSION = 64

@@ -142,7 +142,7 @@ def lead(ours: Point, theirs: Point, slack: float = 0.0) -> float:
 
 
 def idle(spectrum: Spectrum, log_snr: np.ndarray) -> list[float]:
-    """Shares of the timesteps at which every octave is whole, and at which every octave is gone."""
+    """Shares of the timesteps at which every octave is intact, and at which every octave is gone."""
     gain = spectrum.gain(log_snr)
     return [float((gain.min(1) > WHOLE).mean()), float((gain.max(1) < GONE).mean())]
 

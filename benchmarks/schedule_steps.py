@@ -38,7 +38,7 @@ from cardiff.analysis.spectra import fit_gaussian, octave_arguments
 from cardiff.config.schedule import make_schedule
 from cardiff.config.schedules_by_name import alphas_cumprod_of
 from cardiff.data import open_store
-from cardiff.diffusion.levels import log_snr_of, timesteps_at, visited_levels
+from cardiff.diffusion.levels import exact_log_snr, log_snr_of, timesteps_at, visited_levels
 from cardiff.hub.serialization import load_pipeline
 from cardiff.pipelines import ClassConditionalPipeline
 
@@ -147,13 +147,13 @@ def gaussian_local_error(spectrum) -> np.ndarray:
 def finite_set_pipeline(section: dict, images: np.ndarray) -> ClassConditionalPipeline:
     """A pipeline around the ideal denoiser, on the schedule itself."""
     scheduler = make_schedule({**section, "prediction_type": "v_prediction"}).to_stock()
-    levels = torch.logit(scheduler.alphas_cumprod.double()).numpy()
+    levels = exact_log_snr(scheduler.alphas_cumprod).numpy()
     unet = FiniteSetUNet(images.shape[-1], images.shape[1]).set_up(images, levels)
     return ClassConditionalPipeline(unet, scheduler)
 
 
 def markdown(results: dict) -> str:
-    """A table a solver and number of steps, and how well each measure on paper ranks the distances."""
+    """One table per solver and number of steps, and how well each measure on paper ranks the distances."""
     lines = []
     for solver in SOLVERS:
         for steps in sorted({row["steps"] for row in results["rows"]}):

@@ -15,7 +15,7 @@ from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
 from cardiff.evaluation.features.image_classifier import fit_image_classifier
 from cardiff.hub.serialization import load_pipeline
-from cardiff.sampling.draw import draw_images
+from cardiff.sampling.draw import draw
 from cardiff.sampling.solvers import make_solver
 
 ROOT = Path(__file__).parent.parent
@@ -39,7 +39,7 @@ def main():
         solver, steps = name.split(":")
         pipeline.scheduler = make_solver(trained, solver)
         settings = {"seed": 0, "guidance_scale": options.guidance_scale, "steps": int(steps), "batch_size": 100}
-        images = draw_images(pipeline, range(len(labels)), labels=labels.tolist(), **settings)
+        images, _ = draw(pipeline, range(len(labels)), labels=labels.tolist(), **settings)
         share = classifier.accuracy(images, labels)
         print(f"{solver} {steps} steps, guidance {options.guidance_scale:g}: {share:.1%} of {len(labels)}", flush=True)
 

@@ -14,7 +14,6 @@ import argparse
 import io
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -35,6 +34,7 @@ from cardiff.config.run import parse_run
 from cardiff.config.sections import DataConfig
 from cardiff.data import decode_image, open_store
 from cardiff.data.batches import BatchPlan, batch_loader
+from cardiff.distributed import device_name
 from cardiff.training.build import build
 
 ROOT = Path(__file__).parent.parent
@@ -154,7 +154,7 @@ def main():
     options = parser.parse_args()
     if options.device == "cpu":
         os.environ["ACCELERATE_USE_CPU"] = "true"
-    name = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine()
+    name = device_name(torch.device(options.device), with_threads=True)
     results = {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 import docstring_parser
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
+from cardiff.config.code import check_config_files
 from cardiff.config.limits import check_limits
 from cardiff.errors import REPORT, UserError, did_you_mean, disk_sentence
 from cardiff.interrupt import CLOSED_PIPE, Stopped, stoppable
@@ -52,10 +53,12 @@ def parse_options(
     if positional is not None:
         parser.add_argument(positional, nargs="+", type=str, help=_documented(options, positional))
     parser.add_options(options, flags, skip=[positional] if positional else [])
-    parsed = parser.parse_args(sys.argv[1:] if argv is None else list(argv)).as_dict()
-    parsed.pop("config", None)
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parsed = parser.parse_args(argv).as_dict()
+    files = parsed.pop("config", None) or []
     given = options(**parsed)
     try:
+        check_config_files(files, argv)
         check_limits(given, "--")
     except ValueError as error:
         parser.error(str(error))

@@ -29,12 +29,17 @@ _verified: dict[Path, list] = {}
 Form = TypeVar("Form", dict, list)
 
 
-def read_json(file: Path, form: type[Form] = dict) -> Form:
+def read_json(file: Path) -> dict:
+    """The content of a JSON file with one object, which may be anybody's; see `read_json_as`."""
+    return read_json_as(dict, file)
+
+
+def read_json_as(form: type[Form], file: Path) -> Form:
     """The content of a JSON file, which may be anybody's.
 
     Args:
-        file: To read.
         form: What the file must hold: an object (dict) or a list.
+        file: To read.
 
     Raises:
         FileNotFoundError: There is none.

@@ -74,7 +74,7 @@ def stoppable() -> Iterator[None]:
         yield
         return
     before, streams = take_signals(_stop), (sys.stdout, sys.stderr)
-    sys.stdout, sys.stderr = (GuardedStream(s) if s is not None else s for s in streams)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = (GuardedStream(s) if s is not None else s for s in streams)
     try:
         yield
         for stream in (sys.stdout, sys.stderr):

@@ -142,8 +142,8 @@ def _lock(file: Path, folder: Path) -> int:
             raise
     try:
         os.ftruncate(descriptor, 0)
-        owner = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        os.pwrite(descriptor, json.dumps(owner).encode(), 0)
+        me = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        os.pwrite(descriptor, json.dumps(me).encode(), 0)
     except OSError:
         pass  # a full disk: the lock holds without a name
     return descriptor

@@ -1,4 +1,4 @@
-"""A classifier that reads noised images at any timestep, for classifier guidance.
+"""A classifier of noised images at any timestep, for classifier guidance.
 
 Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis" (arXiv 2105.05233, section 4): the encoder half of
 a UNet with attention pooling. This file needs only torch and diffusers, so that a published checkpoint can carry it.
@@ -22,10 +22,10 @@ DOWN_BLOCK_TYPES = ("DownBlock2D", "AttnDownBlock2D")
 
 
 class AttentionPooling(nn.Module):
-    """The mean of the features asks, the features and their mean answer.  # (B, C, H, W) -> (B, C)
+    """Attention pooling: the query is the mean of the features, keys and values are the features and their mean.
 
     AttentionPool2d of CLIP (arXiv 2103.00020, section 2.4), without its last projection, which is the classifier's
-    head. That of diffusers knows no positions, and takes its softmax in float32 whatever the precision.
+    head. That of diffusers has no positional embedding, and always takes its softmax in float32.
     """
 
     def __init__(self, channels: int, positions: int, heads: int):
@@ -37,6 +37,7 @@ class AttentionPooling(nn.Module):
         self.to_value = nn.Linear(channels, channels)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) to (B, C)."""
         tokens = features.flatten(2).transpose(1, 2)  # (B, HW, C)
         tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1) + self.positional_embedding
         query, key, value = self.to_query(tokens[:, :1]), self.to_key(tokens), self.to_value(tokens)
@@ -51,12 +52,12 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
 
         ∇ log p(y|x_t) = a/σ²·(E[x₀|x_t, y] − E[x₀|x_t]),
 
-    so the gradient that guides must vanish like a as the noise takes over, and most solvers divide it by a. By the
-    chain rule the gradient of a function of a·x_t has that factor; that of a trained function of x_t has not, and is
-    noise blown up by 1/a, 2·10⁴ in the last step of the cosine schedule. Nothing is lost: what x_t says of classes
-    that are normal with one covariance is said by a·x_t, by way of (a²Σ + σ²I)⁻¹·a·x_t. On the digits both read
-    equally well at every level; in the last step |∇ log p|/a is 4 to 6, where the exact one is 5, and with x_t 5,000
-    to 8,000.
+    so the gradient must vanish in proportion to a towards pure noise, and most solvers divide it by a. By the chain
+    rule, the gradient of a function of a·x_t has this factor. That of a trained function of x_t does not, and its
+    errors are amplified by 1/a, 2·10⁴ in the last step of the cosine schedule. No information is lost: for normally
+    distributed classes of equal covariance, the posterior depends on x_t through (a²Σ + σ²I)⁻¹·a·x_t. On the digits,
+    both inputs give the same accuracy at every level; in the last step |∇ log p|/a is 4 to 6 with a·x_t, where the
+    exact value is 5, and 5,000 to 8,000 with x_t.
 
     Args:
         sample_size: Height and width of the images.
@@ -71,16 +72,16 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
         norm_num_groups: Groups of each GroupNorm.
         resnet_time_scale_shift: "default" adds the timestep's embedding to the features, "scale_shift" scales and
             shifts them by it.
-        id2label: Class names by index, N of them. Left out, classes are called "0", "1", ….
+        id2label: Class names by index, N of them; by default "0", "1", ….
 
     Raises:
-        ValueError: Blocks that do not fit together, or names that are not one per class.
+        ValueError: The blocks do not fit together, or `id2label` does not name each of the N classes.
     """
 
-    _auto_class = "AutoModel"  # diffusers then notes in config.json which class of which file this is
+    _auto_class = "AutoModel"  # makes diffusers write the class and its file into config.json
 
     def to_json_file(self, json_file_path: str | Path) -> None:
-        """Write config.json, and beside it this file, by which diffusers' AutoModel finds the class elsewhere."""
+        """Write config.json, and beside it this source file, so that diffusers' AutoModel can load the class."""
         super().to_json_file(json_file_path)
         source = Path(inspect.getfile(type(self)))
         target = Path(json_file_path).with_name(source.name)
@@ -89,7 +90,7 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
 
     @classmethod
     def extract_init_dict(cls, config_dict: dict, **kwargs: Any) -> tuple[dict, dict, dict]:
-        """As ConfigMixin's, but without the note by which diffusers' AutoModel finds this file."""
+        """As ConfigMixin's, but without `auto_map`, by which diffusers' AutoModel finds this file."""
         return super().extract_init_dict({k: v for k, v in config_dict.items() if k != "auto_map"}, **kwargs)
 
     @register_to_config
@@ -109,13 +110,13 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
         id2label: dict[int, str] | None = None,
     ):
         super().__init__()
-        names = {int(i): str(name) for i, name in (id2label or {i: i for i in range(num_classes)}).items()}
+        names = {int(i): str(name) for i, name in (id2label or {i: str(i) for i in range(num_classes)}).items()}
         last = block_out_channels[-1]
         head_dim = attention_head_dim or last
         _check(names, num_classes, down_block_types, block_out_channels, head_dim)
         self.id2label = {i: names[i] for i in range(num_classes)}
         self.register_to_config(id2label={str(i): name for i, name in self.id2label.items()})  # JSON keys are strings
-        # Derived from the configuration, hence no part of the weights.
+        # Derived from the configuration, hence not saved with the weights.
         self.register_buffer("input_scale", torch.tensor(alphas_cumprod).sqrt(), persistent=False)  # a, (T,)
 
         embedding_dim = 4 * block_out_channels[0]
@@ -172,11 +173,13 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
         return self.head(self.pooling(F.silu(self.norm_out(features))))
 
 
-def _check(names: dict, num_classes: int, types: Sequence[str], channels: Sequence[int], head_dim: int) -> None:
-    """Refuse what torch and diffusers would build wrongly, or not refuse in a sentence."""
+def _check(
+    names: dict[int, str], num_classes: int, types: Sequence[str], channels: Sequence[int], head_dim: int
+) -> None:
+    """Refuse arguments that torch and diffusers accept wrongly, or refuse without a clear message."""
     if sorted(names) != list(range(num_classes)):
         raise ValueError(
-            f"id2label names the classes {sorted(names)}, but the classifier has the classes 0 to {num_classes - 1}; "
+            f"id2label names the classes {sorted(names)}, but the classifier has the classes 0 to {num_classes - 1}: "
             "give every class one name."
         )
     unknown = [kind for kind in types if kind not in DOWN_BLOCK_TYPES]

@@ -22,7 +22,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from diffusers import (
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 
-Label = int | str | Mapping[int | str, float]
+Label = int | str | Mapping[int, float] | Mapping[str, float] | Mapping[int | str, float]
 """A class by index or name, or a mixture of classes: {"three": 0.5, "eight": 0.5}."""
 Labels = Label | Sequence[Label] | torch.Tensor
 """Labels of several images, or one."""
@@ -52,13 +52,13 @@ Classifier = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Scale = float | Sequence[float] | Callable[[float], float | Sequence[float]]
 """One scale for all images, one for each, or either as a function of log-SNR λ = ln(ᾱ/(1−ᾱ))."""
 DDIM = (DDIMScheduler, DDIMParallelScheduler)
-"""Schedulers whose step goes to t − T // n, whatever timestep comes next."""
+"""Schedulers whose step goes to t − T // n, regardless of the next timestep."""
 TRIED = "DPM-Solver++, UniPC, DDIM, DDPM or Euler"
 """Solvers that work on every noise schedule."""
 NOISIEST = -10.2
-"""Log-SNR from which solvers that combine the slopes of several points of one step start, whatever lies beyond."""
+"""Log-SNR at which solvers start that combine several slopes within a step; noisier levels are left out."""
 RESPACED = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas")
-"""Options by which a scheduler chooses noise levels by itself, and cannot be given timesteps."""
+"""Options with which a scheduler chooses its own noise levels, and cannot be given timesteps."""
 
 
 class ArgumentError(ValueError):
@@ -66,10 +66,10 @@ class ArgumentError(ValueError):
 
 
 class NonFiniteImages(ValueError):
-    """Images that came out as NaN or infinity.
+    """Images are NaN or infinite after the last step.
 
     Args:
-        numbers: Which ones.
+        numbers: Their indices in the batch.
     """
 
     def __init__(self, numbers: Sequence[int]):
@@ -77,23 +77,23 @@ class NonFiniteImages(ValueError):
         shown = ", ".join(map(str, self.numbers[:8])) + (f", … {len(numbers)} in all" if len(numbers) > 8 else "")
         super().__init__(
             f"These images are NaN or infinite after the last step: {shown}. Try a smaller guidance_scale or "
-            "classifier_scale, dynamic_thresholding or another scheduler; without guidance, the weights are damaged."
+            "classifier_scale, dynamic_thresholding or another scheduler; without guidance, check the weights."
         )
 
 
 @dataclass
 class ClassConditionalOutput(ImagePipelineOutput):
-    """Images, and for each image how often each network was evaluated for it.
+    """Images, and for each image the number of evaluations of each network.
 
     A classifier's evaluation is a forward and a backward pass.
     """
 
-    evaluations: dict[str, list[int]] | None = None
+    evaluations: dict[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass
 class _Step:
-    """What guidance does at one noise level: which images (b,) need which prediction, and the scales (B, 1, 1, 1)."""
+    """Guidance at one noise level: the images (b,) that need each prediction, and the scales (B, 1, 1, 1)."""
 
     weak_rows: torch.Tensor
     strong_rows: torch.Tensor
@@ -134,7 +134,7 @@ def _rescaled(guided: torch.Tensor, strong: torch.Tensor, share: float) -> torch
 
 
 def _thresholded(clean: torch.Tensor, quantile: float) -> torch.Tensor:
-    """Dynamic thresholding: x̂₀ cut to ±b and divided by b, b the quantile of |x̂₀|, at least 1, image by image.
+    """Dynamic thresholding: x̂₀ clipped to ±b and divided by b, b the quantile of |x̂₀|, at least 1, image by image.
 
     Saharia et al. (2205.11487, section 2.3).
     """
@@ -144,11 +144,10 @@ def _thresholded(clean: torch.Tensor, quantile: float) -> torch.Tensor:
 
 
 def _ids_of_worse(network: UNet2DModel, strong_ids: np.ndarray | None, count: int) -> np.ndarray | None:
-    """Autoguidance: the class embeddings, (B,), with which a worse network makes the weak prediction.
+    """Autoguidance: the rows of the class embeddings, (B,), with which a worse network makes the weak prediction.
 
-    It is extrapolated from like the one without a label, but is given the same label as the strong one: Karras et al.
-    (2406.02507, eq. 3). A network without classes takes None. If only the worse network has classes, it takes its null
-    class.
+    It replaces the prediction without a label, but is given the label of the strong one: Karras et al. (2406.02507,
+    eq. 3). None for a network without classes; the null class if only the worse network has classes.
     """
     if network.config.num_class_embeds is None:
         return None
@@ -163,10 +162,10 @@ def _class_gradient(
     Dhariwal and Nichol (2105.05233, section 4). A label that mixes classes has p(c|x_t) = Σ_k share_k·p(k|x_t).
 
     Args:
-        classifier: Not called where the step has no use for it.
+        classifier: Called only for images whose s is not 0.
         x: x_t; (B, C, H, W).
         t: The timestep.
-        step: Says which images are guided by how much.
+        step: Which images are guided, and how strongly.
         log_shares: ln(share_k) of each label; (B, N).
     """
     rows = step.classifier_rows
@@ -181,7 +180,7 @@ def _class_gradient(
 
 
 def _shifted_mean(mean: torch.Tensor, variance: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """Classifier guidance of DDPM: μ + Σ·s·∇log p(c|x_t), or a sample around μ moved alike; (B, C, H, W).
+    """Classifier guidance of DDPM: μ + Σ·s·∇log p(c|x_t), or a sample around μ, shifted by the same; (B, C, H, W).
 
     Dhariwal and Nichol (2105.05233, algorithm 1).
     """
@@ -191,24 +190,27 @@ def _shifted_mean(mean: torch.Tensor, variance: torch.Tensor, gradient: torch.Te
 def _shifted_noise(
     clean: torch.Tensor, noise: torch.Tensor, gradient: torch.Tensor, a: float, sigma: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Classifier guidance of other solvers: ε̂ − σ·s·∇log p(c|x_t), and x̂₀ + σ²/a·s·∇log p(c|x_t) to go with it.
+    """Classifier guidance of other solvers: x̂₀ + σ²/a·s·∇log p(c|x_t) and, consistently, ε̂ − σ·s·∇log p(c|x_t).
 
     Dhariwal and Nichol (2105.05233, algorithm 2).
     """
-    if a == 0:  # there is no trace of the image, and of its class, in x_t
+    if a == 0:  # x_t contains nothing of the image or its class
         return clean, noise
     return clean + sigma**2 / a * gradient, noise - sigma * gradient
 
 
 class ClassConditionalPipeline(DiffusionPipeline):
-    """Draws images of the classes asked for.
+    """Class-conditional image generation with guidance.
 
     Args:
         unet: Denoiser. With N classes its `num_class_embeds` is N + 1 and the last index is the null class, which
-            stands for "no label". A UNet without class embeddings is sampled unconditionally.
-        scheduler: Brings the solver and the noise levels that the UNet was trained on: a diffusers scheduler with
+            means "no label". A UNet without class embeddings is sampled unconditionally.
+        scheduler: The solver, a diffusers scheduler with the noise levels that the UNet was trained on in its
             `alphas_cumprod`.
-        id2label: Class names by index, N of them, in any order. Left out, classes are called "0", "1", ….
+        id2label: Class names by index, N of them, in any order; by default "0", "1", ….
+
+    Raises:
+        ArgumentError: `id2label` does not name each of the N classes.
     """
 
     model_cpu_offload_seq = "unet"
@@ -218,7 +220,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         self,
         unet: UNet2DModel,
         scheduler: SchedulerMixin,
-        id2label: dict[int, str] | dict[str, str] | None = None,  # JSON's keys are strings, and in the order of text
+        id2label: dict[int, str] | dict[str, str] | None = None,  # JSON's keys are strings, sorted as text
     ):
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
@@ -226,7 +228,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         names = {int(i): str(name) for i, name in (id2label or {i: i for i in range(num_classes)}).items()}
         if sorted(names) != list(range(num_classes)):
             raise ArgumentError(
-                f"id2label names the classes {sorted(names)}, but the UNet has the classes 0 to {num_classes - 1}; "
+                f"id2label names the classes {sorted(names)}, but the UNet has the classes 0 to {num_classes - 1}: "
                 "give every class one name."
             )
         self.id2label = {i: names[i] for i in range(num_classes)}
@@ -234,19 +236,19 @@ class ClassConditionalPipeline(DiffusionPipeline):
 
     @property
     def components(self) -> dict:
-        """What a pipeline of the same model is made of: `ClassConditionalPipeline(**pipeline.components)`."""
+        """Arguments for another pipeline of the same model: `ClassConditionalPipeline(**pipeline.components)`."""
         return {**super().components, "id2label": self.id2label}
 
     @property
     def parameters(self) -> dict:
-        """None beyond the components, so that `(**pipeline.components, **pipeline.parameters)` names none twice."""
+        """Empty: `components` has all arguments, so that `(**pipeline.components, **pipeline.parameters)` works."""
         return {}
 
     def to_json_file(self, json_file_path: str | Path) -> None:
-        """Write model_index.json, and beside it the source file of this class, by which diffusers finds it elsewhere.
+        """Write model_index.json, and beside it the source file of this class, so that diffusers can load it.
 
-        All of diffusers' ways of saving and pushing come here. They alone would write the bare name of a class that
-        diffusers does not have.
+        All of diffusers' methods for saving and pushing call this. By themselves they would write only the name of the
+        class, which diffusers does not have.
         """
         source = Path(inspect.getfile(type(self)))
         index = {**json.loads(self.to_json_string()), "_class_name": [source.stem, type(self).__name__]}
@@ -258,11 +260,11 @@ class ClassConditionalPipeline(DiffusionPipeline):
 
     @property
     def null_class(self) -> int:
-        """Index that stands for "no label": the last of the class embeddings."""
+        """Index that means "no label": the last of the class embeddings."""
         return self.unet.config.num_class_embeds - 1
 
     def class_names(self, classifier: Classifier | None = None) -> dict[int, str]:
-        """Names of the classes that can be asked for: the UNet's, or the classifier's if the UNet has none.
+        """Names of the classes by index: the UNet's, or the classifier's if the UNet has none.
 
         Raises:
             ArgumentError: The classifier has no attribute `id2label`, of its own or in its config.
@@ -281,11 +283,11 @@ class ClassConditionalPipeline(DiffusionPipeline):
         return [_find_class(label, names) for label in _as_list(class_labels)]
 
     def label_weights(self, class_labels: Labels, classifier: Classifier | None = None) -> np.ndarray:
-        """Shares of the classes in each label, (B, N): 1 for a class alone.
+        """Weights of the classes in each label, (B, N): a single 1 unless the label is a mixture.
 
         Args:
             class_labels: B labels.
-            classifier: Names the classes if the UNet has none.
+            classifier: Its classes are used if the UNet has none.
 
         Raises:
             ArgumentError: As for `label_ids`, or the weights of a mixture are negative or do not add up to 1.
@@ -339,8 +341,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 unconditional one, at one UNet evaluation a step; any other value takes two, in one batched pass.
                 Without labels it changes nothing, unless there is a guidance_unet.
             num_inference_steps: Number n of solver steps, 1 to T. See `set_timesteps`.
-            timesteps: The noise levels to step through instead, falling, for schedulers whose `set_timesteps` takes
-                them.
+            timesteps: The timesteps to visit instead, decreasing, for schedulers whose `set_timesteps` takes them.
             batch_size: Number of images when there are no labels.
             generator: One generator, or a list with one per image, which makes an image independent of its batch.
             output_type: "pil" images, "np" float (B, H, W, C) in [0, 1], or "pt" float (B, C, H, W) in [0, 1].
@@ -357,12 +358,12 @@ class ClassConditionalPipeline(DiffusionPipeline):
             guidance_rescale: φ in [0, 1], the share of the rescaling that gives the guided prediction the standard
                 deviation of the strong one, image by image (2305.08891, section 3.4). As there, it acts on what the
                 network predicts, be that ε, v or x₀. Where w is 0 or 1 there is nothing to rescale.
-            dynamic_thresholding: Quantile of |x̂₀|, such as 0.995, to which x̂₀ is cut and by which it is divided
+            dynamic_thresholding: Quantile of |x̂₀|, such as 0.995, at which x̂₀ is clipped and by which it is divided
                 wherever it exceeds 1, image by image (2205.11487, section 2.3).
             cfg_plus_plus: Take x̂₀ from the guided prediction but renoise it with the one without a label
                 (2406.08070, algorithm 2). guidance_scale is then λ in [0, 1].
-            guidance_unet: A worse version of the network, conditional or not, whose prediction takes the place of the
-                one without a label (2406.02507, eq. 3): an earlier checkpoint or a smaller model.
+            guidance_unet: A worse version of the network, conditional or not, whose prediction replaces the one
+                without a label (2406.02507, eq. 3): an earlier checkpoint or a smaller model.
             classifier: Called as (x_t (B, C, H, W), timestep), returns logits (B, N) of the classes at this noise
                 level (2105.05233). It guides a conditional or an unconditional UNet, alone or on top of
                 guidance_scale. DDPM takes its gradient as a shift s·Σ·∇log p of the mean (algorithm 1), any other
@@ -370,11 +371,11 @@ class ClassConditionalPipeline(DiffusionPipeline):
             classifier_scale: s.
 
         Raises:
-            ArgumentError: Unknown label, kinds of guidance that do not go together, latents of another shape, or steps
-                that the scheduler cannot take correctly.
-            NonFiniteImages: Images came out as NaN or infinity.
+            ArgumentError: A label is unknown, kinds of guidance cannot be combined, latents have another shape, or the
+                scheduler cannot take these steps correctly.
+            NonFiniteImages: Images are NaN or infinite.
         """
-        # Plan: what each step evaluates is known before the first, so that no step waits for the device.
+        # Plan: all evaluations are decided before the first step, so that no step waits for the device.
         self._check_output(output_type, callback_on_step_end_tensor_inputs)
         self.check(
             class_labels,
@@ -408,7 +409,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 weak, strong = self._predict(x, t, step, guidance_unet)
                 gradient = _class_gradient(classifier, x, t, step, log_shares)
 
-                # Combine: into one prediction, and then what acts on its x̂₀ and ε̂ apart.
+                # Combine: one prediction, and then what changes its x̂₀ and ε̂ separately.
                 model_output = _extrapolated(weak, strong, step.scale)
                 if guidance_rescale:
                     rescaled = _rescaled(model_output, strong, guidance_rescale)
@@ -429,17 +430,18 @@ class ClassConditionalPipeline(DiffusionPipeline):
         return ClassConditionalOutput(images=images, evaluations=evaluations) if return_dict else (images,)
 
     def _check_output(self, output_type: str, tensor_inputs: Sequence[str]) -> None:
-        """Refuse an unknown kind of output, and tensors that the callback cannot be given."""
+        """Refuse an unknown output type, and unknown tensors for the callback."""
         if output_type not in ("pil", "np", "pt"):
-            raise ArgumentError(f"output_type {output_type!r} is unknown: use 'pil', 'np' or 'pt'.")
+            raise ArgumentError(f"output_type {output_type!r} is unknown: choose from 'pil', 'np' and 'pt'.")
         unknown = set(tensor_inputs) - set(self._callback_tensor_inputs)
         if unknown:
-            raise ArgumentError(f"The callback can be given {self._callback_tensor_inputs}, not {sorted(unknown)}.")
+            known = self._callback_tensor_inputs
+            raise ArgumentError(f"callback_on_step_end_tensor_inputs has {sorted(unknown)}: choose from {known}.")
 
     def _shares(
         self, class_labels: Labels | None, num_images_per_label: int, classifier: Classifier | None
     ) -> np.ndarray | None:
-        """Shares of the classes in each image's label, (B, N), or None without labels."""
+        """Weights of the classes in each image's label, (B, N), or None without labels."""
         shares = None if class_labels is None else self.label_weights(class_labels, classifier)
         if num_images_per_label < 1 or (shares is None and num_images_per_label != 1):
             what = "needs class_labels: give batch_size" if shares is None else "must be 1 or more"
@@ -455,7 +457,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
     def _check_start(
         self, count: int, generator: torch.Generator | list[torch.Generator] | None, latents: torch.Tensor | None
     ) -> None:
-        """Refuse generators and noise that do not fit the images to be drawn."""
+        """Refuse generators and noise that do not match the number and shape of the images."""
         shape = self._shape(count)
         if isinstance(generator, list) and len(generator) != count:
             raise ArgumentError(f"{len(generator)} generators for {count} images: give one, or one per image.")
@@ -465,7 +467,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
     def _start(
         self, count: int, generator: torch.Generator | list[torch.Generator] | None, latents: torch.Tensor | None
     ) -> torch.Tensor:
-        """Pure noise, (B, C, H, W), in at least float32 whatever precision the UNet runs in."""
+        """Pure noise, (B, C, H, W), in float32 or better, independent of the UNet's precision."""
         shape, device = self._shape(count), self._execution_device
         dtype = torch.promote_types(self.unet.dtype, torch.float32)
         if latents is None:
@@ -501,17 +503,17 @@ class ClassConditionalPipeline(DiffusionPipeline):
         if not isinstance(self.scheduler, DDPMScheduler):
             return result.prev_sample
         if is_last:
-            # diffusers adds noise whenever t > 0, which after the last of fewer steps would stay.
+            # diffusers adds noise whenever t > 0, which would remain in the image.
             return result.pred_original_sample
         if gradient is None:
             return result.prev_sample
         return _shifted_mean(result.prev_sample, self._reverse_variance(t), gradient)
 
     def _images(self, latents: torch.Tensor, output_type: str) -> Any:
-        """Pictures of x₀ in [−1, 1], in the form asked for.
+        """Images of x₀ in [−1, 1], in the given output type.
 
         Raises:
-            NonFiniteImages: NaN or infinity.
+            NonFiniteImages: Images are NaN or infinite.
         """
         finite = latents.flatten(1).isfinite().all(1)
         if not finite.all():
@@ -523,28 +525,27 @@ class ClassConditionalPipeline(DiffusionPipeline):
         return self.numpy_to_pil(pictures) if output_type == "pil" else pictures
 
     def set_timesteps(self, num_inference_steps: int, timesteps: Sequence[int] | None = None) -> None:
-        """Set the scheduler's timesteps, kept on the CPU: the steps look noise levels up by them, which would make
-        every step wait for the device.
+        """Set the scheduler's timesteps, on the CPU: each step looks up noise levels by them, and would otherwise wait
+        for the device.
 
-        They are diffusers' own wherever these are n different ones. Where they are not, n are spread evenly below the
-        first of them: trailing spacing rounds to one more for some n, and that of DPM-Solver++ with
-        `lambda_min_clipped` has too few or too many for most. Solvers that combine slopes within a step, such as Heun,
-        start at log-SNR −10.2.
+        They are diffusers' own if those are n different ones. If not, n are spread evenly below the first of them:
+        trailing spacing rounds to n + 1 for some n, and that of DPM-Solver++ with `lambda_min_clipped` gives too few
+        or too many for most. Solvers that combine slopes within a step, such as Heun, start at log-SNR −10.2.
 
         Args:
             num_inference_steps: n.
-            timesteps: Falling ones to take instead; n is not read then.
+            timesteps: Decreasing timesteps to take instead; n is then ignored.
 
         Raises:
-            ArgumentError: A scheduler without the noise levels of training, a number of steps that it cannot take, or
-                timesteps that it cannot step through.
+            ArgumentError: The scheduler does not have the noise levels of training, or cannot take this number of
+                steps or these timesteps.
         """
         scheduler, total = self.scheduler, self.scheduler.config.num_train_timesteps
         name = type(scheduler).__name__
         if not hasattr(scheduler, "alphas_cumprod"):
             raise ArgumentError(
-                f"{name} has no alphas_cumprod, and so not the noise levels that the network was trained on: use "
-                f"{TRIED}."
+                f"{name} has no alphas_cumprod, so it does not have the noise levels that the network was trained on: "
+                f"use {TRIED}."
             )
         takes_timesteps = isinstance(scheduler, DDIM) or (
             "timesteps" in inspect.signature(scheduler.set_timesteps).parameters
@@ -553,12 +554,14 @@ class ClassConditionalPipeline(DiffusionPipeline):
         if timesteps is not None:
             if not takes_timesteps:
                 raise ArgumentError(
-                    f"{name} cannot step through given timesteps: use DDPM, DDIM, DPM-Solver++ or Euler, or leave "
-                    "them out."
+                    f"{name} does not support custom timesteps: use DDPM, DDIM, DPM-Solver++ or Euler, or leave "
+                    "timesteps out."
                 )
             timesteps = [int(t) for t in timesteps]
             if not (timesteps and _are_falling(timesteps, total)):
-                raise ArgumentError(f"timesteps must fall strictly within 0 to {total - 1}, not {timesteps}.")
+                raise ArgumentError(
+                    f"timesteps is {timesteps}, but must be strictly decreasing and lie within 0 to {total - 1}."
+                )
         else:
             if not 1 <= num_inference_steps <= total:
                 raise ArgumentError(f"num_inference_steps={num_inference_steps}, but must lie between 1 and {total}.")
@@ -571,11 +574,13 @@ class ClassConditionalPipeline(DiffusionPipeline):
             scheduler.set_timesteps(timesteps=timesteps)
 
     def _mended_timesteps(self, n: int, takes_timesteps: bool) -> list[int] | None:
-        """n timesteps to give the scheduler in the place of those that it has set, or None if these stand."""
+        """n timesteps to replace those that the scheduler has set, or None if no replacement is needed."""
         scheduler, total = self.scheduler, self.scheduler.config.num_train_timesteps
         name, own = type(scheduler).__name__, scheduler.timesteps.tolist()
         if scheduler.order > 1 or (isinstance(scheduler, PNDMScheduler) and not scheduler.config.skip_prk_steps):
-            usable = int((torch.logit(scheduler.alphas_cumprod.double()) >= NOISIEST).sum())  # the timesteps below it
+            usable = int(
+                (torch.logit(scheduler.alphas_cumprod.double()) >= NOISIEST).sum()
+            )  # how many timesteps are less noisy
             if takes_timesteps and (own[0] >= usable or min(own) < 0):
                 if n > usable:
                     raise ArgumentError(
@@ -584,8 +589,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 return _evenly(usable, n)
             if own[0] >= usable and scheduler.config.prediction_type == "epsilon":
                 raise ArgumentError(
-                    f"{name} combines predictions of ε at noise levels that are too far apart where this noise "
-                    f"schedule starts: use {TRIED}."
+                    f"{name} combines predictions of ε at several noise levels, which are too far apart at the start "
+                    f"of this noise schedule: use {TRIED}."
                 )
         elif len(own) == n and _are_falling(own, total):
             return None
@@ -593,19 +598,19 @@ class ClassConditionalPipeline(DiffusionPipeline):
             first = round(own[0]) + 1
             return _evenly(first if n <= first <= total else total, n)
         if min(own) >= 0:
-            return None  # repeated or not whole: the scheduler's way
+            return None  # repeated or fractional timesteps, as the scheduler defines them
         if len(own) == n + 1 and len(getattr(scheduler, "sigmas", ())) == n + 2:
             scheduler.timesteps, scheduler.num_inference_steps = scheduler.timesteps[:n], n
             scheduler.sigmas = torch.cat([scheduler.sigmas[:n], scheduler.sigmas[-1:]])
             return None
-        raise ArgumentError(f"num_inference_steps={n}: {name} runs past the last timestep; use {TRIED}.")
+        raise ArgumentError(f"num_inference_steps={n}: {name} steps beyond the last timestep; use {TRIED}.")
 
     def _step_kwargs(self, generator: torch.Generator | list[torch.Generator] | None) -> dict[str, Any]:
-        """What this scheduler's step takes besides the usual."""
+        """The arguments of this scheduler's step that not every scheduler has."""
         accepted = inspect.signature(self.scheduler.step).parameters
         kwargs: dict[str, Any] = {"generator": generator} if "generator" in accepted else {}
         if "use_clipped_model_output" in accepted:
-            # After clipping x̂₀ the noise must be derived anew, or the two no longer add up to x_t.
+            # After clipping x̂₀, ε̂ must be recomputed, or the two no longer add up to x_t.
             kwargs["use_clipped_model_output"] = True
         return kwargs
 
@@ -621,10 +626,10 @@ class ClassConditionalPipeline(DiffusionPipeline):
         guidance_unet: UNet2DModel | None = None,
         classifier: Classifier | None = None,
     ) -> None:
-        """Refuse kinds of guidance that do not fit the model or one another, as a call with them would.
+        """Refuse kinds of guidance that do not fit the model or cannot be combined, as a call with them would.
 
         Raises:
-            ArgumentError: In one sentence.
+            ArgumentError: One sentence names the argument and the remedy.
         """
         self._check_networks(class_labels, guidance_unet, classifier)
         self._check_kinds(guidance_rescale, dynamic_thresholding, cfg_plus_plus, guidance_unet, classifier)
@@ -636,7 +641,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 "cfg_plus_plus": cfg_plus_plus,
             }
             for name in (name for name, value in kinds.items() if value):
-                raise ArgumentError(f"{name} has nothing to guide to: give class_labels, or a guidance_unet.")
+                raise ArgumentError(f"{name} has no effect without class_labels or a guidance_unet: give one of them.")
         _inside(guidance_interval, guidance_interval_sigma, np.empty(0))
 
     def _check_networks(
@@ -648,12 +653,12 @@ class ClassConditionalPipeline(DiffusionPipeline):
             raise ArgumentError("This model is unconditional: leave class_labels out and give batch_size instead.")
         if classifier is not None:
             if class_labels is None:
-                raise ArgumentError("A classifier guides to classes: give class_labels too.")
+                raise ArgumentError("A classifier needs classes to guide to: give class_labels too.")
             names = _names_of(classifier, {})
             if self.id2label and names and names != self.id2label:
                 raise ArgumentError(
-                    f"The classifier knows the classes {list(names.values())[:6]} and the model "
-                    f"{list(self.id2label.values())[:6]}: both must have the same, in the same order."
+                    f"The classifier has the classes {list(names.values())[:6]} and the model "
+                    f"{list(self.id2label.values())[:6]}: both must have the same classes in the same order."
                 )
         if guidance_unet is not None:
             for key in ("sample_size", "in_channels", "out_channels"):
@@ -664,7 +669,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             if config.num_class_embeds is not None and classes not in (None, config.num_class_embeds):
                 raise ArgumentError(
                     f"guidance_unet has {classes - 1} classes and the model {config.num_class_embeds - 1}: "
-                    "take one of the same classes, or one without."
+                    "give one with the same classes, or one without."
                 )
 
     def _check_kinds(
@@ -675,7 +680,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         guidance_unet: UNet2DModel | None,
         classifier: Classifier | None,
     ) -> None:
-        """Refuse numbers without a meaning and kinds of guidance that do not go together."""
+        """Refuse numbers out of range, and kinds of guidance that cannot be combined."""
         if not 0 <= rescale <= 1:
             raise ArgumentError(f"guidance_rescale is {rescale}, but must lie between 0 and 1.")
         if dynamic_thresholding is not None:
@@ -683,15 +688,15 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 raise ArgumentError(f"dynamic_thresholding is {dynamic_thresholding}, but must lie between 0 and 1.")
             own = self.scheduler.config.get("thresholding") and self.scheduler.config.sample_max_value > 1
             if own:
-                raise ArgumentError("The scheduler has dynamic thresholding of its own: leave one of the two out.")
+                raise ArgumentError("The scheduler already uses dynamic thresholding: leave out dynamic_thresholding.")
         if plus_plus:
             problem = None
             if guidance_unet is not None:
-                problem = "renoises with the prediction without a label, which guidance_unet replaces"
+                problem = "renoises with the unconditional prediction, which guidance_unet replaces"
             elif classifier is not None:
-                problem = "splits classifier-free guidance, and a classifier's shift has no such parts"
+                problem = "splits classifier-free guidance into two predictions, and classifier guidance has only one"
             elif rescale:
-                problem = "interpolates, so that guidance_rescale has nothing to mend"
+                problem = "interpolates, so guidance_rescale has nothing to correct"
             if problem:
                 raise ArgumentError(f"CFG++ {problem}: leave one of the two out.")
 
@@ -717,7 +722,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
     ) -> tuple[list[_Step], dict[str, list[int]]]:
         """The _Steps, and how often each network is evaluated for each image.
 
-        One rule says what is left out: the weak prediction at w = 1 and the strong one at w = 0.
+        The weak prediction is left out at w = 1, and the strong one at w = 0.
 
         Args:
             class_ids: Row of each image in the class embeddings, (B,), or None without labels.
@@ -728,7 +733,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             guidance_unet: The worse network of autoguidance, or None.
 
         Raises:
-            ArgumentError: CFG++ with a w outside of [0, 1].
+            ArgumentError: w is outside of [0, 1] with CFG++.
         """
         # Which class embeddings the two predictions are made with.
         count, has_classes = scales.shape[1], self.unet.config.num_class_embeds is not None
@@ -750,7 +755,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         if guidance_unet is None:
             counts["unet"] = counts["unet"] + counts.pop("guidance_unet")
 
-        # Steps that are alike share their tensors.
+        # Equal steps share their tensors.
         steps: list[_Step] = []
         known: dict[tuple[bytes, bytes, bool], _Step] = {}
         for i in range(len(scales)):
@@ -793,7 +798,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         unets = [u for u in (self.unet, guidance_unet) if u is not None and u.config.num_class_embeds is not None]
         tables = [unet.class_embedding for unet in unets] if len(mixtures) else []
         if any(not isinstance(table, torch.nn.Embedding) for table in tables):
-            raise ArgumentError("Only a table of class embeddings can be mixed; this network computes them otherwise.")
+            raise ArgumentError("This network has no table of class embeddings to mix: leave out mixtures of classes.")
         for unet, table in zip(unets, tables):
             shares = torch.from_numpy(mixtures).to(table.weight)  # (M, N)
             rows = torch.cat([table.weight, shares @ table.weight[: shares.shape[1]]])
@@ -806,7 +811,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
 
     @contextlib.contextmanager
     def _without_corrector(self, plus_plus: bool) -> Iterator[None]:
-        """UniPC without its corrector, which recomputes x_t from the step before and so takes CFG++'s noise back."""
+        """UniPC without its corrector, which would recompute x_t from the previous step and so undo CFG++."""
         corrected = getattr(self.scheduler, "disable_corrector", None)
         if plus_plus and corrected is not None:
             self.scheduler.disable_corrector = list(range(len(self.scheduler.timesteps)))
@@ -822,7 +827,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """The weak and the strong prediction for x_t, (B, C, H, W) each; 0 for images that do not need it."""
         if guidance_unet is None:
             rows = torch.cat([step.weak_rows, step.strong_rows])
-            ids = None if step.strong_ids is None else torch.cat([step.weak_ids, step.strong_ids])
+            weak_ids, strong_ids = step.weak_ids, step.strong_ids  # both None without classes
+            ids = None if weak_ids is None or strong_ids is None else torch.cat([weak_ids, strong_ids])
             weak, strong = _evaluate(self.unet, x, t, rows, ids).split([len(step.weak_rows), len(step.strong_rows)])
         else:
             weak = _evaluate(guidance_unet, x, t, step.weak_rows, step.weak_ids)
@@ -851,7 +857,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             dynamic_thresholding: The quantile, or None.
         """
         if isinstance(self.scheduler, DDPMScheduler):
-            gradient = None  # which shifts the mean of its step instead
+            gradient = None  # it shifts the mean of the step instead
         if not dynamic_thresholding and weak is None and gradient is None:
             return output, latents
         a, sigma = self._a_sigma(t)
@@ -871,8 +877,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """CFG++: x_s = a_s·x̂₀ + σ_s·ε_weak, x̂₀ from the guided prediction and ε_weak from the one without a label.
 
-        Chung et al. (2406.08070, algorithm 2). A solver sees x_t and x̂₀ and derives ε̂ from them. Returns x̂₀, ε_weak
-        and that x_t of which ε_weak is the noise, a·x̂₀ + σ·ε_weak, in the solver's own scale.
+        Chung et al. (2406.08070, algorithm 2). A solver derives ε̂ from x_t and x̂₀. Returns x̂₀, ε_weak and the x_t with
+        the noise ε_weak, a·x̂₀ + σ·ε_weak, in the solver's own scale.
         """
         a, sigma = self._a_sigma(t)
         clean, noise = self._clipped(clean), self._clean_and_noise(weak, x, a, sigma)[1]
@@ -893,7 +899,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         return a * x - sigma * output, sigma * x + a * output
 
     def _clipped(self, clean: torch.Tensor) -> torch.Tensor:
-        """x̂₀ as the solver would clip it."""
+        """x̂₀, clipped as the solver would."""
         if self.scheduler.config.get("thresholding"):
             return self.scheduler._threshold_sample(clean)
         if self.scheduler.config.get("clip_sample"):
@@ -919,7 +925,7 @@ def _evenly(first: int, n: int) -> list[int]:
 
 
 def _as_list(class_labels: Labels) -> list:
-    """Labels as a list, one alone too."""
+    """One label or several as a list."""
     if isinstance(class_labels, torch.Tensor):
         return class_labels.reshape(-1).tolist()
     return [class_labels] if isinstance(class_labels, int | str | np.integer | Mapping) else list(class_labels)
@@ -929,12 +935,12 @@ def _find_class(label: int | str, names: Mapping[int, str]) -> int:
     """Index of a class given by index or name.
 
     Raises:
-        ArgumentError: There is no such class, or several.
+        ArgumentError: The class does not exist, or several have this name.
     """
     if isinstance(label, str):
         matches = [i for i, name in names.items() if name == label]
         if len(matches) > 1:
-            raise ArgumentError(f"Class label {label!r} names the classes {matches}: give the index.")
+            raise ArgumentError(f"Class label {label!r} is the name of the classes {matches}: give an index.")
         if not matches:
             near = difflib.get_close_matches(label, names.values(), n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"the classes are: {_some(names)}."
@@ -953,15 +959,15 @@ def _some(names: Mapping[int, str], limit: int = 12) -> str:
 
 
 def _names_of(classifier: Classifier, default: Mapping[int, str] | None = None) -> dict[int, str]:
-    """Class names of a classifier in the order of their indices, by its attribute `id2label` or that of its config."""
+    """Class names of a classifier in the order of their indices, from its `id2label` or that of its config."""
     names = getattr(classifier, "id2label", None) or getattr(getattr(classifier, "config", None), "id2label", default)
     if names is None:
-        raise ArgumentError("The classifier must say which classes it knows: give it an attribute id2label.")
+        raise ArgumentError("The classifier does not name its classes: set its attribute id2label.")
     return dict(sorted((int(i), str(name)) for i, name in names.items()))
 
 
 def _rows_of_classes(shares: np.ndarray | None) -> tuple[np.ndarray | None, np.ndarray]:
-    """From shares of classes (B, N): each image's row in the class embeddings, and the mixtures (M, N) they lack.
+    """From weights of classes (B, N): each image's row of the class embeddings, and the mixtures (M, N) to append.
 
     The rows of the classes and of the null class come first, those of the mixtures after them.
     """
@@ -975,19 +981,19 @@ def _rows_of_classes(shares: np.ndarray | None) -> tuple[np.ndarray | None, np.n
 
 
 def _inside(interval: Interval | None, interval_sigma: Interval | None, levels: np.ndarray) -> np.ndarray:
-    """Whether log-SNRs lie in low ≤ λ < high, the interval being given in λ or in σ/a = exp(−λ/2); bool (steps,)."""
+    """Whether log-SNRs lie in low ≤ λ < high; the interval is given in λ or in σ/a = exp(−λ/2). Bool (steps,)."""
     if interval is not None and interval_sigma is not None:
         raise ArgumentError("Give guidance_interval in log-SNR or guidance_interval_sigma, not both.")
     if interval_sigma is not None:
         low, high = interval_sigma
         if not 0 <= low < high:
-            raise ArgumentError(f"guidance_interval_sigma is {low:g} to {high:g}, but must rise from 0 or more.")
+            raise ArgumentError(f"guidance_interval_sigma is {low:g} to {high:g}, but needs 0 ≤ low < high.")
         interval = (-2 * math.log(high), math.inf if low == 0 else -2 * math.log(low))
     if interval is None:
         return np.ones(len(levels), bool)
     low, high = interval
     if not low < high:
-        raise ArgumentError(f"guidance_interval is {low:g} to {high:g}, but must rise.")
+        raise ArgumentError(f"guidance_interval is {low:g} to {high:g}, but needs low < high.")
     return (levels >= low) & (levels < high)
 
 
@@ -1000,7 +1006,7 @@ def _scales(name: str, scale: Scale, levels: np.ndarray, count: int) -> np.ndarr
         raise ArgumentError(f"{name} has shape {shape} for {count} images: give one number, or one for each image.")
     scales = np.stack([np.broadcast_to(row, (count,)) for row in rows])
     if not np.isfinite(scales).all():
-        raise ArgumentError(f"{name} must be finite.")
+        raise ArgumentError(f"{name} is NaN or infinite, but must be finite.")
     return scales
 
 
@@ -1014,7 +1020,7 @@ def _evaluate(
 
 
 def _placed(part: torch.Tensor, rows: torch.Tensor, count: int) -> torch.Tensor:
-    """Values for some rows of a batch, (b, C, H, W), at their places in the whole of it; 0 elsewhere."""
+    """Scatter values of some rows, (b, C, H, W), into a batch, (B, C, H, W), that is 0 elsewhere."""
     if len(rows) == count:
         return part
     whole = part.new_zeros(count, *part.shape[1:])

@@ -7,9 +7,10 @@ files, so they are known without importing diffusers; a schedule is imported whe
 from __future__ import annotations
 
 import difflib
-import importlib
+import importlib.util
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ __all__ = [
     "LinearScheduler",
     "NoiseSchedule",
     "SigmoidScheduler",
+    "find_arguments",
     "find_schedule",
     "load_function",
     "schedule_from_function",
@@ -88,11 +90,39 @@ def find_schedule(name: str) -> type[NoiseSchedule]:
     """
     if name in SCHEDULES:
         return SCHEDULES[name]
+    from .from_function import schedule_from_function
+
+    return schedule_from_function(_function_of(name))
+
+
+def find_arguments(name: str) -> type:
+    """A class with the constructor of the schedule that `find_schedule` finds, for a parser of options.
+
+    It is made without importing diffusers, which takes seconds, where the schedule's file allows it.
+
+    Raises:
+        ValueError: There is no such schedule, file or function.
+    """
+    if name not in SCHEDULES:
+        from .from_function import stand_in_of_function
+
+        return stand_in_of_function(_function_of(name))
+    from .arguments import read_stand_in
+
+    spec = importlib.util.find_spec(f"{__name__}.scheduling_{name}")
+    assert spec is not None and spec.origin is not None
+    try:
+        return read_stand_in(Path(spec.origin))
+    except (ValueError, NameError):  # a schedule written in another way than those of this folder
+        return SCHEDULES[name]
+
+
+def _function_of(name: str) -> Callable:
     path, colon, function = name.rpartition(":")
     if colon and path.endswith(".py"):
-        from .from_function import load_function, schedule_from_function
+        from .from_function import load_function
 
-        return schedule_from_function(load_function(path, function))
+        return load_function(path, function)
     near = difflib.get_close_matches(name, SCHEDULES, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(SCHEDULES)}, or FILE.py:FUNCTION."
+    hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(SCHEDULES)}, or FILE.py:FUNCTION."
     raise ValueError(f"There is no schedule {name!r}; {hint}")

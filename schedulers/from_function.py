@@ -5,14 +5,17 @@ import inspect
 from collections.abc import Callable
 from inspect import Parameter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .scheduling_base import NoiseSchedule, common_arguments, times
+from .arguments import common_arguments, stand_in
+
+if TYPE_CHECKING:
+    from .scheduling_base import NoiseSchedule
 
 
-def schedule_from_function(function: Callable[..., np.ndarray], name: str | None = None) -> type[NoiseSchedule]:
+def schedule_from_function(function: Callable[..., np.ndarray], name: str | None = None) -> "type[NoiseSchedule]":
     """The schedule with ᾱ = function(t, **parameters).
 
     Args:
@@ -23,7 +26,33 @@ def schedule_from_function(function: Callable[..., np.ndarray], name: str | None
     Raises:
         ValueError: Parameters that a schedule cannot have.
     """
+    from .scheduling_base import NoiseSchedule, times  # here: the options of a function are read without diffusers
+
     name = name or function.__name__
+    signature = _alphas_bar_signature(function, name)
+
+    def alphas_bar(num_train_timesteps: int, **parameters: Any) -> np.ndarray:
+        try:
+            return np.asarray(function(times(num_train_timesteps), **parameters), dtype=np.float64)
+        except Exception as error:
+            raise ValueError(f"{name}: the function fails with {type(error).__name__}: {error}") from error
+
+    setattr(alphas_bar, "__signature__", signature)  # noqa: B010
+    return type(name, (NoiseSchedule,), {"alphas_bar": staticmethod(alphas_bar), "__doc__": inspect.getdoc(function)})
+
+
+def stand_in_of_function(function: Callable[..., np.ndarray]) -> type:
+    """The stand-in of the function's schedule for a parser of options: see arguments.py.
+
+    Raises:
+        ValueError: Parameters that a schedule cannot have.
+    """
+    name = function.__name__
+    return stand_in(name, _alphas_bar_signature(function, name), inspect.getdoc(function))
+
+
+def _alphas_bar_signature(function: Callable[..., np.ndarray], name: str) -> inspect.Signature:
+    """The signature with the number of timesteps in the place of the times, and a type for each parameter."""
     parameters = list(inspect.signature(function, eval_str=True).parameters.values())
     own = parameters[1:]
     if not parameters or parameters[0].kind not in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD):
@@ -32,21 +61,14 @@ def schedule_from_function(function: Callable[..., np.ndarray], name: str | None
     for parameter in own:
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) or parameter.name in taken:
             raise ValueError(
-                f"{name}: the function's parameter {parameter} must be an ordinary one and none of "
+                f"{name}: the function's parameter {parameter} must be an ordinary parameter with another name than "
                 f"{', '.join(taken)}, which every schedule has."
             )
-
-    def alphas_bar(num_train_timesteps: int, **parameters: Any) -> np.ndarray:
-        try:
-            return np.asarray(function(times(num_train_timesteps), **parameters), dtype=np.float64)
-        except Exception as error:
-            raise ValueError(f"{name}: the function fails with {type(error).__name__}: {error}") from error
 
     steps = inspect.Parameter("num_train_timesteps", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     own = [p.replace(kind=p.POSITIONAL_OR_KEYWORD, annotation=_type_of(p)) for p in own]
     own.sort(key=lambda p: p.default is not p.empty)  # as a signature must be; they are always given by name
-    setattr(alphas_bar, "__signature__", inspect.Signature([steps, *own]))  # noqa: B010
-    return type(name, (NoiseSchedule,), {"alphas_bar": staticmethod(alphas_bar), "__doc__": inspect.getdoc(function)})
+    return inspect.Signature([steps, *own])
 
 
 def load_function(path: str, name: str) -> Callable:

@@ -1,23 +1,25 @@
-"""What every noise schedule of this project shares: its arguments, ᾱ in float64, and betas that survive conversion.
+"""What every noise schedule of this project shares: a constructor, ᾱ in float64, and betas that survive conversion.
 
-A schedule is one function, `alphas_bar`, whose signature an editor shows; the constructor is made from it at run time,
-so `help()` shows all arguments and a type checker accepts any. Two other forms were weighed. With an `__init__`
-written out in each, as in diffusers, a file grows by half (by a count, not by trial), and the eight common arguments
-and their defaults stand in it again. With the parameters as fields
-(typing.dataclass_transform, tried on two schedules) checkers see them and files are as short, but the constructor is
-still made at run time, since diffusers reads its signature; every value lives twice, in the attribute and in `config`,
-and the two come apart when diffusers changes the latter; and a parameter cannot be called like an attribute of a
-scheduler, as the table's `alphas_cumprod` is.
+A schedule is one function, `alphas_bar`, whose signature an editor shows; the constructor is made from it at run time
+(arguments.py), so `help()` shows all arguments and a type checker accepts any. Two other forms were weighed. With an
+`__init__` written out in each, as in diffusers, a file grows by half (by a count, not by trial), and the eight common
+arguments and their defaults stand in it again. With the parameters as fields (typing.dataclass_transform, tried on two
+schedules) checkers see them and files are as short, but the constructor is still made at run time, since diffusers
+reads its signature; every value lives twice, in the attribute and in `config`, and the two come apart when diffusers
+changes the latter; and a parameter cannot be called like an attribute of a scheduler, as the table's `alphas_cumprod`
+is.
 """
 
 import inspect
 import sys
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from diffusers import DDPMScheduler
 from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
+from .arguments import constructor_of
 
 MAX_LOG_SNR_ERROR = 0.05
 """Largest error of log-SNR, where there is more signal than noise, that rounding β to float32 may cause: 5% of SNR.
@@ -30,7 +32,7 @@ class NoiseSchedule(DDPMScheduler):
     """A DDPMScheduler whose betas come from a function ᾱ(t).
 
     A subclass is its `alphas_bar(num_train_timesteps, …)`, which returns ᾱ for t = 1/T, 2/T, …, 1 (float64, (T,)).
-    The constructor takes that function's parameters and the ones documented in `common_arguments`.
+    The constructor takes that function's parameters and the ones documented in arguments.py.
 
     The betas are handed to DDPMScheduler as `trained_betas`, so they are part of the config: every diffusers
     scheduler made by `from_config`, and a stock DDPMScheduler saved from here, has exactly the same ᾱ. (A subclass
@@ -45,16 +47,17 @@ class NoiseSchedule(DDPMScheduler):
         if cls.__module__ in sys.modules:
             # diffusers looks for it beside a class that it shall load as part of a saved pipeline.
             vars(sys.modules[cls.__module__])["SchedulerMixin"] = SchedulerMixin
-        own = [p for p in inspect.signature(cls.alphas_bar).parameters.values() if p.name != "num_train_timesteps"]
-        common = list(inspect.signature(common_arguments).parameters.values())
+        constructor = constructor_of(cls.__name__, inspect.signature(cls.alphas_bar), cls.__doc__)
+        parameters = list(constructor.signature.parameters.values())
 
         def __init__(self: DDPMScheduler, **arguments: Any) -> None:
             # register_to_config has already put the defaults of what was left out into the config.
-            given = {p.name: arguments.pop(p.name, p.default) for p in (*own, *common)}
+            given = {p.name: arguments.pop(p.name, p.default) for p in parameters[1:]}
             if arguments:
                 raise TypeError(f"{cls.__name__} has no argument {', '.join(arguments)}.")
             _check_arguments(cls.__name__, given)
-            alphas_cumprod = cls.alphas_bar(given["num_train_timesteps"], **{p.name: given[p.name] for p in own})
+            own = {argument: given[argument] for argument in constructor.own}
+            alphas_cumprod = cls.alphas_bar(given["num_train_timesteps"], **own)
             alphas_cumprod = np.asarray(alphas_cumprod, dtype=np.float64)
             zero_snr = given["rescale_betas_zero_snr"]
             _check_formula(cls.__name__, alphas_cumprod, given["num_train_timesteps"], zero_snr)
@@ -67,41 +70,13 @@ class NoiseSchedule(DDPMScheduler):
             _check_float32(cls.__name__, alphas_cumprod, self.alphas_cumprod.double().numpy(), zero_snr)
 
         # diffusers' configs and the command line read the arguments off the signature, and their help off __doc__.
-        self_parameter = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        signature = inspect.Signature([self_parameter, *own, *common])
-        setattr(__init__, "__signature__", signature)  # noqa: B010  no checker knows the attribute
-        documented = inspect.cleandoc(cls.__doc__ or f"ᾱ of {cls.__name__}.").partition("\nArgs:")
-        common_help = (inspect.getdoc(common_arguments) or "").partition("\nArgs:")[2].rstrip()
-        __init__.__doc__ = f"{documented[0].rstrip()}\n\nArgs:{common_help}{documented[2]}"
+        setattr(__init__, "__signature__", constructor.signature)  # noqa: B010  no checker knows the attribute
+        __init__.__doc__ = constructor.doc
         setattr(cls, "__init__", register_to_config(__init__))  # noqa: B010  nor that a method is set
 
     def to_stock(self) -> DDPMScheduler:
         """The same scheduler as a plain DDPMScheduler, which any diffusers loads without this project."""
         return DDPMScheduler.from_config({k: self.config[k] for k in stock_arguments() if k in self.config})
-
-
-def common_arguments(
-    num_train_timesteps: int = 1000,
-    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon",
-    variance_type: Literal["fixed_small", "fixed_large"] = "fixed_small",
-    clip_sample: bool = True,
-    timestep_spacing: Literal["trailing", "leading", "linspace"] = "trailing",
-    input_scale: float = 1.0,
-    rescale_betas_zero_snr: bool = False,
-    trained_betas: list[float] | None = None,
-) -> None:
-    """The constructor arguments of every schedule.
-
-    Args:
-        num_train_timesteps: Number of noise levels T that the model is trained on.
-        prediction_type: What the network predicts: the noise, the velocity, or the clean image.
-        variance_type: Variance of a DDPM step: its lower (fixed_small) or upper (fixed_large) bound.
-        clip_sample: Clip the predicted clean image to [-1, 1] while sampling.
-        timestep_spacing: How fewer than T sampling steps are spread; trailing starts at the noisiest level.
-        input_scale: Factor b on the image before noise is added (arXiv 2301.10972); it adds 2·ln b to log-SNR.
-        rescale_betas_zero_snr: Rescale ᾱ so that the last step is pure noise (arXiv 2305.08891, algorithm 1).
-        trained_betas: Ignored, since the betas follow from the other arguments; a converted config carries it.
-    """
 
 
 def stock_arguments() -> list[str]:
@@ -160,8 +135,8 @@ def _check_arguments(name: str, given: dict) -> None:
         raise ValueError(f"{name}: input_scale={given['input_scale']} must be above 0.")
     if given["rescale_betas_zero_snr"] and given["prediction_type"] == "epsilon":
         raise ValueError(
-            f"{name}: with rescale_betas_zero_snr the last step is pure noise, from which prediction_type epsilon "
-            "cannot tell the image: choose v_prediction or sample."
+            f"{name}: with rescale_betas_zero_snr the last step is pure noise, where prediction_type epsilon "
+            "does not determine the image: choose v_prediction or sample."
         )
     if given["rescale_betas_zero_snr"] and given["num_train_timesteps"] < 2:
         raise ValueError(f"{name}: rescale_betas_zero_snr needs num_train_timesteps of 2 or more.")
@@ -184,8 +159,8 @@ def _check_formula(name: str, alphas_cumprod: np.ndarray, num_train_timesteps: i
         )
     if alphas_cumprod[-1] == 0 and not zero_snr:
         raise ValueError(
-            f"{name}: alphas_cumprod ends at 0, a beta of 1: set rescale_betas_zero_snr if the last step shall be "
-            "pure noise, or change the schedule's parameters."
+            f"{name}: alphas_cumprod ends at 0, a beta of 1: set rescale_betas_zero_snr if the last step is meant to "
+            "be pure noise, or change the schedule's parameters."
         )
     steps = np.diff(alphas_cumprod, prepend=1.0)
     if not np.all(steps < 0):

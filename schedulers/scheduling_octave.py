@@ -1,7 +1,7 @@
-"""Octave geodesic and octave Pareto log-SNR, of this project: structure against the path-wise price of a step.
+"""Octave geodesic and octave Pareto log-SNR, of this project: structure against the path-wise divergence of a step.
 
 The reverse path of n steps differs from the true one by a Kullback-Leibler divergence of ¼ Σ w² Δλ² per mode. With
-every octave counting the same, the density of steps p(λ) that trades the price ∫ c/p dλ, c the octave mean of w²,
+every octave counting the same, the density of steps p(λ) that trades the divergence ∫ c/p dλ, c the octave mean of w²,
 against structure ∫ S p dλ is p ∝ √(c/(1 − κS)): κ = 0 is the geodesic of the octave-weighted path. Unlike the
 spectrally optimal schedule it pays for steps near clean images, where w is 1, so its first log-SNR must be chosen.
 """
@@ -17,10 +17,6 @@ class OctaveScheduler(NoiseSchedule):
     """Octave geodesic (kappa 0) and octave Pareto (kappa above 0) log-SNR.
 
     Args:
-        octave_powers: Mean variance of a mode with pixels in [-1, 1], a row an octave from the image's mean upwards, a
-            column a colour component; analyze_schedules.py measures it. Null is a model of natural images, 1/f².
-        resolution: Height and width in pixels of the images that octave_powers describes.
-        mean_square: Mean square of the mean image's values; it decides how much of it a last step leaks.
         kappa: Weight of structure, from 0 to below 1.
         max_leak: Information on the image left at the last step, in nats; it sets the last log-SNR.
         residual_noise: Noise variance at the first step over the variance of a pixel; it sets the first log-SNR.
@@ -44,6 +40,6 @@ class OctaveScheduler(NoiseSchedule):
         spectrum = spectrum_from_octaves(octave_powers, resolution, mean_square)
         noise_variance = residual_noise * spectrum.total_variance / spectrum.counts.sum()
         log_snr = np.linspace(spectrum.log_snr_of_leak(max_leak), -np.log(noise_variance), 2000)
-        price = spectrum.gain(log_snr) ** 2 @ spectrum.mode_weights
-        density = np.sqrt(price / (1 - kappa * spectrum.structure(log_snr)))
+        divergence = spectrum.gain(log_snr) ** 2 @ spectrum.mode_weights
+        density = np.sqrt(divergence / (1 - kappa * spectrum.structure(log_snr)))
         return from_log_snr(quantiles(log_snr, density, times(num_train_timesteps)))

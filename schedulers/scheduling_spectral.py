@@ -30,10 +30,6 @@ class SpectralScheduler(NoiseSchedule):
     """Log-SNR of least sampling error for a spectrum.
 
     Args:
-        octave_powers: Mean variance of a mode with pixels in [-1, 1], a row an octave from the image's mean upwards, a
-            column a colour component; analyze_schedules.py measures it. Null is a model of natural images, 1/f².
-        resolution: Height and width in pixels of the images that octave_powers describes.
-        mean_square: Mean square of the mean image's values; it decides how much of it a last step leaks.
         kappa: Weight of structure against the logarithm of the error: 0 for the least error.
         pixel_weight: Weight of the error in pixels, from 0 to 1; the rest is that of the error by octave.
         solver: Solver whose error counts; both weighs DDPM and DDIM equally.
@@ -62,7 +58,7 @@ class SpectralScheduler(NoiseSchedule):
         if idle > MAX_IDLE:
             raise ValueError(
                 f"SpectralScheduler: with kappa={kappa}, {idle:.0%} of the steps would lie where every octave is "
-                "still whole and nothing is gained: lower kappa."
+                "still intact, which gains nothing: lower kappa."
             )
         return from_log_snr(quantiles(log_snr, density, times(num_train_timesteps)))
 
@@ -87,11 +83,11 @@ def optimal_density(
     step = log_snr[1] - log_snr[0]
     density = np.full(len(log_snr), 1 / (step * len(log_snr)))
     for _ in range(iterations):
-        price = np.zeros(len(log_snr))
+        local_error = np.zeros(len(log_snr))
         for kernel in kernels:
             error = step * (1 / density) @ kernel  # (M,), times 1/n
-            price = price + kernel @ ((shares / (weights @ error**2)) @ weights * error)
-        new = _unit_density(2 * price / len(kernels), kappa * structure / 2, step)
+            local_error = local_error + kernel @ ((shares / (weights @ error**2)) @ weights * error)
+        new = _unit_density(2 * local_error / len(kernels), kappa * structure / 2, step)
         density = np.sqrt(density * new)  # damped: the undamped iteration swings
         density /= density.sum() * step
     return density
@@ -103,12 +99,12 @@ def quantiles(log_snr: np.ndarray, density: np.ndarray, t: np.ndarray) -> np.nda
     return np.interp(1 - t, below / below[-1], log_snr)
 
 
-def _unit_density(price: np.ndarray, reward: np.ndarray, step: float) -> np.ndarray:
-    """√(price/(η − reward)) with η such that it integrates to 1."""
+def _unit_density(local_error: np.ndarray, reward: np.ndarray, step: float) -> np.ndarray:
+    """√(local_error/(η − reward)) with η such that it integrates to 1."""
     # With r the largest reward: η = r + x², and the integral falls from infinity to 0 as x grows.
     top, low, high = reward.max(), 1e-12, 1e12
     for _ in range(100):
         middle = np.sqrt(low * high)
-        density = np.sqrt(price / (top - reward + middle))
+        density = np.sqrt(local_error / (top - reward + middle))
         low, high = (middle, high) if density.sum() * step > 1 else (low, middle)
     return density

@@ -89,13 +89,8 @@ def spectrum_from_octaves(
 ) -> Spectrum:
     """A smooth spectrum with the given mean power in each octave.
 
-    Between the octaves' centres the power follows straight lines in log-log coordinates.
-
-    Args:
-        octave_powers: Mean variance of a mode, a row an octave from the image's mean upwards, a column a colour
-            component. None is the model of natural images, 1/f² with a pixel variance of 0.25.
-        resolution: Height and width in pixels.
-        mean_square: Mean square of the mean image's values.
+    Between the octaves' centres the power follows straight lines in log-log coordinates. The arguments are those of
+    `spectrum_arguments` in arguments.py; without octave_powers the pixels have a variance of 0.25.
 
     Raises:
         ValueError: Another number of octaves than the resolution has, or powers that are not above 0.

@@ -47,10 +47,18 @@ def test_an_unknown_command_is_one_sentence(name, remedy, capsys):
     assert line.startswith(f"error: there is no command {name!r}; {remedy}")
 
 
-NO_TORCH = ("demo", "sample", "evaluate", "compare", "publish", "analyze-schedules")
+OTHER_SCHEDULES = (["--scheduler.name", "spectral"], ["--config", "cifar10_32_conditional"])
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["--version"], *([command, "--help"] for command in NO_TORCH)])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--help"],
+        ["--version"],
+        *([command, "--help"] for command in COMMANDS),
+        *(["train-conditional", *options, "--help"] for options in OTHER_SCHEDULES),
+    ],
+)
 def test_help_comes_before_torch(argv):
     code = "import sys; from cardiff.__main__ import main\n"
     code += (

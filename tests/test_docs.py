@@ -14,16 +14,18 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from diffusers.training_utils import EMAModel
 
 from benchmarks import schedule_front, schedule_pilot, schedule_steps
+from cardiff.analysis.analyze import load_images
 from cardiff.analysis.catalogue import choose_schedules
 from cardiff.analysis.measures import DataMeasures, measure_data, measure_schedule, merged
 from cardiff.analysis.optimum import point_of
-from cardiff.analysis.report import Row, load_images, table_columns
+from cardiff.analysis.ranking import Row
 from cardiff.analysis.spectra import octave_arguments
+from cardiff.analysis.tables import table_columns
 from cardiff.config.schedules_by_name import alphas_cumprod_of, section_of
 from cardiff.config.sections import DataConfig
 from cardiff.diffusion.levels import log_snr_of
 from cardiff.diffusion.loss import loss_weights, prediction_target
-from cardiff.evaluation.compare.comparison import Setting
+from cardiff.evaluation.compare.candidates import Setting
 from cardiff.evaluation.reports.wording import interval, number
 from cardiff.schedulers import SCHEDULES
 from tests.support.example_schedules import example

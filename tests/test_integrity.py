@@ -7,7 +7,15 @@ import pytest
 from cardiff import integrity
 from cardiff.errors import UserError
 from cardiff.files import file_hash
-from cardiff.integrity import CHECKSUMS, check_model, find_damage, listed_files, read_json, write_checksums
+from cardiff.integrity import (
+    CHECKSUMS,
+    check_model,
+    find_damage,
+    listed_files,
+    read_json,
+    read_json_as,
+    write_checksums,
+)
 
 BAD_JSON = {
     "cut": (b'{"a": ', "is damaged"),
@@ -37,7 +45,7 @@ def test_json_that_is_read(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     assert read_json(tmp_path / "a.json") == content
     (tmp_path / "a.json").write_text("[1, 2]")
-    assert read_json(tmp_path / "a.json", list) == [1, 2]
+    assert read_json_as(list, tmp_path / "a.json") == [1, 2]
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "b.json")
 

@@ -7,19 +7,21 @@ from cardiff.config.schedules_by_name import OURS, PUBLISHED, section_of
 from cardiff.schedulers import SCHEDULES
 
 
-def choose_schedules(text: str, spectrum: dict) -> dict[str, dict]:
+def choose_schedules(text: str, spectrum: dict, allow_code: bool = False) -> dict[str, dict]:
     """The `scheduler` sections that an option like all or cosine,linear,mine.yaml asks for, by their names in tables.
 
     Args:
         text: "all", or what `section_of` takes, with commas.
-        spectrum: Arguments that fit a schedule to the data set, for the schedules that take them and bring none.
+        spectrum: Arguments that fit a schedule to the data set, for the schedules that take them and are given none.
+
+        allow_code: As of `section_of`.
 
     Raises:
-        UserError: A name that is no schedule.
+        UserError: A name is not that of a schedule.
     """
     names = [*PUBLISHED, *OURS] if text == "all" else _names_in(text)
     called = {Path(name).stem if name.endswith((".yaml", ".yml")) else name: name for name in names}
-    return {short: with_spectrum(section_of(name), spectrum) for short, name in called.items()}
+    return {short: with_spectrum(section_of(name, allow_code), spectrum) for short, name in called.items()}
 
 
 def _names_in(text: str) -> list[str]:
@@ -33,7 +35,7 @@ def _names_in(text: str) -> list[str]:
 
 
 def with_spectrum(section: dict, spectrum: dict) -> dict:
-    """The section with the data set's spectrum, if its schedule takes one and the section brings none."""
+    """The section with the data set's spectrum, if its schedule takes one and the section gives none."""
     schedule = SCHEDULES.get(section["name"])
     takes = {} if schedule is None else inspect.signature(schedule.alphas_bar).parameters
     if "octave_powers" in section or "octave_powers" not in takes:

@@ -15,13 +15,13 @@ from cardiff.schedulers.spectrum import Spectrum
 
 CLEAN, FINE, MIDDLE, COARSE, NOISE = range(5)
 ZONES = (
-    "idle near the clean image, where every octave is whole",
-    "where the fine octaves die",
+    "idle near the clean image, where every octave is intact",
+    "where the fine octaves are lost",
     "in the middle",
-    "where the coarse octaves die",
+    "where the coarse octaves are lost",
     "idle in noise, where every octave is gone",
 )
-"""Parts of the way from image to noise, told apart by how much structure is left."""
+"""Parts of the way from image to noise, by how much structure is left."""
 WASTE = 0.1
 """Share of idle timesteps worth a sentence."""
 
@@ -100,9 +100,10 @@ def _where_the_steps_go(measures: ScheduleMeasures) -> str:
             parts.append(f"{len(inside) / len(zone):.0%} {name} (log-SNR {_nats(inside[0])} to {_nats(inside[-1])})")
     text = f"Of its timesteps it spends {_listed(parts)}."
     if measures.idle_noise > WASTE:
-        text += f" It idles in noise: in the last {measures.idle_noise:.0%} of the steps there is nothing to read."
+        text += f" It idles in noise: in the last {measures.idle_noise:.0%} of the timesteps no octave is readable."
     if measures.idle_clean > WASTE:
-        text += f" It idles near the clean image: in {measures.idle_clean:.0%} of the steps nothing is hidden yet."
+        text += f" It idles near the clean image: in {measures.idle_clean:.0%} of the timesteps every octave is still "
+        text += "intact."
     return text
 
 
@@ -119,11 +120,13 @@ def _when_identity_goes(measures: ScheduleMeasures, data: DataMeasures) -> str:
     recovered = first_below(measures.recovery, 0.5)
     half = first_below(measures.information, data.posterior.information.max() / 2)
     text = ""
-    if measures.class_information is not None:
+    if measures.class_information is not None and data.posterior.class_information is not None:
         gone = first_below(measures.class_information, data.posterior.class_information.max() / 2)
-        text = f"Half of what tells the class is lost at {_time(gone, measures)}; "
-    text += f"which image it was can be told for most until {_time(recovered, measures)}, and half of the information "
-    text += f"on it is gone at {_time(half, measures)}."
+        text = f"Half of the information on the class is lost at {_time(gone, measures)}; "
+    text += (
+        f"for most noisy images the original can be identified until {_time(recovered, measures)}, and half of the "
+    )
+    text += f"information on the image is lost at {_time(half, measures)}."
     return text[0].upper() + text[1:]
 
 
@@ -154,34 +157,41 @@ def _what_it_costs(measures: ScheduleMeasures, spectrum: Spectrum, solver: str, 
         # The step to the clean image is a place of its own.
         by_zone = np.bincount(zone[1:], by_step[1:], minlength=len(ZONES))
         if by_step[0] > by_zone.max():
-            place = (
-                f"the last step, from log-SNR {_nats(visited[0])} to the clean image, makes {by_step[0] / total:.0%}"
-            )
+            place = f"the last step, from log-SNR {_nats(visited[0])} to the clean image, contributes "
+            place += f"{by_step[0] / total:.0%}"
         else:
             z = int(by_zone.argmax())
             count = int((zone[1:-1] == z).sum())
             where = "at the noisy end" if z == NOISE else ZONES[z].split(",")[0]
-            place = f"the {count} steps {where} make" if count > 1 else f"a single step {where} makes"
+            place = f"the {count} steps {where} contribute" if count > 1 else f"a single step {where} contributes"
             place += f" {by_zone[z] / total:.0%}"
         found.append((f"{total:.1e} {norm}", f"{by_octave[worst] / total:.0%} of it in {octave_name(worst)}", place))
     (pixels, pixels_in, pixels_at), (octaves, octaves_in, octaves_at) = found
     text = f"With {steps} {solver.upper()} steps its error is {pixels} ({pixels_in}; {pixels_at})"
     text += f" and {octaves} ({octaves_in}; {octaves_at})."
     if "last step" in pixels_at and "last step" in octaves_at:
-        text += " The price is paid in the last step: the log-SNR at its clean end is too low."
+        text += " The largest part arises in the last step: the log-SNR at its clean end is too low."
     elif "noisy end" in pixels_at and "noisy end" in octaves_at:
-        text += " The price is paid at the noisy end: its first steps out of noise are too long."
+        text += " The largest part arises at the noisy end: the first steps out of the noise are too long."
     return text
 
 
-def _how_it_compares(measures, spectrum, solver, steps, distance, others, ours) -> str:
+def _how_it_compares(
+    measures: ScheduleMeasures,
+    spectrum: Spectrum,
+    solver: str,
+    steps: int,
+    distance: float,
+    others: Sequence[ScheduleMeasures],
+    ours: bool,
+) -> str:
     def stand(m: ScheduleMeasures) -> Point:
         return point_of(spectrum, m.log_snr, solver, steps)
 
     mine = stand(measures)
     points = {other.name: stand(other) for other in others if not other.leaks}
     if measures.leaks:
-        return "Its structure and errors owe something to the leak, so it is ranked behind all that do not leak."
+        return "Its structure and errors benefit from the leak, so it is ranked after all schedules that do not leak."
     text = ""
     if np.isfinite(distance):
         above = np.expm1(max(distance, 0.0))

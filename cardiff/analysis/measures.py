@@ -20,7 +20,7 @@ from cardiff.schedulers.spectrum import Spectrum
 MAX_LEAK = 1e-3
 """Nats at the last step above which a schedule counts as leaking."""
 WHOLE, GONE = 0.95, 0.05
-"""Share of an octave that is readable when it counts as still whole, or as gone."""
+"""Share of an octave that is readable from which it counts as intact, and below which it counts as gone."""
 STEPS = (10, 50, 250, 1000)
 """Numbers of sampling steps whose error is computed."""
 GRID = np.arange(-20.0, 14.01, 0.5)
@@ -83,7 +83,7 @@ class ScheduleMeasures:
 
     @property
     def idle_clean(self) -> float:
-        """Share of the timesteps at which every octave is still whole: steps spent where nothing is noised yet."""
+        """Share of the timesteps at which every octave is still intact."""
         return float((self.octaves.min(1) > WHOLE).mean())
 
     @property
@@ -142,8 +142,8 @@ def measure_schedule(name: str, alphas_cumprod: np.ndarray, data: DataMeasures) 
     log_snr = log_snr_of(alphas_cumprod)
     spectrum, posterior = merged(data.model.spectrum), data.posterior
 
-    def read(values: np.ndarray | None) -> np.ndarray | None:
-        return None if values is None else np.interp(log_snr, posterior.log_snr, values)
+    def read(values: np.ndarray) -> np.ndarray:
+        return np.interp(log_snr, posterior.log_snr, values)
 
     gain = spectrum.gain(log_snr)
     octaves = np.stack(
@@ -161,7 +161,7 @@ def measure_schedule(name: str, alphas_cumprod: np.ndarray, data: DataMeasures) 
         octaves=octaves,
         information_bound=data.information_bound(log_snr),
         information=read(posterior.information),
-        class_information=read(posterior.class_information),
+        class_information=None if posterior.class_information is None else read(posterior.class_information),
         recovery=read(posterior.recovery),
         ssim=read(data.ssim),
         path_kl=(rho - np.log1p(rho)) @ spectrum.counts / 2,

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from cardiff.cli import CommandLine
+from cardiff.config.code import check_config_files
 from cardiff.config.files import data_section
 from cardiff.config.limits import limited
 from cardiff.config.sections import DataConfig
@@ -13,12 +14,12 @@ from cardiff.errors import UserError
 from cardiff.layout import shipped_config
 
 DIGITS = "digits_16_conditional"
-"""The configuration whose data are measured unless others are named."""
+"""The configuration whose data are measured by default."""
 
 
 @dataclass
 class AnalysisOptions:
-    """What is compared and where the results go."""
+    """What is compared, and where the results are written."""
 
     schedules: str = "all"
     """Schedules with commas: names of the tables, of registered schedules, YAML files with a scheduler section, or
@@ -28,7 +29,7 @@ class AnalysisOptions:
     num_train_timesteps: int = limited(1000, least=10)
     """Timesteps T of every schedule."""
     max_images: int = limited(50_000, least=2)
-    """Images to measure; of a larger set a random part."""
+    """Images to measure; of a larger data set, a random subset."""
     steps: int = limited(50, least=2)
     """Sampling steps for the ranking and for the optimum."""
     solver: Literal["ddpm", "ddim"] = "ddpm"
@@ -36,28 +37,46 @@ class AnalysisOptions:
     kappa: float = limited(0.0, least=0)
     """Weight of structure against the logarithm of the error, in spectral.yaml and optimal.yaml."""
     model: str | None = None
-    """Trained model: steps that suit it are written to local_error.yaml, for sample.py --timesteps_from. Unless data
-    are named, those that it was trained on are measured."""
+    """Trained model: sampling steps that suit it are written to local_error.yaml, for sample.py --timesteps_from.
+    Without --data, the data that it was trained on are measured."""
     seed: int = limited(0, least=0)
     """Seed of the choice of images and of the noise."""
+    allow_code: bool = False
+    """Run functions that a YAML file names as FILE.py:FUNCTION, though the command line does not show them."""
 
 
 def parse_analysis(argv: Sequence[str] | None, description: str) -> tuple[AnalysisOptions, DataConfig, dict | None]:
     """Parse the command line: the options, the data section, and the scheduler section of a configuration."""
     parser = CommandLine(description)
-    parser.add_argument("--config", action="config", help="YAML file of a training run: its data and scheduler count.")
-    parser.add_class_arguments(AnalysisOptions, None)
+    parser.add_argument(
+        "--config",
+        action="config",
+        help="YAML file of a training run, of which the sections data and scheduler are used.",
+    )
+    parser.add_options(AnalysisOptions, flags=("allow_code",))
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
     parser.add_argument("--scheduler", type=dict | None, default=None, help="A schedule to compare with the others.")
+    ignored = "Ignored: of a training configuration."
     for section in ("unet", "classifier", "train"):
-        parser.add_argument(f"--{section}", type=dict | None, default=None, help="Ignored.")
-    parser.add_argument("--kind", type=str | None, default=None, help="Ignored.")
-    parsed = parser.parse_args(sys.argv[1:] if argv is None else list(argv)).as_dict()
+        parser.add_argument(f"--{section}", type=dict | None, default=None, help=ignored)
+    parser.add_argument("--kind", type=str | None, default=None, help=ignored)
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parsed = parser.parse_args(argv).as_dict()
+    try:
+        check_config_files(parsed["config"] or [], argv)
+    except UserError as error:
+        parser.error(str(error))
     data = DataConfig(**parsed["data"])
     options = AnalysisOptions(**{name: parsed[name] for name in asdict(AnalysisOptions())})
     if data == DataConfig():  # nothing was said about the data
-        data = _data_of_model(options.model) if options.model is not None else data_section(shipped_config(DIGITS))
+        data = _data_of_digits() if options.model is None else _data_of_model(options.model)
     return options, data, parsed["scheduler"]
+
+
+def _data_of_digits() -> DataConfig:
+    file = shipped_config(DIGITS)
+    assert file is not None
+    return data_section(file)
 
 
 def _data_of_model(model: str) -> DataConfig:

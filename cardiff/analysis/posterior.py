@@ -1,9 +1,10 @@
-"""What a noisy image still tells about the clean one, exactly, when the data are a finite set.
+"""The information that a noisy image carries about the clean one, exactly, when the data are a finite set.
 
 Given x_t the posterior over the N images is r_j ∝ exp(−‖x_t − a·x_j‖²/2σ²). With x_t = a·x_i + σ·ε its exponent is
 −½·SNR·‖x_i − x_j‖² − √SNR·ε·(x_i − x_j), so one pass over the images serves every noise level.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +33,7 @@ def exact_posterior(
     *,
     queries: int = 512,
     seed: int = 0,
-    progress=lambda count: None,
+    progress: Callable[[int], object] = lambda count: None,
 ) -> Posterior:
     """Measure the posterior of `queries` noisy images over all of `images`.
 

@@ -1,6 +1,6 @@
 """The Gaussian model of a data set: its mean and its spectrum, measured."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,7 +22,7 @@ class GaussianModel:
 
     def transform(self, x: np.ndarray) -> np.ndarray:
         """Orthonormal Fourier coefficients of the colour components of images (…, C, H, H), same shape."""
-        return np.fft.fft2(np.einsum("...chw,cd->...dhw", x, self.components), norm="ortho")
+        return _transform(x, self.components)
 
     def wiener_estimate(self, noisy: np.ndarray, log_snr: float) -> np.ndarray:
         """E[x₀ | x_t] under this model, the best linear estimate; images (N, C, H, H)."""
@@ -45,11 +45,13 @@ def fit_gaussian(images: np.ndarray, batch_size: int = 1000) -> GaussianModel:
         batch_size: Images transformed at once.
 
     Raises:
-        UserError: Fewer than two images, or images that are all the same.
+        UserError: Fewer than two images, or images that are all identical.
     """
     count, channels, size, _ = images.shape
     if count < 2:
-        raise UserError(f"A spectrum needs 2 images or more, and the data set has {count}.")
+        raise UserError(
+            f"The spectrum is measured from 2 or more images, but the data set has {count}: name a larger one."
+        )
     batches = [slice(first, first + batch_size) for first in range(0, count, batch_size)]
     mean = sum(to_float(images[batch]).sum(0) for batch in shown(batches, "mean image")) / count  # (C, H, W)
     covariance = np.zeros((channels, channels))
@@ -57,17 +59,16 @@ def fit_gaussian(images: np.ndarray, batch_size: int = 1000) -> GaussianModel:
         centred = to_float(images[batch]) - mean
         covariance += np.einsum("nchw,ndhw->cd", centred, centred)
     if not covariance.any():
-        raise UserError("The images of the data set are all the same: there is nothing to analyse.")
+        raise UserError("All images of the data set are identical: name another data set.")
     components = np.linalg.eigh(covariance)[1]
 
-    model = GaussianModel(mean, components, None)
     turns = shown(batches, "spectrum")
-    power = sum((np.abs(model.transform(to_float(images[batch]) - mean)) ** 2).sum(0) for batch in turns)
+    power = sum((np.abs(_transform(to_float(images[batch]) - mean, components)) ** 2).sum(0) for batch in turns)
     # A frequency without variance, such as a constant border makes, carries nothing and has no octave share to lose.
     variances = np.maximum(power.ravel() / (count - 1), 1e-12 * power.max() / (count - 1))
     octaves = np.tile(octave_of(frequencies(size)).ravel(), channels)
-    mean_powers = np.abs(model.transform(mean)).ravel() ** 2
-    return replace(model, spectrum=Spectrum(variances, np.ones(len(variances)), octaves, mean_powers))
+    mean_powers = np.abs(_transform(mean, components)).ravel() ** 2
+    return GaussianModel(mean, components, Spectrum(variances, np.ones(len(variances)), octaves, mean_powers))
 
 
 def octave_arguments(model: GaussianModel) -> dict:
@@ -86,3 +87,7 @@ def octave_arguments(model: GaussianModel) -> dict:
 def to_float(images: np.ndarray) -> np.ndarray:
     """uint8 to float64 in [-1, 1], as the trainer does."""
     return images / 127.5 - 1.0
+
+
+def _transform(x: np.ndarray, components: np.ndarray) -> np.ndarray:
+    return np.fft.fft2(np.einsum("...chw,cd->...dhw", x, components), norm="ortho")

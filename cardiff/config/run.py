@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 
 from cardiff.cli import CommandLine, config_file
+from cardiff.config.code import ALLOW_CODE, refuse_hidden_code
 from cardiff.config.data_set import fit_to_data_set
 from cardiff.config.files import ConfigFile, ConfigFileOption, FileParser, parse_with_files
 from cardiff.config.limits import OnResume, Option
@@ -147,11 +148,12 @@ def parse_run(
         first = _first_look(argv)
         files = [ConfigFile.read(name) for name in first["config"] if name is not None]
         for file in files:
+            refuse_hidden_code(file.content, file.name, argv)
             _check_kind(file, kind)
             for section in ("data", network_name, "scheduler", "train"):
                 file.section(section)
-        name, schedule = choose_schedule(files, first["scheduler.name"])
-        files = [fit_to_schedule(file, schedule) for file in files]
+        name, arguments = choose_schedule(files, first["scheduler.name"])
+        files = [fit_to_schedule(file, arguments) for file in files]
         files, left = fit_to_data_set(files, first["data.path"], first["data.data_files"])
 
         parser.add_argument("--config", action=ConfigFileOption, help="YAML file with the sections below.")
@@ -161,13 +163,14 @@ def parse_run(
         parser.add_argument(
             "--resume_from", type=str, help="Folder or Hub repository whose newest checkpoint this run goes on from."
         )
+        parser.add_argument("--allow_code", type=bool, nargs="?", const=True, default=False, help=ALLOW_CODE)
         parser.add_options(HubOptions, flags=("push_to_hub", "hub_private"))
         parser.add_argument(
             "--kind", type=Literal[kind], default=kind, help="Of a configuration: the script that it is for."
         )
         parser.add_argument("--data", type=DataConfig, default=DataConfig())
         parser.add_argument(f"--{network_name}", type=network_section, default=network_section())
-        add_scheduler(parser, name, schedule)
+        add_scheduler(parser, name, arguments)
         parser.add_argument("--train", type=train_section, default=train_section())
         parsed = parse_with_files(parser, files, argv)
 

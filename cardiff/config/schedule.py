@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cardiff.cli import CommandLine
 from cardiff.config.files import ConfigFile
 from cardiff.errors import UserError, user_errors
-from cardiff.schedulers import SCHEDULES, find_schedule
+from cardiff.schedulers import SCHEDULES, find_arguments, find_schedule
 
 if TYPE_CHECKING:
     from cardiff.schedulers import NoiseSchedule
@@ -29,8 +29,10 @@ def make_schedule(scheduler: dict) -> NoiseSchedule:
         return find_schedule(arguments.pop("name"))(**arguments)
 
 
-def choose_schedule(files: Sequence[ConfigFile], given: str | None) -> tuple[str, type[NoiseSchedule]]:
-    """The name and the class of a run's schedule: that of the command line, else of the last file that has one.
+def choose_schedule(files: Sequence[ConfigFile], given: str | None) -> tuple[str, type]:
+    """The name of a run's schedule and its arguments, as `find_arguments` gives them.
+
+    The command line's schedule counts, else that of the last file that has one.
 
     Raises:
         UserError: A file has the key without a name, or there is no such schedule.
@@ -39,16 +41,16 @@ def choose_schedule(files: Sequence[ConfigFile], given: str | None) -> tuple[str
     for file in files:
         section = file.section("scheduler")
         if section.get("name", "") is None:
-            raise UserError(f"scheduler.name of {file.name} is empty: choose one of {', '.join(SCHEDULES)}.")
+            raise UserError(f"scheduler.name of {file.name} is empty: choose from {', '.join(SCHEDULES)}.")
         names += [str(section["name"])] if "name" in section else []
     name = given if given is not None else next(reversed(names), DEFAULT)
     try:
-        return name, find_schedule(name)
+        return name, find_arguments(name)
     except ValueError as error:
         raise UserError(f"scheduler.name: {error}") from error
 
 
-def add_scheduler(parser: CommandLine, name: str, schedule: type[NoiseSchedule]) -> None:
+def add_scheduler(parser: CommandLine, name: str, arguments: type) -> None:
     """Add the options of the section for this schedule."""
     parser.add_argument(
         "--scheduler.name",
@@ -57,13 +59,13 @@ def add_scheduler(parser: CommandLine, name: str, schedule: type[NoiseSchedule])
         help=f"Noise schedule: {', '.join(SCHEDULES)}, or FILE.py:FUNCTION for a function of your own that returns "
         "alphas_cumprod at the times t; it brings the options below.",
     )
-    parser.add_class_arguments(schedule, "scheduler", skip={"trained_betas"})
+    parser.add_class_arguments(arguments, "scheduler", skip={"trained_betas"})
 
 
-def fit_to_schedule(file: ConfigFile, schedule: type[NoiseSchedule]) -> ConfigFile:
+def fit_to_schedule(file: ConfigFile, arguments: type) -> ConfigFile:
     """The file without the arguments that belong to the schedule that it names and not to this one."""
     try:
-        own = inspect.signature(find_schedule(str(file.section("scheduler")["name"]))).parameters
+        own = inspect.signature(find_arguments(str(file.section("scheduler")["name"]))).parameters
     except (KeyError, ValueError):
         return file  # it names none; one that does not exist matters only if it is the run's
-    return file.without("scheduler", own.keys() - inspect.signature(schedule).parameters.keys())
+    return file.without("scheduler", own.keys() - inspect.signature(arguments).parameters.keys())

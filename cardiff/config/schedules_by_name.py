@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from cardiff.config.code import refuse_hidden_code
 from cardiff.config.schedule import make_schedule
 from cardiff.errors import UserError, did_you_mean
 from cardiff.schedulers import SCHEDULES
@@ -41,8 +42,12 @@ OURS: dict[str, dict] = {
 """Our schedules; the laboratory adds the measured spectrum to their arguments, and the solver that it ranks by."""
 
 
-def section_of(name: str) -> dict:
+def section_of(name: str, allow_code: bool = False) -> dict:
     """The `scheduler` section of a name in the tables above, a registered schedule, a YAML file or FILE.py:FUNCTION.
+
+    Args:
+        name: Of the schedule.
+        allow_code: Whether a YAML file may name a FILE.py:FUNCTION.
 
     Raises:
         UserError: It is none of these.
@@ -51,7 +56,10 @@ def section_of(name: str) -> dict:
     if name in known:
         return known[name]
     if name.endswith((".yaml", ".yml")):
-        return _section_in(Path(name))
+        section = _section_in(Path(name))
+        if not allow_code:
+            refuse_hidden_code(section, name, argv=[])
+        return section
     if name in SCHEDULES or ".py:" in name:
         return {"name": name}
     hint = did_you_mean(name, [*known, *SCHEDULES], f"choose from {', '.join(known)}.")
@@ -72,5 +80,5 @@ def _section_in(path: Path) -> dict:
         raise UserError(f"The schedule {path} cannot be read: {' '.join(str(error).split())}") from error
     section = content.get("scheduler") if isinstance(content, dict) else None
     if not isinstance(section, dict) or "name" not in section:
-        raise UserError(f"{path} has no section scheduler with a name.")
+        raise UserError(f"{path} has no section `scheduler` with a `name`: see configs/ for examples.")
     return section

@@ -1,4 +1,4 @@
-"""evaluate.py: measure a folder of images or a model against a data set, with the protocol beside every figure."""
+"""evaluate.py: measure a folder of images or a model against a data set, and write the report."""
 
 import shutil
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ MOST_IMAGES = 50_000
 
 
 def run(options: EvaluateOptions) -> Path:
-    """Carry the options out and return the folder with the report.
+    """Measure images or a model and return the folder with the report.
 
     Raises:
         UserError: Options, images, data or networks that cannot be used.
@@ -34,15 +34,17 @@ def run(options: EvaluateOptions) -> Path:
     options.check()
     output = Path(options.output)
     check_seeds(options.seeds)
+    sets: dict[int | None, ImageSet]
     facts = None
     if options.model is not None:
         with state.main_process_first():
             facts = ModelFacts(find_model(options.model, options.revision))
-        make_plan(sample_options(facts.folder, output, options))  # refuses before the long work starts
+        make_plan(sample_options(facts.folder, output, options))  # options are refused before anything is computed
         if options.reference is None:
             options.reference = _own_config(facts, options.model)
         size = facts.resolution, facts.channels
     else:
+        assert options.images is not None, "one of both"
         given = _cut(read_folder(Path(options.images)), options.num_images)
         size = given.images.shape[2], given.images.shape[1]
     with tqdm(desc="real images", unit="img", disable=not state.is_main_process, leave=False) as bar:
@@ -73,9 +75,9 @@ def run(options: EvaluateOptions) -> Path:
 
 
 def _own_config(facts: ModelFacts, model: str) -> str:
-    """The data that a model says it was trained on."""
+    """The configuration of a model's run, whose data it was trained on."""
     if facts.config_file is None:
-        raise UserError(f"{model} has no config.yaml that says what it was trained on: give --reference.")
+        raise UserError(f"{model} has no config.yaml that names its training data: give --reference.")
     return str(facts.config_file)
 
 
@@ -84,32 +86,38 @@ def _cut(given: ImageSet, count: int | None) -> ImageSet:
     if count is None:
         return given
     if count > len(given.images):
-        raise UserError(f"--num_images is {count}, but the folder holds {len(given.images)} images.")
+        raise UserError(
+            f"--num_images is {count}, but the folder contains {len(given.images)} images: give at most that."
+        )
     labels = None if given.labels is None else given.labels[:count]
     return replace(given, images=given.images[:count], labels=labels, names=given.names[:count])
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """Refuse a seed that is given twice, whose images would count twice.
+    """Check that no seed is given twice.
 
     Raises:
-        UserError: In one sentence.
+        UserError: A seed is given twice, whose images would count twice.
     """
     if len(set(seeds)) < len(seeds):
-        raise UserError(f"--seeds is {seeds}, but must be different numbers.")
+        raise UserError(f"--seeds is {seeds}, but the seeds must be different.")
 
 
 def draw_sets(
     facts: ModelFacts, protocol: Protocol, options: EvaluateOptions, seeds: list[int], count: int, folder: Path
-) -> dict[int, ImageSet]:
-    """The model's images for each seed, drawn or found in the folder."""
+) -> dict[int | None, ImageSet]:
+    """The model's images for each seed, drawn or read from the folder.
+
+    Raises:
+        UserError: The model has other classes than the reference.
+    """
     if facts.classes and facts.class_names != protocol.reference.class_names:
         raise UserError(
             f"The model has the classes {facts.class_names[:3]}… and the reference "
             f"{protocol.reference.class_names[:3]}…: give the data that the model was trained on."
         )
     labels = labels_as_in(class_shares(protocol), count) if facts.classes else None
-    sets = {}
+    sets: dict[int | None, ImageSet] = {}
     for seed in seeds:
         drawn = draw_folder(facts.folder, folder / f"seed-{seed}", options, count=count, seed=seed, labels=labels)
         sets[seed] = read_folder(drawn)
@@ -117,8 +125,14 @@ def draw_sets(
 
 
 def class_shares(protocol: Protocol) -> np.ndarray:
-    """Images of each class in the reference, (K,)."""
+    """Images of each class in the reference, (K,).
+
+    Raises:
+        UserError: The reference has no labels.
+    """
     labels = protocol.reference.labels
     if labels is None:
-        raise UserError("The reference has no labels, by whose shares the model's classes are drawn.")
+        raise UserError(
+            "The reference has no labels, but the model's classes are drawn as often as in it: give labelled data."
+        )
     return np.bincount(labels[labels >= 0], minlength=len(protocol.reference.class_names)).astype(float)

@@ -1,4 +1,4 @@
-"""A folder of images as arrays, with what the folder says of their classes and of how they were made."""
+"""A folder of images as arrays, with their classes and how they were drawn, if the folder says so."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from cardiff.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# What a line of a manifest says of its own image alone.
+# Fields of a manifest that differ from image to image.
 OF_ONE = ("file", "index", "seed", "label", "name", "evaluations")
 
 
@@ -27,29 +27,29 @@ class ImageSet:
     images: np.ndarray
     """uint8 (N, C, H, W); one channel if all of them are grey."""
     labels: np.ndarray | None
-    """int64 (N,), the classes asked for, -1 for images beside the class folders; None if the folder does not say."""
+    """int64 (N,), the requested classes, -1 for images outside the class folders; None if the folder has none."""
     class_names: dict[int, str] | None
     """Names that the folder has for the labels: of its subfolders, or of the model's classes in a manifest."""
     names: list[str]
     """Files, relative to the folder."""
     protocol: dict
-    """What a manifest says of how all of them were made."""
+    """How all of them were drawn, if a manifest says so."""
     evaluations: dict[str, float] | None
-    """Network evaluations an image, on average, if a manifest says."""
+    """Mean network evaluations per image, if a manifest says so."""
 
     def of_classes(self, class_names: list[str]) -> "ImageSet":
-        """The same with labels that stand for the classes of a data set, or without if images have none.
+        """The same images with the labels of a data set's classes, or without labels if some images have none.
 
         Raises:
-            UserError: A class of the folder is none of the data's.
+            UserError: A class of the folder is not in the data.
         """
-        if self.labels is None or not class_names:
+        if self.labels is None or self.class_names is None or not class_names:
             return replace(self, labels=None, class_names=None)
         stray = [self.names[i] for i in np.flatnonzero(self.labels < 0)]
         if stray:
             if this_process().is_main_process:
                 logger.warning(
-                    "%d images lie beside the class folders, first %s: all are measured as images of no known class.",
+                    "%d images are outside the class folders, first %s: all images are measured without labels.",
                     *(len(stray), first(stray)),
                 )
             return replace(self, labels=None, class_names=None)
@@ -67,26 +67,26 @@ def read_folder(folder: Path) -> ImageSet:
     """Read a folder that sample.py wrote, one with a subfolder a class, or a flat one.
 
     Raises:
-        UserError: Not such a folder, or images that are missing, unreadable or of several sizes.
+        UserError: It is not such a folder, or images are missing, unreadable or of several sizes.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: name one with images.")
+        raise UserError(f"{folder} is not a folder: give a folder of images.")
     manifest = folder / "manifest.jsonl"
     if manifest.is_file():
         return _read_sampled(folder, manifest)
     if (folder / "options.json").is_file():
-        raise UserError(f"{folder} was not drawn to its end: run the same sample.py command again.")
+        raise UserError(f"{folder} is incomplete: run the same sample.py command again to finish it.")
     found = read_image_folder(folder)
     found.warn()
     if found.splits:
-        raise UserError(f"{folder} holds the splits {', '.join(found.splits)}: name one of these subfolders.")
+        raise UserError(f"{folder} contains the splits {', '.join(found.splits)}: give one of these subfolders.")
     if not found.pictures:
-        raise UserError(f"{folder} holds no images.")
+        raise UserError(f"{folder} contains no images: give another folder.")
     labels = class_names = None
     if found.class_names:
         class_names = dict(enumerate(found.class_names))
-        numbers = {name: label for label, name in class_names.items()}
+        numbers: dict[str | None, int] = {name: label for label, name in class_names.items()}
         labels = np.array([numbers.get(found.class_of(name), -1) for name in found.pictures])
     images = _read_images([folder / name for name in found.pictures])
     return ImageSet(images, labels, class_names, found.pictures, {}, None)
@@ -105,15 +105,16 @@ def _read_sampled(folder: Path, manifest: Path) -> ImageSet:
     if missing:
         raise UserError(f"{folder} lacks {missing[0]} of its manifest: run the same sample.py command again.")
     if not names:
-        raise UserError(f"{manifest} lists no images.")
-    known = all(isinstance(label, int) for label in labels)  # none and mixtures are no class
+        raise UserError(f"{manifest} lists no images: draw them again.")
+    known = all(isinstance(label, int) for label in labels)  # not for samples without a label or of a mixture
     first = entries[0]
     shared = {key: first[key] for key in first if key not in OF_ONE and all(e.get(key) == first[key] for e in entries)}
     counts = [entry["evaluations"] for entry in entries if "evaluations" in entry]
     evaluations = {name: float(np.mean([count[name] for count in counts])) for name in counts[0]} if counts else None
     images = _read_images([folder / name for name in names])
-    labels, class_names = (np.array(labels), class_names) if known else (None, None)
-    return ImageSet(images, labels, class_names, names, shared, evaluations)
+    if not known:
+        return ImageSet(images, None, None, names, shared, evaluations)
+    return ImageSet(images, np.array(labels), class_names, names, shared, evaluations)
 
 
 def _read_images(files: list[Path]) -> np.ndarray:
@@ -129,7 +130,8 @@ def _read_images(files: list[Path]) -> np.ndarray:
             raise UserError(f"The images of {files[0].parent} have several sizes ({', '.join(sizes)}): resize them.")
     if pictures[0].width != pictures[0].height:
         raise UserError(
-            f"{files[0]} has {pictures[0].width}x{pictures[0].height} pixels: only square images are read."
+            f"{files[0]} has {pictures[0].width}x{pictures[0].height} pixels, but images must be square: "
+            "resize or crop them."
         )
     mode = "L" if all(picture.mode == "L" for picture in pictures) else "RGB"
     arrays = [np.asarray(picture.convert(mode)).reshape(*picture.size[::-1], -1) for picture in pictures]

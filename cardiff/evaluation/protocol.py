@@ -1,9 +1,7 @@
-"""The protocol of a measurement: what samples are measured against, in the eyes of which network, and how surely."""
+"""The protocol of a measurement: the real images, the network and the metrics, opened and checked once."""
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,90 +12,36 @@ from cardiff.config.files import data_section
 from cardiff.config.sections import DataConfig
 from cardiff.data import UnreadableImage
 from cardiff.distributed import device_name, this_process
-from cardiff.errors import UserError, did_you_mean
+from cardiff.errors import UserError
+from cardiff.evaluation.estimator import Estimator, Measured
 from cardiff.evaluation.features.extraction import RealImages, export_reference, extract, import_reference, open_real
-from cardiff.evaluation.features.networks import FeatureNetwork, class_columns, load_network
-from cardiff.evaluation.metrics.classes import mean_distance, relative_diversity
-from cardiff.evaluation.metrics.distances import (
-    Extrapolation,
-    Gaussian,
-    density_coverage,
-    frechet_distance,
-    frechet_estimate,
-    frechet_infinity,
-    frechet_terms,
-    inception_estimate,
-    infinity_needs,
-    kernel_distance,
-    kernel_estimate,
-    kernel_mean,
-    precision_recall,
-    squared_reach,
-)
-from cardiff.evaluation.metrics.intervals import Estimate, bootstrap_weights, from_bootstrap, share
-from cardiff.evaluation.metrics.memorisation import FEWEST, Memorisation, memorisation
+from cardiff.evaluation.features.network import FeatureNetwork, class_columns
+from cardiff.evaluation.features.networks import load_network
+from cardiff.evaluation.metrics.frechet import infinity_needs
+from cardiff.evaluation.metrics.memorisation import FEWEST
+from cardiff.evaluation.metrics.registry import LEAST, LEAST_REAL, METRICS, chosen_metrics
 from cardiff.evaluation.options import STATISTICS, ProtocolOptions
 from cardiff.layout import shipped_config
-from cardiff.progress import shown
 from cardiff.version import cardiff_version
 
-# Name of a metric on the command line -> what it yields, and what is better: more (True), less (False), or nearer to
-# a value.
-METRICS = {
-    "fid": {"fid": False},
-    "fid_infinity": {"fid_infinity": False},
-    "kid": {"kid": False},
-    "is": {"is": True},
-    "prdc": {"precision": True, "recall": True, "density": True, "coverage": True},
-    "accuracy": {"accuracy": True, "class_shift": False},
-    "diversity": {"diversity": 1.0},
-    "memorisation": {},
-}
-# What yields which two, with how many neighbours.
-PRDC = ((("precision", "recall"), precision_recall, 3), (("density", "coverage"), density_coverage, 5))
-# Images that a metric needs, of the reference and of samples; fid_infinity has a rule of its own for samples.
-LEAST_REAL = {"fid": 2, "fid_infinity": 2, "kid": 2, "prdc": 1 + max(neighbours for *_, neighbours in PRDC)}
-LEAST = {"fid": 2, "kid": 2, "is": 20, "prdc": 20, "accuracy": 1, "diversity": 2, "memorisation": 1}
+Progress = Callable[[int], object]
+"""Called with the number of images after each pass of a network."""
 LIBRARIES = ("torch", "torchvision", "diffusers", "torch-fidelity", "numpy", "scipy")
 
 
-@dataclass
-class Measured:
-    """What the measurement of one set of images came to."""
-
-    count: int
-    estimates: dict[str, Estimate]
-    per_class: list[dict] = field(default_factory=list)
-    """For each class: name, images, and what could be measured of them."""
-    confusion: np.ndarray | None = None
-    """Images of each class asked for (rows) by class read (columns), int (K, K)."""
-    read: np.ndarray | None = None
-    """Class that each image is classified as, (N,)."""
-    memorisation: Memorisation | None = None
-    balanced: float | None = None
-    """The Fréchet distance with the samples weighted until the classes read are as frequent as in the data."""
-    terms: tuple[float, float] | None = None
-    """The two terms of the Fréchet distance: of the means and of the covariances."""
-    extrapolation: Extrapolation | None = None
-    """The Fréchet distance at several numbers of images, behind fid_infinity."""
-    missing: dict[str, str] = field(default_factory=dict)
-    """Estimates that could not be made, and why."""
-    features: np.ndarray | None = field(repr=False, default=None)
-
-
 class Protocol:
-    """Measures sets of images in one and the same way.
+    """Measures every set of images in the same way.
 
     Args:
         options: What to measure with.
         resolution: Height and width of the samples, for a reference that is a folder.
-        channels: 1 or 3, likewise.
+        channels: Of the samples, 1 or 3, likewise.
         batch_size: Images in one pass of a network.
-        count: Images that will be measured, if that is known; too few are refused before the long work starts.
+        count: Images that will be measured, if known; too few are refused before anything is computed.
         progress: Called with the number of real images after each pass.
 
     Raises:
-        UserError: A network, reference or metric that cannot be had.
+        UserError: A network, reference or metric that cannot be used.
     """
 
     def __init__(
@@ -107,7 +51,7 @@ class Protocol:
         channels: int,
         batch_size: int,
         count: int | None = None,
-        progress: Callable[[int], object] = lambda count: None,
+        progress: Progress = lambda count: None,
     ):
         state = this_process()
         options.check()
@@ -117,22 +61,23 @@ class Protocol:
             raise UserError("Give --reference: a YAML file with a data section, a folder, or exported statistics.")
         self.network = load_network(options.network, weights=options.network_weights, device=state.device)
         self.classifier = self._open_classifier(state)
-        self._check_options()
+        self._check_options(options.reference)
         if count is not None:
             self.check_count(count)
         self.reference, config = self._open(options.reference, progress)
         if options.pin is not None and options.pin != self.reference.key:
             raise UserError(
-                f"The reference has the key {self.reference.key} and not {options.pin}, as --pin demands: the data, "
-                "the preprocessing or the network is another."
+                f"The key of the reference is {self.reference.key} and --pin is {options.pin}: the data, the "
+                "preprocessing or the network is not the expected one."
             )
         self.held_out = None
         if options.validation_data is not None:
             self.held_out = self._open_held_out(options.validation_data, config, progress)
         self._check_data()
-        self.columns = None
+        columns = None
         if self.classifier is not None and self.reference.class_names:
-            self.columns = class_columns(self.classifier, self.reference.class_names)
+            columns = class_columns(self.classifier, self.reference.class_names)
+        self.estimator = Estimator(self.metrics, self.reference, self.held_out, columns, options.replicates)
         if options.export_reference is not None and state.is_main_process:
             export_reference(self.reference, Path(options.export_reference), options.export_features)
 
@@ -140,15 +85,17 @@ class Protocol:
         options = self.options
         if options.accuracy_classifier is None:
             if "accuracy" in self.metrics:
-                raise UserError("--metrics names accuracy, which needs a classifier: give a --accuracy_classifier.")
+                raise UserError("--metrics names accuracy, which needs a classifier: give --accuracy_classifier.")
             return None
         same = options.accuracy_classifier == options.network
         classifier = self.network if same else load_network(options.accuracy_classifier, device=state.device)
         if classifier.id2label is None:
-            raise UserError(f"--accuracy_classifier {options.accuracy_classifier} has no classes: give a classifier.")
+            raise UserError(
+                f"--accuracy_classifier {options.accuracy_classifier} has no named classes: give a classifier."
+            )
         return classifier
 
-    def _open(self, what: str, progress) -> tuple[RealImages, DataConfig | None]:
+    def _open(self, what: str, progress: Progress) -> tuple[RealImages, DataConfig | None]:
         """Real images, and the data section that they come from."""
         path = Path(what) if Path(what).exists() else shipped_config(what) or Path(what)
         if path.suffix == STATISTICS:
@@ -164,7 +111,9 @@ class Protocol:
                     "file of --export_reference."
                 )
             resolution, channels = self.size
-            config = DataConfig(path=str(path), resolution=resolution, channels=channels, upscale=True)
+            config = DataConfig(
+                path=str(path), resolution=resolution, channels=1 if channels == 1 else 3, upscale=True
+            )
         remedy = "give the data section that the model was trained with"
         self._check_size(what, config.resolution, config.channels, remedy)
         try:
@@ -172,17 +121,17 @@ class Protocol:
         except UnreadableImage as error:
             if not path.is_dir():
                 raise
-            raise UserError(error.without_option) from error  # there is no section to set data.on_error in
+            raise UserError(error.without_option) from error  # a folder has no data.on_error
 
     def _check_size(self, what: str, resolution: int | None, channels: int | None, remedy: str) -> None:
-        """Refuse real images of another size or colours than the samples have."""
+        """Check that real images have the size and the channels of the samples."""
         if (resolution, channels) != self.size:
             raise UserError(
                 f"{what} has images of {resolution} pixels and {channels} channels, but the samples have "
                 f"{self.size[0]} and {self.size[1]}: {remedy}."
             )
 
-    def _open_held_out(self, what: str, config: DataConfig | None, progress) -> RealImages:
+    def _open_held_out(self, what: str, config: DataConfig | None, progress: Progress) -> RealImages:
         path = Path(what)
         if config is not None and path.suffix not in (".yaml", ".yml") and not path.is_dir():
             # A split of the same data set.
@@ -196,48 +145,51 @@ class Protocol:
             real.labels = np.where(real.labels >= 0, known[real.labels], -1)
         return real
 
-    def _check_options(self) -> None:
-        """Refuse metrics for which an option is missing, before any image is looked at."""
+    def _check_options(self, reference: str) -> None:
+        """Check that every metric has the options that it needs, before any image is read."""
         options, network = self.options, self.network
-        statistics = Path(options.reference).suffix == STATISTICS
         if "memorisation" in self.metrics and options.validation_data is None:
             raise UserError(
-                "--metrics names memorisation, which compares with real images that the model never saw: give "
+                "--metrics names memorisation, which needs real images that the model was not trained on: give "
                 "--validation_data."
             )
-        if "memorisation" in self.metrics and statistics:
-            raise UserError("--metrics names memorisation, which needs the training images: give the data itself.")
+        if "memorisation" in self.metrics and Path(reference).suffix == STATISTICS:
+            raise UserError("--metrics names memorisation, which needs the training images: give them as --reference.")
         if options.validation_data is not None and Path(options.validation_data).suffix == STATISTICS:
-            raise UserError("--validation_data must be images and not statistics: give the data itself.")
+            raise UserError("--validation_data is a file of statistics: give images.")
         if "is" in self.metrics and not network.has_head:
             raise UserError(
-                f"--metrics names is, the Inception score, but {network.name} as it is given has no classes: give "
+                f"--metrics names is, the Inception score, but {network.name} has no classification head: give "
                 "--network mobilenet, a transformers classifier, or the weights of torch-fidelity."
             )
 
     def _check_data(self) -> None:
-        """Refuse metrics for which the reference or the held-out images lack something."""
+        """Check that the reference and the held-out images have what every metric needs."""
         reference, held_out = self.reference, self.held_out
         for name in self.metrics:
             if reference.count < LEAST_REAL.get(name, 1):
                 raise UserError(
                     f"The reference has {reference.count} images, too few for {name}, which needs at least "
-                    f"{LEAST_REAL[name]}: give more data or leave it out of --metrics."
+                    f"{LEAST_REAL[name]}: give more data, or leave {name} out of --metrics."
                 )
         for name in ("kid", "prdc", "diversity"):
             if name in self.metrics and reference.features is None:
                 raise UserError(
                     f"--metrics names {name}, which needs the reference's features, but {self.options.reference} was "
-                    "exported without: give the data, or export it again."
+                    "exported without them: give the data, or export it again with --export_features true."
                 )
         if "accuracy" in self.metrics and reference.labels is None:
-            raise UserError("--metrics names accuracy, but the reference has no labels that name its classes.")
-        if held_out is not None and held_out.key == reference.key:
-            raise UserError("--validation_data names the reference itself: name images that the model did not see.")
-        if "memorisation" in self.metrics and held_out.count < FEWEST:
             raise UserError(
-                f"--validation_data has {held_out.count} images, too few to tell copies from chance: give at "
-                f"least {FEWEST}."
+                "--metrics names accuracy, but the reference has no labels: give labelled data, or leave it out."
+            )
+        if held_out is not None and held_out.key == reference.key:
+            raise UserError(
+                "--validation_data is the reference itself: give images that the model was not trained on."
+            )
+        if "memorisation" in self.metrics and held_out is not None and held_out.count < FEWEST:
+            raise UserError(
+                f"--validation_data has {held_out.count} images, too few to measure memorisation: give "
+                f"at least {FEWEST}."
             )
 
     def least(self, metric: str) -> int:
@@ -248,19 +200,26 @@ class Protocol:
         return infinity_needs(self.reference.gaussian.mean.size if dimension is None else dimension)
 
     def check_count(self, count: int) -> None:
-        """Refuse to measure so few images."""
+        """Check that so many images are enough for every metric.
+
+        Raises:
+            UserError: They are too few.
+        """
         for name in self.metrics:
             known = name != "fid_infinity" or "features" in self.network.record or hasattr(self, "reference")
             if known and count < self.least(name):
-                raise UserError(f"{count} images are too few for {name}, which needs at least {self.least(name)}.")
+                raise UserError(
+                    f"{count} images are too few for {name}: give at least {self.least(name)}, or leave {name} out of "
+                    "--metrics."
+                )
 
     @property
     def names(self) -> dict[str, bool | float]:
-        """The estimates that there will be, and what is better: more, less, or nearer to a value."""
+        """Names of the estimates, and what is better: larger (True), smaller (False), or closer to a value."""
         return {name: more for metric in self.metrics for name, more in METRICS[metric].items()}
 
     def record(self) -> dict:
-        """Everything that decides the figures, beside the images."""
+        """Everything but the images that the figures depend on, for JSON."""
         options = self.options
         return {
             "metrics": self.metrics,
@@ -285,20 +244,29 @@ class Protocol:
         *,
         metrics: Sequence[str] | None = None,
         seed: int = 0,
-        progress: Callable[[int], object] = lambda count: None,
+        progress: Progress = lambda count: None,
     ) -> Measured:
-        """Measure uint8 images (N, C, H, W), asked for as classes `labels` (N,) or None; on every process."""
+        """Measure images, on every process.
+
+        Args:
+            images: uint8 (N, C, H, W).
+            labels: The requested classes, (N,); None for samples without labels.
+            metrics: Names of `METRICS`; those of the options by default.
+            seed: Of the resampling.
+            progress: Called with the number of images after each pass.
+        """
         features, logits = extract(self.network, images, self.batch_size, progress)
         class_logits = logits
         if self.classifier is not None and self.classifier is not self.network:
             _, class_logits = extract(self.classifier, images, self.batch_size)
-        return self.measure_features(features, logits, class_logits, labels, metrics=metrics, seed=seed)
+        return self.estimator.measure(features, logits, class_logits, labels, metrics=metrics, seed=seed)
 
     def measure_real(self, count: int) -> Measured | None:
-        """The held-out real images, measured as samples are: as many as `count`, if there are so many."""
+        """Measure up to `count` held-out real images as samples are measured; None without any."""
         if self.held_out is None:
             return None
         real, rows = self.held_out, np.arange(self.held_out.count)
+        assert real.features is not None and real.images is not None, "--validation_data is not statistics"
         if len(rows) > count:  # since only equal numbers compare
             rows = np.sort(np.random.default_rng(0).choice(len(rows), count, replace=False))
         metrics = [name for name in self.metrics if name != "memorisation" and len(rows) >= self.least(name)]
@@ -307,139 +275,4 @@ class Protocol:
         class_logits = logits
         if self.classifier is not None and self.classifier is not self.network:
             _, class_logits = extract(self.classifier, real.images[rows], self.batch_size)
-        return self.measure_features(real.features[rows], logits, class_logits, labels, metrics=metrics)
-
-    def measure_features(
-        self, features, logits, class_logits, labels, *, metrics: Sequence[str] | None = None, seed: int = 0
-    ) -> Measured:
-        """The same from features (N, D), logits of the network and logits of the accuracy classifier.
-
-        Where labels were asked for, their numbers are no matter of chance: sets are resampled class by class.
-        """
-        metrics = self.metrics if metrics is None else metrics
-        measured = Measured(len(features), {}, features=features)
-        if self.columns is not None and class_logits is not None:
-            measured.read = class_logits[:, self.columns].argmax(1)
-        by = labels if labels is not None else measured.read
-        turns = shown(metrics, "measuring", delay=0)
-        for metric in turns:
-            turns.set_description(metric)
-            self._estimate(metric, measured, logits, labels, by, seed)
-        if by is not None and self._by_class is not None:
-            self._describe_classes(measured, labels, by, metrics)
-        for name in (name for metric in metrics for name in METRICS[metric]):
-            if name not in measured.estimates:
-                measured.missing[name] = self._why_missing(name, by)
-        return measured
-
-    def _estimate(self, metric: str, measured: Measured, logits, labels, by, seed: int) -> None:
-        """Add what one metric yields; `by` are the samples' classes as asked for or read, if they are known."""
-        features, found = measured.features, measured.estimates
-        reference, replicates = self.reference, self.options.replicates
-        if metric == "fid":
-            found["fid"] = frechet_estimate(features, reference.gaussian, replicates, seed, labels)
-            measured.terms = frechet_terms(features, reference.gaussian)
-        elif metric == "fid_infinity":
-            measured.extrapolation = frechet_infinity(features, reference.gaussian, replicates, seed, labels)
-            found["fid_infinity"] = measured.extrapolation.estimate
-        elif metric == "kid":
-            found["kid"] = kernel_estimate(features, reference.features, replicates, seed, self._real_kernel, labels)
-        elif metric == "is":
-            found["is"] = inception_estimate(logits, replicates, seed, labels)
-        elif metric == "prdc":
-            for names, compute, k in PRDC:
-                estimates = compute(features, reference.features, k, replicates, seed, self._real_reach[k], labels)
-                found |= dict(zip(names, estimates))
-        elif metric == "accuracy" and measured.read is not None:
-            self._classify(measured, labels, seed)
-        elif metric == "diversity" and by is not None and self._by_class is not None:
-            diversity = relative_diversity(features, by, self._real_diversity, replicates, seed)
-            found |= {} if diversity is None else {"diversity": diversity}
-        elif metric == "memorisation":
-            measured.memorisation = memorisation(features, reference.features, self.held_out.features)
-
-    def _why_missing(self, name: str, by: np.ndarray | None) -> str:
-        """Why there is no such estimate."""
-        if name == "diversity" and self._by_class is None:
-            return "the reference has no labels"
-        if name == "diversity" and by is not None:
-            return "too few classes have two samples and two different real images"
-        return "these images have no labels"
-
-    @cached_property
-    def _real_kernel(self) -> float:
-        return kernel_mean(self.reference.features)
-
-    @cached_property
-    def _real_reach(self) -> dict[int, np.ndarray]:
-        return {k: squared_reach(self.reference.features, k) for _, _, k in PRDC}
-
-    @cached_property
-    def _by_class(self) -> list[np.ndarray] | None:
-        """Features of the reference's images of each class; None without labels or features."""
-        labels, features = self.reference.labels, self.reference.features
-        if labels is None or features is None:
-            return None
-        return [np.asarray(features[labels == label]) for label in range(len(self.reference.class_names))]
-
-    @cached_property
-    def _real_diversity(self) -> np.ndarray:
-        """Mean distance between two real images of each class, (K,); NaN for a class of one image."""
-        return np.array([mean_distance(members) for members in self._by_class])
-
-    def _classify(self, measured: Measured, labels: np.ndarray | None, seed: int) -> None:
-        """Whether samples are classified as the requested class, and how frequent the classes are."""
-        read, count, replicates = measured.read, len(self.reference.class_names), self.options.replicates
-        if labels is not None:
-            measured.estimates["accuracy"] = share(read == labels, replicates, seed, labels)
-            measured.confusion = np.bincount(labels * count + read, minlength=count**2).reshape(count, count)
-        in_data = np.bincount(self.reference.labels[self.reference.labels >= 0], minlength=count)
-        in_data = in_data / in_data.sum()
-        which = np.eye(count)[read]  # (N, K)
-        weights = bootstrap_weights(len(read), replicates, seed, labels)
-        shares = np.concatenate([which.sum(0)[None], weights @ which]) / len(read)  # (1 + R, K)
-        shifts = np.abs(shares - in_data).sum(1) / 2  # total variation
-        measured.estimates["class_shift"] = from_bootstrap(shifts[0], shifts[1:])
-        if "fid" in measured.estimates and (shares[0] > 0).all():
-            evened = Gaussian.of(measured.features, weights=(in_data / shares[0])[read])
-            measured.balanced = frechet_distance(evened, self.reference.gaussian)
-
-    def _describe_classes(self, measured: Measured, labels, by: np.ndarray, metrics: Sequence[str]) -> None:
-        """A row for each class: how many samples, how many read as it, how near its real images, how diverse."""
-        total = sum(map(len, self._by_class))
-        classes = shown(zip(self.reference.class_names, self._by_class), "classes", len(self._by_class))
-        for label, (name, real) in enumerate(classes):
-            members = measured.features[by == label]
-            row = {"class": name, "images": len(members), "real_images": len(real)}
-            row["share_of_the_data"] = len(real) / total
-            read = None if measured.read is None or labels is None else measured.read[by == label]
-            row["accuracy"] = float((read == label).mean()) if read is not None and len(read) else None
-            enough = len(members) > 1 and len(real) > 1
-            row["distance"] = kernel_distance(members, real) if "kid" in metrics and enough else None
-            row["diversity"] = None
-            if "diversity" in metrics and enough and self._real_diversity[label] > 0:
-                row["diversity"] = mean_distance(members) / float(self._real_diversity[label])
-            measured.per_class.append(row)
-
-
-def loss(value: float, aim: bool | float) -> float:
-    """A figure turned so that less is better."""
-    if aim is True:
-        return -value
-    return value if aim is False else abs(value - aim)
-
-
-def chosen_metrics(text: str) -> list[str]:
-    """Metrics of an option such as fid,kid.
-
-    Raises:
-        UserError: There is no such metric.
-    """
-    if text == "all":
-        return list(METRICS)
-    chosen = [name.strip() for name in text.split(",")]
-    for name in chosen:
-        if name not in METRICS:
-            hint = did_you_mean(name, METRICS, f"choose from {', '.join(METRICS)}.")
-            raise UserError(f"--metrics names {name!r}, which is not a metric; {hint}")
-    return [name for name in METRICS if name in chosen]
+        return self.estimator.measure(real.features[rows], logits, class_logits, labels, metrics=metrics)

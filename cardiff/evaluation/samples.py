@@ -1,4 +1,4 @@
-"""The samples of a model that are measured: drawn by sample.py's own code, with classes as in the data."""
+"""The samples of a model to be measured: drawn as by sample.py, with classes as frequent as in the data."""
 
 import json
 from collections.abc import Callable
@@ -17,9 +17,9 @@ from cardiff.training.checkpoint import run_of
 
 
 def labels_as_in(shares: np.ndarray, count: int) -> list[int]:
-    """`count` class labels of which every beginning has the classes as nearly in these shares (K,) as it can.
+    """`count` class labels in these shares (K,), the first n of them too, for every n, up to rounding.
 
-    So no class is left to chance, and the first images of a long series can be measured for themselves.
+    So the class frequencies are not random, and the first images of a long series can be measured alone.
     """
     shares = shares / shares.sum()
     drawn, labels = np.zeros(len(shares)), []
@@ -40,28 +40,39 @@ def draw_folder(
     labels: list[int] | None,
     progress: Callable[[int], object] | None = None,
 ) -> Path:
-    """Draw images into a folder, or go on with it; `labels` are of the whole series, of which `count` are drawn."""
+    """Draw images into a folder, or resume it; `labels` are of the whole series, of which `count` are drawn."""
     sampling = sample_options(model, output, options, labels=labels, num_images=count, seed=seed)
     return run_sampling(sampling, progress)
 
 
-def sample_options(model: Path | str, output: Path, options: DrawOptions, **more) -> SampleOptions:
-    """The options of sample.py that draw with these.
+def sample_options(
+    model: Path | str,
+    output: Path,
+    options: DrawOptions,
+    *,
+    labels: list[int] | None = None,
+    num_images: int | None = None,
+    seed: int = 0,
+) -> SampleOptions:
+    """The options of sample.py for drawing with these.
 
     Raises:
-        UserError: Several guidance scales, which sample.py would take in turn.
+        UserError: There are several guidance scales, which sample.py would use in turn.
     """
     for name in ("guidance_scale", "classifier_scale"):
         if len(getattr(options, name)) > 1:
             raise UserError(
-                f"--{name} is {getattr(options, name)}, but images are measured at one: compare.py sweeps."
+                f"--{name} is {getattr(options, name)}, but one value is measured at a time: compare.py "
+                "sweeps guidance_scale."
             )
     shared = {field.name: getattr(options, field.name) for field in fields(DrawOptions)}
-    return SampleOptions(**shared, model=str(model), output=str(output), **more)
+    return SampleOptions(
+        **shared, model=str(model), output=str(output), labels=labels, num_images=num_images, seed=seed
+    )
 
 
 class ModelFacts:
-    """What a report says of a model, read from its folder.
+    """Facts about a model for reports, read from its folder.
 
     Args:
         folder: A run, one of its checkpoints, or a snapshot of a Hub repository.
@@ -79,7 +90,7 @@ class ModelFacts:
         self.parameters = sum(parameter.numel() for parameter in pipeline.unet.parameters())
         self.config_file = _config_file(folder)
         config = pipeline.scheduler.config
-        self.record = {
+        self.record: dict = {
             "weights_sha256": file_hash(weights_file(folder)),
             "kind": "conditional" if self.classes else "unconditional",
             "parameters": self.parameters,
@@ -90,29 +101,29 @@ class ModelFacts:
         run = read_record(folder)
         if run is not None:
             train = run["config"]["train"]
-            names = ("batch_size", "ema_decay", "loss_weighting", "label_dropout", "seed")
-            training = {name: train[name] for name in names if name in train}
+            told = ("batch_size", "ema_decay", "loss_weighting", "label_dropout", "seed")
+            training = {name: train[name] for name in told if name in train}
             self.record |= {"schedule": run["config"]["scheduler"], "training": {**training, "steps": run["step"]}}
 
     @property
     def images_seen(self) -> int | None:
-        """Training images shown to the model, counting repetitions; None if its folder does not say."""
+        """Number of training images seen, counting repetitions; None if the folder does not say."""
         training = self.record.get("training", {})
         return training["steps"] * training["batch_size"] if training else None
 
 
 def _config_file(folder: Path) -> Path | None:
-    """The configuration of the run that a model belongs to."""
+    """The configuration of the run that a model belongs to, if there is one."""
     file = run_of(folder) / "config.yaml"
     return file if file.is_file() else None
 
 
 def keep_best(folder: Path, record: dict, save: Callable[[Path], None]) -> bool:
-    """Put a model into `folder` if its record says a smaller distance than that of the one there.
+    """Save a model into `folder` if its distance is smaller than that of the model there.
 
     Args:
-        folder: Of the best model so far, with its record in evaluation.json; it need not exist.
-        record: Has `distance`, with a `value`.
+        folder: The best model so far, with its record in evaluation.json; it need not exist.
+        record: The evaluation; has `distance` with a `value`.
         save: Writes the model into a folder.
 
     Returns:
@@ -123,7 +134,7 @@ def keep_best(folder: Path, record: dict, save: Callable[[Path], None]) -> bool:
         if json.loads(file.read_text())["distance"]["value"] <= record["distance"]["value"]:
             return False
     except (OSError, ValueError, KeyError):
-        pass  # none, or one that was not written to its end
+        pass  # there is none, or it is incomplete
     with written_aside(folder) as aside:
         aside.mkdir(parents=True)
         save(aside)

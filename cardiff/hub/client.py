@@ -1,8 +1,8 @@
-"""Everything that talks to the Hub: reading repositories, making them, writing to them; and its failures in words."""
+"""Downloads from the Hub, uploads to it, and messages for what can go wrong: no other module connects to it."""
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,36 +11,41 @@ from cardiff.integrity import CHECKSUMS, listed_files
 from cardiff.training.checkpoint import step_of
 
 TIMEOUT = 120.0
-"""Seconds without a byte after which a connection counts as lost."""
+"""Seconds without a byte after which a connection is given up."""
 WAITS = (2.0, 10.0, 30.0)
-"""Seconds before each new attempt at a commit; within one the client repeats single requests by itself."""
-OPENING = 15.0
-"""The same while a training run waits to begin."""
+"""Seconds before each retry of a commit; within a commit, huggingface_hub retries single requests by itself."""
+OPENING_TIMEOUT = 15.0
+"""The timeout in seconds while a training run waits to start."""
 TRANSIENT = (408, 409, 412, 425, 429, 500, 502, 503, 504)
-"""Statuses that another attempt may get rid of."""
-OURS = ["unet/*", "classifier/*", "scheduler/*", "model_index.json", "pipeline_class_conditional.py", "run.json"]
-OURS += ["samples.png", "schedule.png"]
-"""What a push replaces: a file that the new model does not have would belong to other weights."""
+"""HTTP statuses after which a retry may succeed."""
+REPLACED = ["unet/*", "classifier/*", "scheduler/*", "model_index.json", "pipeline_class_conditional.py", "run.json"]
+REPLACED += ["samples.png", "schedule.png"]
+"""What a push deletes if the new model does not have it, since it belongs to other weights."""
 
 
 class HubError(UserError):
-    """The Hub, or the way to it, did not do as asked."""
+    """A request to the Hub failed."""
 
 
 def download(model: str, names: list[str], revision: str | None = None) -> Path:
-    """The snapshot of a Hub repository with the files of these names, which should never be code or pickles.
+    """Download files of a Hub repository, and return the local folder that holds them.
+
+    Args:
+        model: OWNER/NAME, or NAME.
+        names: Files or patterns, as of `snapshot_download`; they should match neither code nor pickles.
+        revision: Branch, tag or commit; the main branch by default.
 
     Raises:
-        UserError: It cannot be a repository.
-        HubError: It cannot be read.
+        UserError: `model` is a path that does not exist.
+        HubError: The repository cannot be read.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     if model.startswith((".", "/")) or model.count("/") > 1:
-        raise UserError(f"There is no folder {model}.")
+        raise UserError(f"{model} is not a folder: name the folder of a model, or a Hub repository.")
     try:
-        with _patience():
+        with _with_timeout():
             return Path(snapshot_download(model, revision=revision, allow_patterns=names))
     except (HFValidationError, LocalEntryNotFoundError, OSError, *_hub_errors()) as error:
         raise HubError(
@@ -49,24 +54,26 @@ def download(model: str, names: list[str], revision: str | None = None) -> Path:
 
 
 def download_checkpoint(repository: str) -> Path:
-    """The newest checkpoint in a Hub repository, as a folder; its files are those that a checkpoint may have.
+    """Download the newest checkpoint of a Hub repository, and return its local folder.
+
+    Only the files that its checksums list are downloaded, all of which must be files of a checkpoint.
 
     Raises:
         HubError: The repository cannot be read.
-        UserError: It holds no checkpoint, or a damaged one.
+        UserError: The repository contains no checkpoint, or a damaged one.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError
 
     try:
-        with _patience():
+        with _with_timeout():
             names = HfApi().list_repo_files(repository)
     except (HFValidationError, OSError, *_hub_errors()) as error:
         raise HubError(f"--resume_from {repository} cannot be read: {explain(error)}") from error
     steps = sorted(m[1] for m in (re.fullmatch(rf"(step-\d{{8,}})/{CHECKSUMS}", name) for name in names) if m)
     if not steps:
         raise UserError(
-            f"--resume_from {repository} holds no checkpoint: name the repository that --hub_resume_id pushed to."
+            f"--resume_from {repository} contains no checkpoint: name the repository that --hub_resume_id pushed to."
         )
     checkpoint = download(repository, [f"{steps[-1]}/{CHECKSUMS}"]) / steps[-1]
     try:
@@ -77,28 +84,31 @@ def download_checkpoint(repository: str) -> Path:
 
 
 def check_access() -> None:
-    """Refuse to promise an upload that cannot be, as far as this machine can tell.
+    """Check what an upload needs on this machine; nothing is requested from the Hub.
 
     Raises:
-        UserError: There is no token, or the Hub is not to be asked.
+        UserError: There is no token, or HF_HUB_OFFLINE is set.
     """
     from huggingface_hub import constants, get_token
 
     if constants.is_offline_mode():
-        raise UserError("HF_HUB_OFFLINE is set, so nothing can be pushed: unset it, or publish.py later.")
+        raise UserError("HF_HUB_OFFLINE is set, so nothing can be pushed: unset it, or run publish.py later.")
     if get_token() is None:
-        raise UserError("There is no token for the Hub: run `hf auth login`, or set HF_TOKEN, and try again.")
+        raise UserError("There is no token for the Hub: run `hf auth login` or set HF_TOKEN.")
 
 
-def open_repository(repository: str, private: bool, revision: str | None = None, patient: bool = True) -> str:
-    """Make a repository and a branch if there are none, and return its full name.
+def open_repository(repository: str, private: bool, revision: str | None = None, retry: bool = True) -> str:
+    """Create a repository and a branch unless they exist, and return the repository's full name, OWNER/NAME.
 
     Args:
-        patient: Try several times, and give the Hub time to answer.
+        repository: NAME or OWNER/NAME.
+        private: Create it as a private one, and refuse a public one that exists.
+        revision: The branch, or None for the main one.
+        retry: Retry after failures that may pass, with the usual timeout; otherwise try once, with a short one.
 
     Raises:
-        UserError: It is public and was asked to be private.
-        HubError: It could not be made.
+        UserError: The repository exists and is public, although `private` is set.
+        HubError: The repository could not be created.
     """
     from huggingface_hub import HfApi
 
@@ -108,19 +118,21 @@ def open_repository(repository: str, private: bool, revision: str | None = None,
         # Created private, not made private afterwards; None leaves it to the owner's own default.
         name = api.create_repo(repository, private=private or None, exist_ok=True).repo_id
         if private and not api.repo_info(name).private:
-            raise UserError(f"{name} exists and is public: make it private in its settings, or name another.")
+            raise UserError(
+                f"{name} exists and is public: make it private in its settings, or name another repository."
+            )
         if revision is not None:
             api.create_branch(name, branch=revision, exist_ok=True)
         return name
 
-    return _attempt(make, repository) if patient else _attempt(make, repository, waits=(), timeout=OPENING)
+    return _attempt(make, repository) if retry else _attempt(make, repository, waits=(), timeout=OPENING_TIMEOUT)
 
 
 def push_model(folder: Path, repository: str, message: str, revision: str | None = None) -> str:
-    """Make a folder the model of a repository, in one commit, and return its address.
+    """Upload a folder as the model of a repository, in one commit, and return the repository's URL.
 
     Raises:
-        HubError: It could not be pushed.
+        HubError: The upload failed.
     """
     from huggingface_hub import HfApi
 
@@ -132,7 +144,7 @@ def push_model(folder: Path, repository: str, message: str, revision: str | None
             folder_path=folder,
             revision=revision,
             commit_message=message,
-            delete_patterns=OURS,
+            delete_patterns=REPLACED,
         )
         return f"{api.endpoint}/{repository}" + (f"/tree/{revision}" if revision else "")
 
@@ -140,10 +152,10 @@ def push_model(folder: Path, repository: str, message: str, revision: str | None
 
 
 def push_checkpoint(checkpoint: Path, repository: str) -> str:
-    """Make a whole checkpoint the only one of a repository, in one commit, and return its address.
+    """Upload a whole checkpoint in place of the older ones, in one commit, and return the repository's URL.
 
     Raises:
-        HubError: It could not be pushed.
+        HubError: The upload failed.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
@@ -160,13 +172,16 @@ def push_checkpoint(checkpoint: Path, repository: str) -> str:
     return _attempt(push, repository)
 
 
-def _attempt(action: Callable[[], str], repository: str, waits=None, timeout: float | None = None) -> str:
-    """Try an action until it succeeds, fails for good, or the attempts are used up."""
+def _attempt(
+    action: Callable[[], str], repository: str, waits: Sequence[float] | None = None, timeout: float | None = None
+) -> str:
+    """Retry an action after failures that may pass, `waits` seconds apart."""
+    failures: tuple[type[Exception], ...] = (OSError, RuntimeError, *_hub_errors())
     for wait in (*(WAITS if waits is None else waits), None):
         try:
-            with _patience(timeout):
+            with _with_timeout(timeout):
                 return action()
-        except (OSError, RuntimeError, *_hub_errors()) as error:
+        except failures as error:
             if wait is None or not _transient(error):
                 raise HubError(f"{repository}: {explain(error)}") from error
         time.sleep(wait)
@@ -174,18 +189,18 @@ def _attempt(action: Callable[[], str], repository: str, waits=None, timeout: fl
 
 
 @contextmanager
-def _patience(timeout: float | None = None) -> Iterator[None]:
-    """The Hub's client waits for ever by default; within this it gives a silent connection up."""
+def _with_timeout(timeout: float | None = None) -> Iterator[None]:
+    """Within this, huggingface_hub has a timeout; by default it waits forever."""
     import httpx2
     from huggingface_hub import set_client_factory
     from huggingface_hub.utils._http import default_client_factory
 
-    def patient():
+    def client_with_timeout() -> httpx2.Client:
         client = default_client_factory()
         client.timeout = httpx2.Timeout(timeout or TIMEOUT)
         return client
 
-    set_client_factory(patient)
+    set_client_factory(client_with_timeout)
     try:
         yield
     finally:
@@ -200,7 +215,7 @@ def _hub_errors() -> tuple[type[Exception], ...]:
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status behind an error; the client wraps those of large files."""
+    """The HTTP status behind an error, which huggingface_hub wraps for large files."""
     responses = [getattr(cause, "response", None) for cause in _causes(error)]
     return next((response.status_code for response in responses if response is not None), None)
 
@@ -212,7 +227,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _broken(error: BaseException) -> Exception | None:
-    """The failure of the connection behind an error, if it is one."""
+    """The failure of the connection behind an error, or None."""
     import httpx2
 
     return next((cause for cause in _causes(error) if isinstance(cause, httpx2.TransportError)), None)
@@ -224,7 +239,7 @@ def _transient(error: Exception) -> bool:
 
 
 def explain(error: Exception) -> str:
-    """What went wrong with the Hub and what to do about it; never a token, an address of this machine, or a path."""
+    """What went wrong and what to do about it, without tokens, local addresses and paths."""
     import httpx2
     from huggingface_hub.errors import (
         OfflineModeIsEnabled,
@@ -239,21 +254,24 @@ def explain(error: Exception) -> str:
     if isinstance(error, RevisionNotFoundError):
         return "it has no such revision (404)."
     if isinstance(error, RemoteEntryNotFoundError):
-        return "a file is missing there (404)."
+        return "a file is missing from it (404)."
     if isinstance(error, RepositoryNotFoundError):
-        return f"there is no such repository, or the token may not see it ({status}): check the name, `hf auth login`."
+        return (
+            f"there is no such repository, or the token has no access to it ({status}): check the name, or run "
+            "`hf auth login`."
+        )
     if status == 401:
-        return "the Hub does not accept the token (401): log in anew with `hf auth login`, or set HF_TOKEN."
+        return "the Hub does not accept the token (401): run `hf auth login` again, or set HF_TOKEN."
     if status == 403:
-        return "the token may not do this (403): use one with write access, or another repository."
+        return "the token lacks permission (403): use one with write access, or another repository."
     if status in (409, 412):
-        return f"somebody else is changing it ({status})."
+        return f"another commit to it is in progress ({status})."
     if status == 429:
         return "the Hub is rate limiting (429)."
     if status is not None:
-        return f"the Hub answers with an error ({status})."
+        return f"the Hub returned an error ({status})."
     if isinstance(broken, httpx2.TimeoutException):
-        return "the Hub does not answer in time."
+        return "the Hub did not answer in time."
     if broken is not None:
-        return f"the Hub cannot be reached, or the connection broke ({type(broken).__name__})."
+        return f"the Hub cannot be reached, or the connection was lost ({type(broken).__name__})."
     return " ".join(str(error).split())

@@ -1,71 +1,23 @@
-"""The model card: what a published model is, how to load it, what trained it, how good it is, and what it cannot do.
+"""The model card: what a published model is, how to load it, how it was trained and evaluated, and its limits.
 
-Everything in it is read from the folder that is published and from the reports given with it; what they do not say is
-said to be unknown. Names of classes come from data and are escaped, since a card is Markdown that others read.
+All of it comes from the published folder and from the reports given with it; what they do not record is stated to be
+unknown.
 """
 
-import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
 from diffusers import DDPMScheduler
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from cardiff.diffusion.levels import exact_log_snr
 from cardiff.errors import UserError
-from cardiff.evaluation.reports.wording import EXPLAINED, interval, name_with, number
-from cardiff.hub.provenance import public_name, read_record
-from cardiff.hub.serialization import VARIANTS, load_classifier, load_pipeline, variant_name
-from cardiff.markup import code, escape, fenced
+from cardiff.hub.model_card_facts import FORMATS, Card, metric_name, network_name, reference_name, short_protocol
+from cardiff.hub.model_card_sections import SECTIONS
+from cardiff.hub.provenance import read_record
+from cardiff.hub.serialization import load_classifier, load_pipeline
 from cardiff.plotting import BLUE, ORANGE, new_figure
-
-PROJECT = "Cardiff, a project for training, measuring and publishing class-conditional pixel diffusion models"
-FORMATS = ("parquet", "arrow", "csv", "json", "webdataset", "imagefolder")
-"""Values of data.path that are no data set's name."""
-SHOWN_CLASSES = 60
-SMALL = 10_000
-"""Training images below which copying is a risk worth a warning."""
-
-
-@dataclass
-class Card:
-    """What the sections read."""
-
-    folder: Path
-    repo_id: str
-    revision: str | None
-    license: str | None
-    metrics: dict | None
-    best: dict | None
-    run: dict | None
-    network: torch.nn.Module
-    scheduler: DDPMScheduler
-    class_names: list[str]
-
-    @property
-    def kind(self) -> str:
-        """conditional, unconditional or classifier."""
-        if not (self.folder / "model_index.json").is_file():
-            return "classifier"
-        return "conditional" if self.class_names else "unconditional"
-
-    @property
-    def data(self) -> dict:
-        """The data section of the run, empty if it is not known."""
-        return self.run["config"]["data"] if self.run else {}
-
-    @property
-    def data_set(self) -> str:
-        """What the data set is called."""
-        if not self.data:
-            return "a data set that the model does not record"
-        files = self.data.get("data_files")
-        if self.data["path"] not in FORMATS or not files:
-            return self.data["path"]
-        return ", ".join(Path(file).name for file in ([files] if isinstance(files, str) else files))
 
 
 def write_card(
@@ -79,12 +31,15 @@ def write_card(
     """Write README.md and schedule.png for a model that is about to be published.
 
     Args:
-        folder: The model as it is uploaded, perhaps with run.json and samples.png.
-        repo_id: Where it will be, OWNER/NAME.
+        folder: The model as it is uploaded, with run.json and samples.png if there are any.
+        repo_id: Its repository, OWNER/NAME.
         revision: Branch, if it is not main.
         license: Licence of the weights.
-        metrics: The metrics.json of evaluate.py on these weights.
-        best: An evaluation made of these weights while they were trained, evaluation.json.
+        metrics: Content of the metrics.json of evaluate.py for these weights.
+        best: Content of evaluation.json, an evaluation of these weights during training.
+
+    Raises:
+        UserError: The folder holds no model, or run.json or a report is damaged.
     """
     run = read_record(folder)
     if (folder / "model_index.json").is_file():
@@ -95,13 +50,12 @@ def write_card(
         names = list(network.id2label.values())
     card = Card(folder, repo_id, revision, license, metrics, best, run, network, scheduler, names)
     _draw_schedule(scheduler, folder / "schedule.png")
-    sections = (_what, _load, _data, _schedule, _training, _metrics, _memorisation, _classes, _limits)
     try:
-        text = "\n\n".join("\n".join(section(card)) for section in sections)
+        text = "\n\n".join("\n".join(section(card)) for section in SECTIONS)
         metadata = _metadata(card).to_yaml()
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
-            f"run.json or a report given with it is damaged or of another project; there can be no card ({error!r})."
+            f"run.json or a report is damaged or was not written by this project, so no card can be made ({error!r})."
         ) from error
     ModelCard(f"---\n{metadata}\n---\n\n{text}\n").save(folder / "README.md")
 
@@ -111,8 +65,8 @@ def _metadata(card: Card) -> ModelCardData:
     tags = ["diffusers", "pytorch", "pixel-diffusion", *(["ddpm"] if generates else ["classifier-guidance"])]
     tags += ["class-conditional", "classifier-free-guidance"] if card.kind == "conditional" else []
     results = _results(card)
-    path = card.data.get("path")
-    named = path is not None and path not in FORMATS and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path, re.ASCII)
+    path = card.data.get("path", "")
+    named = path not in FORMATS and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path, re.ASCII)
     return ModelCardData(
         license=card.license,
         library_name="diffusers",
@@ -125,19 +79,19 @@ def _metadata(card: Card) -> ModelCardData:
 
 
 def _results(card: Card) -> list[EvalResult]:
-    """The measurements as the Hub shows them, the protocol in the arguments."""
+    """The metrics as the Hub lists them, with the protocol in their arguments."""
     if card.metrics is None:
         return []
     reference = card.metrics["protocol"]["reference"]["data"]
-    protocol = _protocol(card.metrics)
+    protocol = short_protocol(card.metrics)
     return [
         EvalResult(
             task_type="unconditional-image-generation",
-            dataset_type=_reference_name(reference),
-            dataset_name=_reference_name(reference),
+            dataset_type=reference_name(reference),
+            dataset_name=reference_name(reference),
             dataset_split=reference["split"],
             metric_type=_metric_type(card.metrics, name),
-            metric_name=f"{_metric_name(card.metrics, name)}, {_network_name(card.metrics['protocol'])}",
+            metric_name=f"{metric_name(card.metrics, name)}, {network_name(card.metrics['protocol'])}",
             metric_value=found["value"],
             metric_args=protocol,
         )
@@ -145,309 +99,13 @@ def _results(card: Card) -> list[EvalResult]:
     ]
 
 
-def _protocol(metrics: dict) -> dict:
-    """What decides the figures, in short."""
-    sampling = metrics.get("sampling") or {}
-    kept = {name: sampling[name] for name in ("solver", "steps", "guidance_scale") if sampling.get(name) is not None}
-    if sampling.get("timesteps") is not None:
-        kept["steps"] = len(sampling["timesteps"])  # of another schedule's, which can be fewer than were asked for
-    reference = metrics["protocol"]["reference"]["data"]
-    return {"images": metrics["images"], "reference_images": reference["images"], **kept, "seeds": metrics["seeds"]}
-
-
-def _reference_name(data: dict) -> str:
-    return ", ".join(data["data_files"]) if "data_files" in data else data["path"]
-
-
-def _metric_name(metrics: dict, name: str) -> str:
-    return name_with(metrics["protocol"]["distance"], name)
-
-
 def _metric_type(metrics: dict, name: str) -> str:
-    """The Hub's identifier: `fid` only for the network of the FID, since others do not compare with it."""
-    return name if metrics["protocol"]["distance"] == "FID" else _metric_name(metrics, name).lower().replace(" ", "-")
-
-
-def _network_name(protocol: dict) -> str:
-    """What the features are of."""
-    network = protocol["network"]
-    which = next((public_name(network[key]) for key in ("model", "file", "folder") if network.get(key)), None)
-    return network["kind"] + (f" ({which})" if which else "")
-
-
-# The sections, each a list of lines.
-
-
-def _what(card: Card) -> list[str]:
-    config = card.network.config
-    size = config.sample_size if isinstance(config.sample_size, int) else config.sample_size[0]
-    parameters = sum(parameter.numel() for parameter in card.network.parameters())
-    colours = {1: "grey", 3: "RGB"}.get(config.in_channels, f"{config.in_channels}-channel")
-    images = f"{size}×{size} {colours} images"
-    what = {
-        "conditional": f"A diffusion model that draws {images} of {len(card.class_names)} classes, with "
-        "classifier-free guidance",
-        "unconditional": f"A diffusion model that draws {images}, without labels",
-        "classifier": f"A classifier of {images} at any noise level, {len(card.class_names)} classes, by whose "
-        "gradient a diffusion model with the same noise schedule can be guided",
-    }[card.kind]
-    lines = [f"# {card.repo_id.split('/')[-1]}", ""]
-    if (card.folder / "samples.png").is_file():
-        lines += ["![Samples](samples.png)" if card.kind != "classifier" else "![Accuracy](samples.png)", ""]
-    lines.append(
-        f"{what}: {parameters:,} parameters, trained on {escape(card.data_set)} with {PROJECT}. It "
-        f"works on pixels, without an autoencoder."
-    )
-    return lines
-
-
-def _load(card: Card) -> list[str]:
-    repo = json.dumps(card.repo_id) + (f", revision={json.dumps(card.revision)}" if card.revision else "")
-    if card.kind == "classifier":
-        example = f"""import torch
-from diffusers import AutoModel
-
-classifier = AutoModel.from_pretrained({repo}, subfolder="classifier", trust_remote_code=True)
-images = torch.zeros(1, {card.network.config.in_channels}, *[{card.network.config.sample_size}] * 2)  # in [-1, 1], \
-noised to a timestep
-logits = classifier(images, torch.tensor([0]))
-print(classifier.config.id2label[str(logits.argmax().item())])"""
-        after = (
-            "This is the `AutoModel` of diffusers, not that of transformers. `trust_remote_code` runs one file, "
-            "`classifier/noisy_classifier.py`, which needs torch and diffusers. A "
-            "conditional or unconditional pipeline of the same schedule and classes is guided by "
-            "`pipeline(…, classifier=classifier, classifier_scale=1.0)`."
-        )
-    elif card.kind == "unconditional":
-        example = f"""import torch
-from diffusers import DDPMPipeline
-
-pipeline = DDPMPipeline.from_pretrained({repo})
-generator = torch.Generator().manual_seed(0)
-images = pipeline(batch_size=4, generator=generator, num_inference_steps=100).images
-images[0].save("sample.png")"""
-        after = "This is a stock pipeline of diffusers: nothing of the repository is executed."
-    else:
-        name = card.class_names[0]
-        label = 0 if "`" in name else json.dumps(name, ensure_ascii=False)  # which could end the block of code
-        example = f"""import torch
-from diffusers import DiffusionPipeline
-
-pipeline = DiffusionPipeline.from_pretrained({repo}, trust_remote_code=True)
-generator = torch.Generator().manual_seed(0)
-images = pipeline(class_labels=[{label}], guidance_scale=2.0, num_inference_steps=50, generator=generator).images
-images[0].save("sample.png")"""
-        parts = f'UNet2DModel.from_pretrained({repo}, subfolder="unet")'
-        after = (
-            "`trust_remote_code` runs one file, `pipeline_class_conditional.py`, which needs torch, numpy and "
-            "diffusers; what `save_pretrained` then writes loads in the same way. The parts are diffusers' own and "
-            f"load without trust: `{parts}` and likewise `DDPMScheduler` from `scheduler`; the last of the class "
-            f"embeddings stands for no label. `python sample.py --model {card.repo_id}` of the project executes "
-            "nothing of this repository."
-        )
-    lines = ["## Load and sample", "", "```python", example, "```", "", after]
-    part = "classifier" if card.kind == "classifier" else "unet"
-    for name, dtype in VARIANTS.items():
-        if (card.folder / part / variant_name(name)).is_file():
-            lines += [
-                "",
-                f"In half the memory: `from_pretrained(…, variant={json.dumps(name)}, torch_dtype={dtype})`.",
-            ]
-    return lines
-
-
-def _data(card: Card) -> list[str]:
-    lines = ["## Data and licence", ""]
-    if card.run:
-        data, count = card.data, card.run.get("images")
-        square = {"crop": "cut to their middle", "pad": "padded to a square", "stretch": "stretched to a square"}
-        many = "images of a stream, which were not counted," if count is None else f"{count:,} images,"
-        flips = ", each mirrored half of the time" if data.get("horizontal_flip") else ""
-        lines.append(
-            f"{escape(card.data_set)}, split {escape(data['split'])}: {many} {square[data['fit']]} and resized to "
-            f"{data['resolution']:d} pixels{flips}."
-        )
-    else:
-        lines.append("The folder does not record what the model was trained on.")
-    images = card.data.get("license")
-    return [
-        *lines,
-        "",
-        f"- Licence of the images: {escape(images) if images else 'not stated'}.",
-        f"- Licence of the weights: {escape(card.license) if card.license else 'not stated'}.",
-    ]
-
-
-def _schedule(card: Card) -> list[str]:
-    log_snr = exact_log_snr(card.scheduler.alphas_cumprod)
-    config = card.scheduler.config
-    lines = ["## Noise schedule", ""]
-    if card.run:
-        section = card.run["config"]["scheduler"]
-        given = {key: value for key, value in section.items() if key != "name"}
-        shown = ", ".join(f"{code(key)} {_short(value)}" for key, value in given.items())
-        lines.append(f"**{escape(str(section['name']))}**: {shown}.")
-    else:
-        lines.append("The folder does not record the schedule's name; its betas are in `scheduler/`.")
-    last = f"{log_snr[-1]:.2f}" if log_snr[-1].isfinite() else "−∞ (pure noise)"
-    solvers = ""
-    if card.kind != "classifier":
-        names = ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "DDIMScheduler"]
-        names += ["EulerDiscreteScheduler"] if config.prediction_type != "sample" else []
-        solvers = f" {', '.join(map(code, names))}, made from it by `from_config`, have the same noise levels."
-    return [
-        *lines,
-        "",
-        f"Log-SNR falls from {log_snr[0]:.2f} to {last} in {config.num_train_timesteps} steps; the network predicts "
-        f"{code(config.prediction_type)}. It loads as a stock `DDPMScheduler` with its betas.{solvers}",
-        "",
-        "![Signal and noise, and log-SNR, over the timesteps](schedule.png)",
-    ]
-
-
-def _short(value) -> str:
-    text = json.dumps(value)
-    return escape(text if len(text) <= 60 else text[:57] + "…")
-
-
-def _training(card: Card) -> list[str]:
-    if not card.run:
-        return ["## Training", "", "The folder does not record how the model was trained."]
-    run, train = card.run, card.run["config"]["train"]
-    seconds = run.get("seconds")
-    precision = "float32" if run["precision"] == "no" else run["precision"]
-    time = "a time that was not recorded" if seconds is None else _duration(seconds)
-    versions = ", ".join(f"{package} {version}" for package, version in run.get("versions", {}).items())
-    name = card.repo_id.split("/")[-1]
-    averaged = (
-        f"The weights are averages with a decay of up to {train['ema_decay']:g}." if "ema_decay" in train else ""
-    )
-    return [
-        "## Training",
-        "",
-        f"{run['step']:,} optimizer steps of {train['batch_size']} images, {run['images_seen']:,} images in all, in "
-        f"{time} on {run['processes']:d} × {escape(run['hardware'])}, precision {code(precision)}. {averaged} "
-        f"{escape(versions)}.",
-        "",
-        "```bash",
-        f"accelerate launch train_{run['kind']}.py --config config.yaml --output_dir runs/{name}",
-        "```",
-        "",
-        "<details><summary>config.yaml, in which paths are cut to their last part</summary>",
-        "",
-        *fenced("yaml", yaml.safe_dump(run["config"], sort_keys=False, allow_unicode=True).strip()),
-        "",
-        "</details>",
-    ]
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _metrics(card: Card) -> list[str]:
-    lines = ["## Metrics", ""]
-    if card.kind == "classifier":
-        return [*lines, *_report(card)]
-    if card.metrics is not None:
-        return [*lines, *_measured(card.metrics)]
-    if card.best is not None:
-        distance, protocol = card.best["distance"], card.best["protocol"]
-        return [
-            *lines,
-            f"Measured once while training, of {card.best['images']:,} images drawn in {card.best['steps']} "
-            f"DPM-Solver++ steps without guidance: {escape(protocol['distance'])} {number(distance['value'])} "
-            f"({interval(distance, 'fid')}) in the features of {escape(_network_name(protocol))}.",
-        ]
-    return [*lines, "Not measured."]
-
-
-def _measured(metrics: dict) -> list[str]:
-    protocol, real = metrics["protocol"], metrics["held_out"]
-    reference = protocol["reference"]["data"]
-    told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in _protocol(metrics).items())
-    lines = [
-        f"Against {reference['images']:,} images of {escape(_reference_name(reference))}, split "
-        f"{escape(reference['split'])}, in the features of {escape(_network_name(protocol))}. Protocol: {told}.",
-        "",
-        "| metric | value | 95% interval |" + (" held-out real images |" if real else "") + " what it says |",
-        "|---|---|---|" + ("---|" if real else "") + "---|",
-    ]
-    for name, found in metrics["metrics"].items():
-        cells = [escape(_metric_name(metrics, name)), number(found["value"]), interval(found, name)]
-        if real:
-            cells.append(number(real[name]["value"]) if name in real else "")
-        lines.append(f"| {' | '.join([*cells, EXPLAINED[name]])} |")
-    return lines
-
-
-def _report(card: Card) -> list[str]:
-    report = card.run.get("report") if card.run else None
-    if not report:
-        return ["Not measured."]
-    clean = report["clean"]
-    lines = [
-        f"On {clean['images']:,} images that were kept from training it reads {clean['accuracy']:.1%} of the clean "
-        f"ones; naming the most frequent class always would get {report['chance']:.1%}.",
-        "",
-        "| log-SNR | accuracy | cross-entropy |",
-        "|---|---|---|",
-    ]
-    rows = report["levels"]
-    return lines + [f"| {r['log_snr']:.1f} | {r['accuracy']:.1%} | {r['cross_entropy']:.3f} |" for r in rows]
-
-
-def _memorisation(card: Card) -> list[str]:
-    if card.kind == "classifier":
-        return []
-    found = (card.metrics or {}).get("memorisation")
-    unknown = "Memorisation was not evaluated."
-    return ["## Memorisation", "", found["sentence"] if found else unknown]
-
-
-def _classes(card: Card) -> list[str]:
-    if not card.class_names:
-        return []
-    counts = (card.run or {}).get("class_counts")
-    head = ["| index | class |" + (" images |" if counts else ""), "|---|---|" + ("---|" if counts else "")]
-    columns = [f" {count:d} |" for count in counts] if counts else [""] * len(card.class_names)
-    named = enumerate(zip(card.class_names, columns, strict=True))
-    rows = [f"| {i} | {escape(name)} |{images}" for i, (name, images) in named]
-    lines = ["## Classes", ""]
-    if len(rows) <= SHOWN_CLASSES:
-        return [*lines, *head, *rows]
-    return [*lines, f"<details><summary>{len(rows)} classes</summary>", "", *head, *rows, "", "</details>"]
-
-
-def _limits(card: Card) -> list[str]:
-    lines = ["## Limits", "", "- Made for study. There is no filter of any kind."]
-    images, counts = (card.run or {}).get("images"), (card.run or {}).get("class_counts")
-    if card.kind == "classifier":
-        lines.append(
-            "- It knows the noise levels of its own schedule only: guide a model that was trained on the same."
-        )
-    else:
-        if images is not None and images < SMALL:
-            lines.append(
-                f"- {images:,} training images are few: samples can be near copies, so compare them with their "
-                "nearest training images before using them as new."
-            )
-        if card.kind == "conditional":
-            lines.append("- A guidance scale above 1 makes samples more typical of their class and less diverse.")
-            lines.append("- It draws the classes above and knows no others, nor anything between them.")
-        else:
-            lines.append("- What it draws cannot be chosen, and its classes need not be as frequent as in the data.")
-    if counts and max(counts) > 2 * min(counts):
-        lines.append(
-            f"- The classes are unequal, {min(counts)} to {max(counts)} images; rare ones are learnt less well."
-        )
-    return lines
+    """The Hub's identifier: `fid` only with the network of the FID, since other networks give other values."""
+    return name if metrics["protocol"]["distance"] == "FID" else metric_name(metrics, name).lower().replace(" ", "-")
 
 
 def _draw_schedule(scheduler: DDPMScheduler, path: Path) -> None:
-    """What is left of the image and how much noise there is, and log-SNR, over the timesteps."""
+    """Plot the weights of image and noise, and log-SNR, over the timesteps."""
     alphas_cumprod = scheduler.alphas_cumprod.double()
     log_snr = exact_log_snr(alphas_cumprod)
     figure = new_figure(8, 3)

@@ -1,4 +1,4 @@
-"""The options of publish.py; importing them needs no torch, so that --help is quick."""
+"""The options of publish.py; they import no torch, so that --help is fast."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,10 @@ class PublishOptions(HubTarget):
     model: str
     """Output folder of a run, one of its checkpoints, its best/, or a Hub repository."""
     metrics: str | None = None
-    """Report folder of evaluate.py, or its metrics.json, made with this very model."""
+    """Report folder of evaluate.py, or its metrics.json, for exactly these weights."""
     samples: str | None = None
-    """Picture for the card (default: the run's newest sample grid)."""
+    """Image for the model card (default: the run's newest sample grid)."""
     variants: str = ""
-    """Weights in half precision beside the float32 ones: fp16, bf16 or both with a comma."""
+    """Half-precision weights to add: fp16, bf16, or fp16,bf16."""
     output: str | None = None
-    """Write what would be uploaded into this folder, and upload nothing."""
+    """Write what would be uploaded to this folder, and upload nothing."""

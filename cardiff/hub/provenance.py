@@ -1,9 +1,9 @@
-"""run.json: what trained a model, carried by every saved model and free of what belongs to one machine."""
+"""run.json: how a model was trained, saved with every model and without local paths."""
 
 import json
 from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
+from typing import Any, NotRequired, TypedDict, get_args
 from urllib.parse import urlsplit
 
 from cardiff.config.run import Kind
@@ -14,36 +14,56 @@ RUN_RECORD = "run.json"
 """Name of the file, beside the model."""
 
 
-def write_record(folder: Path, record: dict) -> None:
+class RunRecord(TypedDict):
+    """The content of run.json."""
+
+    kind: Kind
+    step: int
+    images_seen: int
+    seconds: float | None
+    hardware: str
+    processes: int
+    precision: str
+    versions: dict[str, str]
+    images: int | None
+    """Of the training data; None for a stream."""
+    class_counts: list[int] | None
+    config: dict[str, dict[str, Any]]
+    """The sections of the configuration, without paths."""
+    report: NotRequired[dict]
+    """Of a classifier: its accuracy over the noise levels."""
+
+
+def write_record(folder: Path, record: RunRecord) -> None:
     """Write run.json into an existing folder."""
     Path(folder, RUN_RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_record(folder: Path) -> dict | None:
+def read_record(folder: Path) -> RunRecord | None:
     """The run.json of a model's folder, or None if it has none.
 
     Raises:
-        UserError: It is damaged, or not of this project's making.
+        UserError: It is damaged, or was not written by this project.
     """
     file = Path(folder, RUN_RECORD)
     if not file.is_file():
         return None
     try:
-        record = json.loads(file.read_text())
+        record: RunRecord = json.loads(file.read_text())
         sections = {name: dict(record["config"][name]) for name in ("data", "scheduler", "train")}
         whole_numbers = [record["step"], record["images_seen"], sections["train"]["batch_size"]]
         texts = [sections["scheduler"]["name"], sections["data"]["path"], sections["data"]["split"]]
         if record["kind"] not in get_args(Kind):
-            raise UserError(f"there are no runs of kind {record['kind']!r}")
+            raise UserError(f"kind is {record['kind']!r}")
         if not all(type(n) is int for n in whole_numbers) or not all(type(text) is str for text in texts):
             raise TypeError("a field is of the wrong type")
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is damaged or of another project ({error!r}): copy it again.") from error
+        raise UserError(f"{file} is damaged or was not written by this project ({error!r}): copy it again.") from error
     return {**record, "config": without_paths(record["config"])}
 
 
 def without_paths(config: dict) -> dict:
-    """A configuration without what only this machine can use or should know: of a path its last part is kept."""
+    """A configuration without local paths, of which only the last part is kept, and without cache folders."""
     kept = {}
     for name, value in config.items():
         if name != "cache_dir":
@@ -51,14 +71,14 @@ def without_paths(config: dict) -> dict:
     return kept
 
 
-def _without_path(value):
+def _without_path(value: object) -> object:
     if isinstance(value, list):
         return [_without_path(item) for item in value]
     return public_name(value) if isinstance(value, str) else value
 
 
 def public_name(text: str) -> str:
-    """Text as it is, or the last part of a path; of a URL what is not a secret."""
+    """Text without private parts: of a path the last part, of a URL all but user, password and query."""
     if "://" in text:
         url = urlsplit(text)
         return f"{url.scheme}://{url.hostname or ''}{url.path}"
@@ -75,5 +95,5 @@ def _exists(path: Path) -> bool:
 
 
 def versions() -> dict[str, str]:
-    """The packages that decide what is computed."""
+    """The versions of the packages that determine the results."""
     return {"cardiff": cardiff_version()} | {name: version(name) for name in ("torch", "diffusers", "accelerate")}

@@ -1,4 +1,4 @@
-"""Saving and loading models: folders that anyone can load, and loading that executes nothing from a folder."""
+"""Saving and loading models: folders that load without this project, and loading that executes no code from them."""
 
 import copy
 import inspect
@@ -21,11 +21,11 @@ from cardiff.pipelines import ClassConditionalPipeline, NoisyClassifier
 
 Network = TypeVar("Network", bound=ModelMixin)
 VARIANTS = {"fp16": torch.float16, "bf16": torch.bfloat16}
-"""Names that diffusers' from_pretrained(variant=…) knows weights of lower precision by."""
+"""Half-precision weights by their names in diffusers, from_pretrained(variant=…)."""
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 MODEL_FILES = ["model_index.json", "unet/config.json", f"unet/{_WEIGHTS}", "scheduler/scheduler_config.json"]
 MODEL_FILES += ["classifier/config.json", f"classifier/{_WEIGHTS}", RUN_RECORD]
-"""What is read of a model, file by file: a pattern would also match names that climb out of their folder."""
+"""The files that are read of a model, by name: a pattern would also match names such as unet/../../x.json."""
 
 
 def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:
@@ -41,22 +41,22 @@ def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:
 
 
 def _forget_origin(file: Path) -> None:
-    """Remove the folder that a part was once loaded from, which diffusers keeps."""
+    """Remove the path that a part was loaded from, which diffusers writes into its configuration."""
     content = json.loads(file.read_text())
     content.pop("_name_or_path", None)
     file.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def export_model(folder: Path, target: Path, variants: Sequence[str] = ()) -> None:
-    """Write the model of a folder anew, whatever else lies there and whatever it carries in the way of code.
+    """Load the model of a folder and save it to another, without any other files or source code of the first.
 
     Args:
         folder: As `load_pipeline` and `load_classifier` take it.
         target: Folder to write.
-        variants: Weights in half the size beside the float32 ones: "fp16", "bf16".
+        variants: Half-precision weights to write beside the float32 ones: "fp16", "bf16".
 
     Raises:
-        UserError: Nothing there, damaged, or not a model of this project.
+        UserError: The folder holds no model of this project, or a damaged one.
     """
     if _classifier_config(folder).is_file() and not Path(folder, "model_index.json").is_file():
         network, scheduler = load_classifier(folder)
@@ -80,10 +80,14 @@ def export_model(folder: Path, target: Path, variants: Sequence[str] = ()) -> No
 
 
 def find_model(model: str, revision: str | None = None) -> Path:
-    """Folder of a model given as a folder or as a Hub repository, of which only configuration and weights are taken.
+    """The local folder of a model; from a Hub repository, only configurations and weights are downloaded.
+
+    Args:
+        model: A folder, or a Hub repository.
+        revision: Branch, tag or commit of the repository.
 
     Raises:
-        UserError: Neither a folder nor a readable repository.
+        UserError: `model` is neither a folder nor a readable repository.
     """
     return Path(model) if Path(model).is_dir() else download(model, MODEL_FILES, revision)
 
@@ -99,15 +103,15 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> ClassCond
         A ClassConditionalPipeline; around an unconditional UNet it samples without labels.
 
     Raises:
-        UserError: Nothing there, damaged, or not a pipeline of this project.
+        UserError: The folder holds no pipeline of this project, or a damaged one.
     """
     folder = Path(folder)
     index_file = folder / "model_index.json"
     if not index_file.is_file():
         if _classifier_config(folder).is_file():
-            raise UserError(f"{folder} holds a classifier and no pipeline: name the folder of a diffusion model.")
+            raise UserError(f"{folder} is a classifier, not a diffusion model: name the folder of a diffusion model.")
         raise UserError(
-            f"{folder} holds no model_index.json: name the output folder of a training run, one of its checkpoints, "
+            f"{folder} has no model_index.json: name the output folder of a training run, one of its checkpoints, "
             "or a Hub repository."
         )
     try:
@@ -116,7 +120,9 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> ClassCond
         scheduler_library, scheduler_name = index["scheduler"]
         unet_library, unet_name = index["unet"]
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{index_file} does not describe a pipeline of this project ({error!r}).") from error
+        raise UserError(
+            f"{index_file} does not describe a pipeline of this project ({error!r}): name another folder."
+        ) from error
     name = name[-1] if isinstance(name, list) else name
     scheduler_class = getattr(diffusers, str(scheduler_name), None)
     known_scheduler = inspect.isclass(scheduler_class) and issubclass(scheduler_class, SchedulerMixin)
@@ -124,6 +130,7 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> ClassCond
         name not in (ClassConditionalPipeline.__name__, "DDPMPipeline")
         or (unet_library, unet_name) != ("diffusers", "UNet2DModel")
         or scheduler_library != "diffusers"
+        or scheduler_class is None
         or not known_scheduler
     ):
         raise UserError(
@@ -137,10 +144,10 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> ClassCond
 
 
 def save_classifier(classifier: NoisyClassifier, scheduler: DDPMScheduler, folder: Path) -> None:
-    """Write a classifier, the noise levels that it was trained on, and the source file that it needs.
+    """Write a classifier, its source file, and a scheduler with the noise levels that it was trained on.
 
-    Where this project is not installed, diffusers' `AutoModel.from_pretrained(folder, subfolder="classifier",
-    trust_remote_code=True)` runs that file and loads the rest.
+    Without this project, diffusers loads it with `AutoModel.from_pretrained(folder, subfolder="classifier",
+    trust_remote_code=True)`, which runs the source file.
     """
     classifier.save_pretrained(Path(folder, "classifier"), safe_serialization=True)
     apply_folder_permissions(classifier_weights_file(folder))
@@ -160,21 +167,23 @@ def load_classifier(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[N
         The classifier, in evaluation mode, and a scheduler with the noise levels that it was trained on.
 
     Raises:
-        UserError: Nothing there, damaged, or not a classifier of this project.
+        UserError: The folder holds no classifier of this project, or a damaged one.
     """
     folder = Path(folder)
     config_file = _classifier_config(folder)
     if not config_file.is_file():
         if Path(folder, "model_index.json").is_file():
-            raise UserError(f"{folder} holds a diffusion pipeline and no classifier: train one, train_classifier.py.")
+            raise UserError(
+                f"{folder} is a diffusion model, not a classifier: name the output folder of train_classifier.py."
+            )
         raise UserError(
-            f"{folder} holds no classifier/config.json: name the output folder of train_classifier.py, one of its "
+            f"{folder} has no classifier/config.json: name the output folder of train_classifier.py, one of its "
             "checkpoints, or a Hub repository."
         )
     with _damage_in_one_sentence(folder):
         name = json.loads(config_file.read_text())["_class_name"]
         if name != NoisyClassifier.__name__:
-            raise UserError(f"{config_file} names a {name} and not a {NoisyClassifier.__name__}.")
+            raise UserError(f"{config_file} describes a {name}, not a {NoisyClassifier.__name__}.")
         classifier = load_network(NoisyClassifier, folder / "classifier", dtype)
         scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
         if scheduler.alphas_cumprod.tolist() != list(classifier.config.alphas_cumprod):
@@ -188,7 +197,7 @@ def _classifier_config(folder: Path) -> Path:
 
 @contextmanager
 def _damage_in_one_sentence(folder: Path) -> Iterator[None]:
-    """Whatever a damaged file raises, by way of safetensors, json or diffusers, as a UserError."""
+    """Raise a UserError for whatever safetensors, json or diffusers raise on damaged files."""
     try:
         yield
     except Exception as error:
@@ -197,16 +206,21 @@ def _damage_in_one_sentence(folder: Path) -> Iterator[None]:
 
 
 def load_network(network: type[Network], folder: Path, dtype: torch.dtype = torch.float32) -> Network:
-    """The network with every one of its weights, and no others, from one file of safetensors.
+    """Load a network from one safetensors file, which must contain exactly its weights.
 
-    An index of several files is not followed: it could name pickles, and files outside the folder.
+    An index of several files is refused: it could name pickles, and files outside the folder.
+
+    Raises:
+        UserError: The file is missing, or its weights are not those of the network.
     """
     if not (folder / _WEIGHTS).is_file():
         raise UserError(f"{folder.name}/{_WEIGHTS} is missing.")
     for index in folder.glob("*.index.json"):
-        raise UserError(f"{folder.name}/{index.name} spreads the weights over files; this project reads one file.")
+        raise UserError(
+            f"{folder.name}/{index.name} splits the weights into several files; this project reads a single one."
+        )
     model, loaded = network.from_pretrained(folder, use_safetensors=True, torch_dtype=dtype, output_loading_info=True)
-    # diffusers fills a gap with random numbers and leaves a surplus out.
+    # diffusers initializes missing weights at random and ignores unexpected ones.
     for problem in ("missing_keys", "unexpected_keys"):
         if loaded[problem]:
             raise UserError(f"the weights have {problem.replace('_', ' ')}: {sorted(loaded[problem])[:3]}.")
@@ -214,15 +228,15 @@ def load_network(network: type[Network], folder: Path, dtype: torch.dtype = torc
 
 
 def variant_name(variant: str) -> str:
-    """What diffusers calls a file of weights of lower precision."""
+    """diffusers' name for the file of a variant's weights."""
     return f"diffusion_pytorch_model.{variant}.safetensors"
 
 
 def weights_file(folder: Path) -> Path:
-    """Where the UNet's weights lie in a pipeline folder."""
+    """The file of the UNet's weights in a pipeline's folder."""
     return Path(folder, "unet", _WEIGHTS)
 
 
 def classifier_weights_file(folder: Path) -> Path:
-    """Where a classifier's weights lie in its folder."""
+    """The file of a classifier's weights in its folder."""
     return Path(folder, "classifier", _WEIGHTS)

@@ -1,9 +1,12 @@
-"""Drawing images from a trained pipeline: what is drawn, with what, and in batches that do not matter."""
+"""Sampling from a trained pipeline: images that depend on their seed and index, not on batches or processes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -18,15 +21,11 @@ from cardiff.distributed import this_process
 from cardiff.errors import UserError, user_errors
 from cardiff.hub.serialization import find_model, load_pipeline
 from cardiff.pipelines import ArgumentError, ClassConditionalPipeline, NonFiniteImages
-from cardiff.sampling.guidance import Guidance, make_guidance
-from cardiff.sampling.labels import read_labels
+from cardiff.pipelines.pipeline_class_conditional import ClassConditionalOutput, Classifier, Label, Scale
+from cardiff.sampling.guidance import Guidance, GuidanceArguments, make_guidance
+from cardiff.sampling.labels import ClassOrMixture, read_labels
 from cardiff.sampling.options import SampleOptions
 from cardiff.sampling.solvers import make_solver
-
-
-def draw_images(pipeline: ClassConditionalPipeline, indices: Sequence[int], **settings) -> np.ndarray:
-    """Images number `indices` of the series that a seed starts, as uint8 (B, H, W, C); `settings` as in `draw`."""
-    return draw(pipeline, indices, **settings)[0]
 
 
 @torch.no_grad()
@@ -35,31 +34,37 @@ def draw(
     indices: Sequence[int],
     *,
     seed: int,
-    labels: Sequence[int | dict] | None,
-    guidance_scale,
+    labels: Sequence[Label] | None,
+    guidance_scale: Scale,
     steps: int,
     batch_size: int,
     timesteps: Sequence[int] | None = None,
     progress: Callable[[int], object] = lambda count: None,
-    **guidance,
+    classifier_scale: Scale = 1.0,
+    **guidance: Unpack[GuidanceArguments],
 ) -> tuple[np.ndarray, list[dict[str, int]]]:
-    """Images number `indices` of the series that `seed` starts, and what they cost.
+    """Draw the images with these indices of the series that `seed` starts.
 
-    Each image has its own generator, so it depends on (model, seed, index, label and options) and not on its batch.
+    Each image has its own generator, so that it depends on model, seed, index, label and options, not on its batch.
 
     Args:
-        labels: Class of each image, or None to sample without labels.
-        guidance_scale: As the pipeline takes it.
-        batch_size: Images in one pass.
-        timesteps: The noise levels to step through, falling, instead of `steps` evenly spaced ones.
-        progress: Called with the number of images after each pass.
-        guidance: The pipeline's other guidance arguments.
+        pipeline: The model, with the solver as its scheduler.
+        indices: Which images of the series; B of them.
+        seed: Seed of the series.
+        labels: Class of each image, by index or name, or a mixture {class: weight}; None to sample without labels.
+        guidance_scale: Weight w of guidance: one for all images, one for each, or a function of log-SNR.
+        steps: Solver steps.
+        batch_size: Images per batch.
+        timesteps: The timesteps to visit, decreasing, instead of `steps` evenly spaced ones.
+        progress: Called with the number of images after each batch.
+        classifier_scale: Weight s of the classifier's gradient, in the forms of guidance_scale.
+        guidance: Other guidance arguments of the pipeline.
 
     Returns:
-        uint8 (B, H, W, C), and for each image how often each network was evaluated.
+        Images, uint8 (B, H, W, C), and for each image the number of evaluations of each network.
 
     Raises:
-        UserError: Images came out as NaN or infinity; it names their numbers in the series.
+        UserError: An argument does not fit the model, or images are NaN or infinite; it names their indices.
     """
     pipeline.set_progress_bar_config(disable=True)
     drawn, cost = [], []
@@ -76,10 +81,12 @@ def draw(
                     timesteps=timesteps,
                     generator=[image_generator(seed, number) for number in numbers],
                     output_type="pt",
+                    classifier_scale=classifier_scale,
                     **guidance,
                 )
         except NonFiniteImages as error:
             raise UserError(str(NonFiniteImages([numbers[place] for place in error.numbers]))) from error
+        assert isinstance(result, ClassConditionalOutput)
         drawn.append(to_uint8(result.images))
         cost += [dict(zip(result.evaluations, counts)) for counts in zip(*result.evaluations.values())]
         progress(len(result.images))
@@ -93,33 +100,56 @@ def to_uint8(images: torch.Tensor) -> np.ndarray:
 
 @dataclass
 class Plan:
-    """What is to be drawn, and with what."""
+    """What to draw, and with which model and guidance."""
 
     folder: Path
-    """Of the model."""
+    """The model's folder."""
     pipeline: ClassConditionalPipeline
     options: SampleOptions
-    labels: list[int | dict] | None
+    labels: list[ClassOrMixture] | None
     guidance: Guidance
     timesteps: list[int] | None
     progress: Callable[[int], object] | None
-    """Told of each pass in the place of a progress bar."""
+    """Called with the number of images after each batch, instead of a progress bar."""
 
     @property
     def class_names(self) -> dict[int, str]:
         """The model's classes, or the classifier's."""
         return self.pipeline.class_names(self.guidance.arguments.get("classifier"))
 
-    def draw(self, indices, labels, variant, progress=lambda count: None) -> tuple[np.ndarray, list[dict]]:
-        """Images of these labels with the scales of one variant, and their cost."""
+    def draw(
+        self,
+        indices: Sequence[int],
+        labels: Sequence[ClassOrMixture] | None,
+        scales: Mapping[str, Scale],
+        progress: Callable[[int], object] = lambda count: None,
+    ) -> tuple[np.ndarray, list[dict[str, int]]]:
+        """Draw images with the plan's model and guidance; arguments and result as of the function `draw`.
+
+        Args:
+            indices: Which images of the series.
+            labels: Class of each image.
+            scales: guidance_scale and perhaps classifier_scale.
+            progress: Called with the number of images after each batch.
+        """
         options = self.options
-        settings = {"seed": options.seed, "steps": options.steps, "batch_size": options.batch_size}
-        settings |= {"timesteps": self.timesteps, "progress": progress}
-        return draw(self.pipeline, indices, labels=labels, **settings, **variant, **self.guidance.arguments)
+        return draw(
+            self.pipeline,
+            indices,
+            seed=options.seed,
+            labels=labels,
+            guidance_scale=scales["guidance_scale"],
+            steps=options.steps,
+            batch_size=options.batch_size,
+            timesteps=self.timesteps,
+            progress=progress,
+            classifier_scale=scales.get("classifier_scale", 1.0),
+            **self.guidance.arguments,
+        )
 
     @contextmanager
     def counting(self, total: int, state: PartialState) -> Iterator[Callable[[int], object]]:
-        """What to call with the number of images after each pass."""
+        """Yield a function to call with the number of images after each batch."""
         if self.progress is not None:
             yield self.progress
         else:
@@ -128,14 +158,14 @@ class Plan:
 
 
 def make_plan(options: SampleOptions, progress: Callable[[int], object] | None = None) -> Plan:
-    """Load the model and all that the options name, and check that they fit; arguments as of `run`.
+    """Load the networks that the options name, and check that the options fit them; arguments as of `run`.
 
     Raises:
-        UserError: An option that does not fit the model.
+        UserError: An option does not fit the model.
     """
     state = this_process()
     if (options.output is None) == (options.grid is None):
-        raise UserError("Give either --output DIR for single images or --grid FILE for a labelled grid.")
+        raise UserError("Give either --output DIR for single images, or --grid FILE for a labelled grid.")
     check_limits(options, "--")
     with state.main_process_first():
         folder = find_model(options.model, options.revision)
@@ -145,7 +175,7 @@ def make_plan(options: SampleOptions, progress: Callable[[int], object] | None =
     if options.steps > total:
         raise UserError(f"--steps is {options.steps}, but the model has {total} timesteps: give 1 to {total}.")
     if options.timesteps_from is not None:
-        levels = log_snr_of(alphas_cumprod_of(section_of(options.timesteps_from)))
+        levels = log_snr_of(alphas_cumprod_of(section_of(options.timesteps_from, options.allow_code)))
         timesteps = timesteps_at(pipeline.scheduler, visited_levels(levels, options.steps))
     with user_errors(ArgumentError):  # before anything is written
         pipeline.set_timesteps(options.steps, timesteps=timesteps)
@@ -157,8 +187,10 @@ def make_plan(options: SampleOptions, progress: Callable[[int], object] | None =
     return Plan(folder, pipeline, options, labels, guidance, timesteps, progress)
 
 
-def _labels(pipeline, classifier, text: str | list[int] | None) -> list[int | dict] | None:
-    """Labels from the command line's text or a list; None for a model without classes."""
+def _labels(
+    pipeline: ClassConditionalPipeline, classifier: Classifier | None, text: str | list[int] | None
+) -> list[ClassOrMixture] | None:
+    """The labels to draw, all classes by default; None for a model without classes."""
     if pipeline.unet.config.num_class_embeds is None and classifier is None:
         if text is not None:
             raise UserError("This model is unconditional: leave --labels out, or give a --classifier.")
@@ -166,12 +198,15 @@ def _labels(pipeline, classifier, text: str | list[int] | None) -> list[int | di
     if text is None:
         return list(pipeline.class_names(classifier))
     if not isinstance(text, str):
-        return pipeline.label_ids(text, classifier)
+        return list(pipeline.label_ids(text, classifier))
     return read_labels(text, pipeline, classifier)
 
 
 def batches_of_process(count: int, options: SampleOptions, state: PartialState) -> list[range]:
-    """This process's batches. They are fixed ranges, whoever draws them: equal batch sizes give equal bits."""
+    """The batches of this process.
+
+    Batches are the same ranges for any number of processes, so that equal batch sizes give bit-identical images.
+    """
     size = options.batch_size
     batches = [range(first, min(first + size, count)) for first in range(0, count, size)]
     return batches[state.process_index :: state.num_processes]

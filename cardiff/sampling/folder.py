@@ -1,9 +1,11 @@
-"""The folder of a sampling command: options.json claims it, each PNG says how it was made, manifest.jsonl ends it.
+"""The output folder of sample.py: options.json, PNG files with their settings in the metadata, and manifest.jsonl.
 
-It can be continued and extended: images that are there are not drawn again, and other options are refused.
+An interrupted folder can be completed and a complete one extended: existing images are kept, and other options are
+refused.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +17,21 @@ from cardiff.diffusion.randomness import image_seed
 from cardiff.errors import UserError
 from cardiff.files import ASIDE, file_hash, write_text, written_aside
 from cardiff.hub.serialization import weights_file
+from cardiff.pipelines.pipeline_class_conditional import Scale
 from cardiff.sampling.draw import Plan, batches_of_process
-from cardiff.sampling.labels import label_name
+from cardiff.sampling.labels import ClassOrMixture, label_name
 
 _PNG_KEY = "cardiff"
 
 
-def fill_folder(plan: Plan, state: PartialState) -> Path:
-    """Draw what the plan's folder does not have yet, and return the folder.
+def fill_folder(plan: Plan, output: Path, state: PartialState) -> Path:
+    """Draw the images that the folder does not have yet, write the manifest, and return the folder.
 
     Raises:
-        UserError: The folder holds something else or a damaged image, or an image is not finite.
+        UserError: The folder holds other files, images of other options or a damaged image, or an image is not finite.
     """
     options, variants, labels = plan.options, plan.guidance.variants, plan.labels
-    output = Path(options.output)
-    turns = len(labels or [None]) * len(variants)
-    count = options.num_images or 8 * turns
+    count = options.num_images or 8 * (len(labels) if labels else 1) * len(variants)
     identity = {
         "weights_sha256": file_hash(weights_file(plan.folder)),
         "labels": labels,
@@ -42,7 +43,7 @@ def fill_folder(plan: Plan, state: PartialState) -> Path:
     }
     if plan.timesteps is not None:
         identity["timesteps"] = plan.timesteps
-    identity = json.loads(json.dumps(identity))  # as it will be read
+    identity = json.loads(json.dumps(identity))  # comparable with what is read from options.json
     if state.is_main_process:
         _claim_folder(output, identity)
     state.wait_for_everyone()
@@ -57,42 +58,42 @@ def fill_folder(plan: Plan, state: PartialState) -> Path:
     if state.is_main_process:
         entries = [read_entry(image_file(output, i)) for i in range(count)]
         write_text(output / "manifest.jsonl", "".join(f"{json.dumps(entry)}\n" for entry in entries), per_process=True)
-    state.wait_for_everyone()  # who reads the folder next needs the manifest
+    state.wait_for_everyone()  # for the manifest, which other processes may read next
     return output
 
 
 def _draw_batch(plan: Plan, batch: range, identity: dict, output: Path) -> None:
-    """Draw and write a batch. All labels are drawn with the first variant, then all with the next, and so on."""
-    labels, variants = plan.labels or [None], plan.guidance.variants
+    """Draw and write a batch: all labels with the first variant, then all with the next, and so on."""
+    labels: Sequence[ClassOrMixture | None] = plan.labels or [None]
+    variants, numbers = plan.guidance.variants, plan.guidance.numbers
     chosen = [labels[i % len(labels)] for i in batch]
-    turns = [variants[i // len(labels) % len(variants)] for i in batch]
+    turns = [i // len(labels) % len(variants) for i in batch]
     # A scale for each image in one pass; functions of log-SNR are the same for all.
-    scales = {name: [turn[name] for turn in turns] for name in variants[0]}
-    scales = {name: values[0] if callable(values[0]) else np.array(values) for name, values in scales.items()}
-    images, cost = plan.draw(batch, None if plan.labels is None else chosen, scales)
+    scales: dict[str, Scale] = {**variants[0], **{name: [numbers[name][turn] for turn in turns] for name in numbers}}
+    images, cost = plan.draw(batch, [label for label in chosen if label is not None] or None, scales)
     how = {key: identity[key] for key in identity if key not in ("labels", "seed")}
     for i, image, label, turn, evaluations in zip(batch, images, chosen, turns, cost):
         path = image_file(output, i)
         entry = {"file": path.name, "index": i, "seed": image_seed(plan.options.seed, i)}
         entry |= {"label": label, "name": None if label is None else label_name(label, plan.class_names)}
-        entry |= how | {name: turn[name] for name in plan.guidance.numbers} | {"evaluations": evaluations}
+        entry |= how | {name: numbers[name][turn] for name in numbers} | {"evaluations": evaluations}
         _write_png(image, path, entry)
 
 
 def image_file(output: Path, index: int) -> Path:
-    """Where image number `index` of a sampled folder lies."""
+    """The file of image number `index` in a folder of samples."""
     return output / f"{index:06d}.png"
 
 
 def _claim_folder(output: Path, identity: dict) -> None:
-    """Make the folder, or check that what it holds was drawn with the same options."""
+    """Create the folder, or check that its images were drawn with the same options."""
     record = output / "options.json"
     if record.exists():
         before = json.loads(record.read_text())
         changed = [key for key in sorted(before.keys() | identity.keys()) if before.get(key) != identity.get(key)]
         if changed:
             raise UserError(
-                f"{output} holds images drawn with other options ({', '.join(changed)} differ): "
+                f"{output} contains images drawn with other options ({', '.join(changed)} differ): "
                 "choose another --output or remove it."
             )
     elif output.exists() and not (output.is_dir() and not any(output.iterdir())):
@@ -104,7 +105,7 @@ def _claim_folder(output: Path, identity: dict) -> None:
 
 
 def _write_png(image: np.ndarray, path: Path, entry: dict) -> None:
-    """Write an image, whose file itself says how it was made."""
+    """Write an image with its settings in the metadata."""
     text = PngInfo()
     text.add_text(_PNG_KEY, json.dumps(entry))
     with written_aside(path, per_process=True) as aside:
@@ -112,10 +113,10 @@ def _write_png(image: np.ndarray, path: Path, entry: dict) -> None:
 
 
 def read_entry(path: Path) -> dict:
-    """How an image of a sampled folder was made: its line of the manifest.
+    """The manifest's entry for an image, from the image's metadata.
 
     Raises:
-        UserError: It is damaged, or was not written by `sample.py`.
+        UserError: The image is damaged, or was not written by `sample.py`.
     """
     try:
         with Image.open(path) as image:
@@ -123,5 +124,5 @@ def read_entry(path: Path) -> dict:
             return json.loads(image.text[_PNG_KEY])
     except Exception as error:  # Pillow's readers raise nearly every type on bad bytes
         raise UserError(
-            f"{path} is damaged or was not written by this command: remove it, and run the command again."
+            f"{path} is damaged or was not written by this command: remove it and run the command again."
         ) from error

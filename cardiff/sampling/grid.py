@@ -1,4 +1,4 @@
-"""Labelled grids: a row a class, a column block a guidance scale."""
+"""Labelled grids: a row for each class, a block of columns for each guidance scale."""
 
 import math
 from pathlib import Path
@@ -12,13 +12,13 @@ from cardiff.sampling.draw import Plan, batches_of_process
 from cardiff.sampling.labels import label_name
 
 
-def draw_grid(plan: Plan, state: PartialState) -> Path:
-    """Draw the plan into the PNG file that its options name, and return the file."""
+def draw_grid(plan: Plan, path: Path, state: PartialState) -> Path:
+    """Draw the plan into a PNG file, and return the file."""
     options, variants, labels = plan.options, plan.guidance.variants, plan.labels
     if labels is not None:
         columns = max(1, (options.num_images or 8 * len(labels)) // len(labels))
         names, count = [label_name(label, plan.class_names) for label in labels], len(labels) * columns
-    else:  # about a square
+    else:  # approximately square
         count = options.num_images or 8
         columns = math.ceil(math.sqrt(count))
         names = [""] * math.ceil(count / columns)
@@ -29,10 +29,11 @@ def draw_grid(plan: Plan, state: PartialState) -> Path:
         for variant in variants:
             images, _ = plan.draw(mine, chosen, variant, progress)
             blocks.append([image for _, image in sorted(gather_dict(dict(zip(mine, images))).items())])
-    path = Path(options.grid)
     if state.is_main_process:
         drawn = np.stack(blocks)  # (blocks, images, H, W, C)
-        whole = np.full((len(blocks), len(names) * columns, *drawn.shape[2:]), 255, np.uint8)  # the last row in white
+        whole = np.full(
+            (len(blocks), len(names) * columns, *drawn.shape[2:]), 255, np.uint8
+        )  # white where the last row ends
         whole[:, :count] = drawn
         save_labelled_grid(whole, names, plan.guidance.titles, path)
     return path

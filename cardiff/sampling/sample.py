@@ -1,4 +1,4 @@
-"""sample.py: images of a trained model, in a folder or in a labelled grid."""
+"""sample.py: draws images from a trained model into a folder or a labelled grid."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,20 +11,23 @@ from cardiff.sampling.options import SampleOptions
 
 
 def run(options: SampleOptions, progress: Callable[[int], object] | None = None) -> Path:
-    """Carry the options out and return the folder or file that was made.
+    """Draw images as the options say, and return the folder or file that was written.
 
     Args:
-        options: What to draw, and where to.
-        progress: Called with the number of this process's images after each pass, in the place of a progress bar.
+        options: What to draw, and where to write it.
+        progress: Called with the number of this process's images after each batch, instead of a progress bar.
 
     Raises:
-        UserError: An option that does not fit the model, or an output folder of other options.
+        UserError: An option does not fit the model, or the output folder holds images of other options.
     """
     plan = make_plan(options, progress)
     state = this_process()
     if plan.timesteps is not None and len(plan.timesteps) < options.steps:
         print_once(
             f"{options.steps} steps of {options.timesteps_from} fall on {len(plan.timesteps)} timesteps of the model: "
-            "so many steps are taken."
+            f"{len(plan.timesteps)} steps are taken."
         )
-    return draw_grid(plan, state) if options.grid is not None else fill_folder(plan, state)
+    if options.grid is not None:
+        return draw_grid(plan, Path(options.grid), state)
+    assert options.output is not None  # make_plan has checked that one of the two is given
+    return fill_folder(plan, Path(options.output), state)

@@ -7,8 +7,8 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from cardiff.errors import UserError
 
 # Clipping x̂₀ to [-1, 1]: the multistep solvers ignore clip_sample, but thresholding at most at 1 is the same.
-_CLIPPED = {"thresholding": True, "sample_max_value": 1.0}
-SOLVERS = {
+_CLIPPED: dict[str, bool | float] = {"thresholding": True, "sample_max_value": 1.0}
+SOLVERS: dict[str, tuple[type[SchedulerMixin], dict[str, bool | float]]] = {
     "ddpm": (diffusers.DDPMScheduler, {}),
     "ddim": (diffusers.DDIMScheduler, {"set_alpha_to_one": True}),
     # lambda_min_clipped: start at log-SNR −10.2, whatever lies beyond; the last cosine level is at −19.8.
@@ -22,10 +22,10 @@ def make_solver(scheduler: SchedulerMixin, name: str) -> SchedulerMixin:
     """The named diffusers scheduler with the noise levels of a trained one.
 
     Raises:
-        UserError: Unknown name, or a solver that diffusers does not offer for the model's prediction type.
+        UserError: The name is unknown, or the solver does not support the model's prediction type.
     """
     if name not in SOLVERS:
-        raise UserError(f"There is no solver {name!r}: choose one of {', '.join(SOLVERS)}.")
+        raise UserError(f"There is no solver {name!r}: choose from {', '.join(SOLVERS)}.")
     if name == "euler" and scheduler.config.prediction_type == "sample":
         raise UserError(
             f"The solver {name} cannot use a model that predicts the clean sample: choose dpm, ddim, ddpm or unipc."
@@ -33,10 +33,10 @@ def make_solver(scheduler: SchedulerMixin, name: str) -> SchedulerMixin:
     solver, options = SOLVERS[name]
     if not scheduler.config.get("clip_sample", True):
         options = {key: value for key, value in options.items() if key not in _CLIPPED}
-    # Only what describes the trained noise levels is handed over, so that no solver warns of keys of another.
-    inherited = ("num_train_timesteps", "trained_betas", "prediction_type", "timestep_spacing", "clip_sample")
-    inherited += ("variance_type",) if issubclass(solver, DDPMScheduler) else ()
-    inherited += ("beta_start", "beta_end", "beta_schedule", "rescale_betas_zero_snr")
+    # Only the settings of the trained noise levels are passed on: solvers warn of those of another solver.
+    inherited = ["num_train_timesteps", "trained_betas", "prediction_type", "timestep_spacing", "clip_sample"]
+    inherited += ["variance_type"] if issubclass(solver, DDPMScheduler) else []
+    inherited += ["beta_start", "beta_end", "beta_schedule", "rescale_betas_zero_snr"]
     accepted = solver._get_init_keys(solver)
     config = {key: scheduler.config[key] for key in inherited if key in accepted and key in scheduler.config}
     return solver(**{**config, **options})

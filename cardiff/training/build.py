@@ -19,7 +19,7 @@ from cardiff.diffusion.networks import build_classifier, build_pipeline, build_u
 from cardiff.distributed import check_world_size
 from cardiff.errors import UserError
 from cardiff.files import write_text
-from cardiff.hub.publish import BackgroundPublisher
+from cardiff.hub.background import BackgroundPublisher
 from cardiff.hub.serialization import save_classifier, save_pipeline
 from cardiff.outputs import check_folder
 from cardiff.training.callbacks import Callback, Checkpoint, LossLog, Push

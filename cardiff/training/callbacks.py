@@ -11,8 +11,8 @@ from diffusers import DDPMScheduler, ModelMixin
 
 from cardiff.distributed import device_name
 from cardiff.errors import UserError
-from cardiff.hub.provenance import versions, without_paths, write_record
-from cardiff.hub.publish import BackgroundPublisher
+from cardiff.hub.background import BackgroundPublisher
+from cardiff.hub.provenance import RunRecord, versions, without_paths, write_record
 from cardiff.training import checkpoint as checkpoints
 from cardiff.training.resume import TrainingState
 from cardiff.training.sharding import whole
@@ -143,7 +143,7 @@ class Checkpoint(Callback):
                 checkpoints.save_tensors(part, folder / "training" / f"{name}.safetensors")
             state.save(folder / "training")
 
-        outcome: list = [None, None]
+        outcome: list = [None, None, must_succeed]
         step, last = trainer.global_step, trainer.last_checkpoint or "none"
         if trainer.accelerator.is_main_process:
             message = f"The checkpoint of step {step} could not be written ({{}}); the last good checkpoint is {last}."
@@ -153,12 +153,14 @@ class Checkpoint(Callback):
                     f"{path} could not be copied to {trainer.output_dir} ({{}}), where the earlier model is left."
                 )
                 checkpoints.publish(path, trainer.output_dir)
-                message = f"The checkpoints before {path} could not be removed ({{}})."
+                message, outcome[2] = f"The checkpoints before {path} could not be removed ({{}}).", False
                 in_use = self.publisher.in_use if self.publisher is not None else None
                 checkpoints.prune(root, train.keep_checkpoints, train.keep_checkpoints_every, in_use)
             except OSError as error:
                 outcome[1] = message.format(error)
-        path, problem = broadcast_object_list(outcome) if trainer.accelerator.num_processes > 1 else outcome
+        if trainer.accelerator.num_processes > 1:
+            broadcast_object_list(outcome)
+        path, problem, must_succeed = outcome
         trainer.last_checkpoint = path or trainer.last_checkpoint
         if problem is None:
             return
@@ -209,7 +211,7 @@ def save_model(trainer: Trainer, model: ModelMixin, folder: Path) -> None:
     """Write a network of the run, and beside it what trained it."""
     trainer.export(model, folder)
     config, data = trainer.config, trainer.data
-    record = {
+    record: RunRecord = {
         "kind": config.kind,
         "step": trainer.global_step,
         "images_seen": trainer.global_step * config.train.batch_size,

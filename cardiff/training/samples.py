@@ -13,7 +13,7 @@ from cardiff.distributed import gather_dict
 from cardiff.evaluation.samples import keep_best, labels_as_in
 from cardiff.pipelines import ClassConditionalPipeline
 from cardiff.plotting import save_labelled_grid
-from cardiff.sampling.draw import draw_images
+from cardiff.sampling.draw import draw
 from cardiff.sampling.solvers import make_solver
 from cardiff.training.callbacks import ModelCallback, save_model
 from cardiff.training.trainer import Trainer
@@ -43,7 +43,7 @@ def draw_averaged(
     mine = list(range(count))[accelerator.process_index :: accelerator.num_processes]
     hidden = not accelerator.is_main_process
     with tqdm(total=len(mine), desc="sampling", unit="img", leave=False, disable=hidden) as bar:
-        images = draw_images(
+        images, _ = draw(
             pipeline,
             mine,
             seed=train.seed,

@@ -65,7 +65,7 @@ def test_what_is_no_schedule(name, sentence):
 
 def test_a_file_without_a_schedule(tmp_path):
     (tmp_path / "other.yaml").write_text("data: {resolution: 16}\n")
-    with pytest.raises(UserError, match="no section scheduler"):
+    with pytest.raises(UserError, match="no section `scheduler` with a `name`"):
         section_of(str(tmp_path / "other.yaml"))
 
 

@@ -160,7 +160,7 @@ def test_the_place_of_a_file_on_the_command_line_does_not_matter():
 
 def test_a_whole_number_of_a_file_is_a_float_where_the_option_is_one(tmp_path):
     (tmp_path / "run.yaml").write_text("scheduler: {name: edm, sigma_max: 80}\ntrain: {epochs: 3}\n")
-    config = parse("--config", str(tmp_path / "run.yaml"))
+    config = parse("--config", str(tmp_path / "run.yaml"), "--allow_code")
     assert type(config.scheduler["sigma_max"]) is float and type(config.train.epochs) is float
 
 
@@ -262,12 +262,12 @@ def test_a_function_of_the_users(tmp_path, capsys, refused):
     )
     name = f"{path}:power"
     (tmp_path / "run.yaml").write_text(f"scheduler: {{name: '{name}', exponent: 3}}")
-    config = parse("--config", str(tmp_path / "run.yaml"))
+    config = parse("--config", str(tmp_path / "run.yaml"), "--allow_code")
     assert config.scheduler["name"] == name and config.scheduler["exponent"] == 3.0
     assert make_schedule(config.scheduler).alphas_cumprod[0].item() == pytest.approx(0.999 * 0.99901**3, rel=1e-6)
     assert parse("--scheduler.name", name, "--scheduler.exponent", "3") == config
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
-    assert parse("--config", str(tmp_path / "config.yaml")) == config
+    assert parse("--config", str(tmp_path / "config.yaml"), "--allow_code") == config
     with pytest.raises(SystemExit, match="0"):
         parse("--scheduler.name", name, "--help")
     assert "--scheduler.exponent EXPONENT The power itself." in " ".join(capsys.readouterr().out.split())
@@ -434,14 +434,14 @@ def test_a_stream_without_held_out_images_is_accepted():
         ("train: {batch_sise: 3}", "there is no option 'train.batch_sise'; did you mean 'train.batch_size'?"),
         ("scheduler: {name: cosine, tau: 0.5}", "there is no option 'scheduler.tau'"),
         ("scheduler: {name: cosnie}", "There is no schedule 'cosnie'; did you mean 'cosine'?"),
-        ("scheduler: {name: 3}", "There is no schedule '3'; choose one of cauchy"),
+        ("scheduler: {name: 3}", "There is no schedule '3'; choose from cauchy"),
         ("scheduler: {name: knots, log_snr: [9, 9]}", "each below the one before"),
         ("unte: {dropout: 0.5}", "unte"),
         ("train: {batch_size: [1, 2]}", "train.batch_size"),
         ("train: {batch_size: 3", ""),
         ("data: {resolution: 8}\nscheduler:\n", "The section scheduler of "),
         ("scheduler: {}\ntrain:\n", "wrong.yaml is empty: give its options, or leave it out."),
-        ("scheduler: {name: }", "wrong.yaml is empty: choose one of cauchy"),
+        ("scheduler: {name: }", "wrong.yaml is empty: choose from cauchy"),
         ("data: 3", "wrong.yaml is 3, but must be a section of options."),
         ("- a\n- b", ""),
     ],

@@ -132,13 +132,13 @@ def by_classes(world, options, tmp_path):
 def test_classes_are_read_in_the_order_of_the_data(by_classes):
     """Whatever the order in the judge's head: logits that are surest of every image's own class read all of them."""
     protocol, features, labels, columns = by_classes
-    measured = protocol.measure_features(features, None, np.eye(12)[columns[labels]], labels)
-    np.testing.assert_array_equal(measured.read, labels)
+    measured = protocol.estimator.measure(features, None, np.eye(12)[columns[labels]], labels)
+    np.testing.assert_array_equal(measured.predicted, labels)
     assert measured.estimates["accuracy"].value == 1
     np.testing.assert_array_equal(measured.confusion, np.diag(COUNTS))
     assert measured.estimates["class_shift"].value == 0
     # Asked for as the next class instead, every image is in the row asked for and the column read.
-    measured = protocol.measure_features(features, None, np.eye(12)[columns[labels]], (labels + 1) % 12)
+    measured = protocol.estimator.measure(features, None, np.eye(12)[columns[labels]], (labels + 1) % 12)
     assert measured.estimates["accuracy"].value == 0
     assert [measured.confusion[(label + 1) % 12, label] for label in range(12)] == list(COUNTS)
 
@@ -148,7 +148,7 @@ def test_samples_are_weighted_to_the_classes_of_the_data(by_classes):
     protocol, features, labels, columns = by_classes
     often, counts = np.arange(12) % 3 + 1, np.array(COUNTS)
     features, labels = features.repeat(often[labels], 0), labels.repeat(often[labels])
-    measured = protocol.measure_features(features, None, np.eye(12)[columns[labels]], None)
+    measured = protocol.estimator.measure(features, None, np.eye(12)[columns[labels]], None)
     count = (often * counts).sum()
     factor = count / (count - 1) * 59 / 60
     expected = np.trace(protocol.reference.gaussian.covariance) * (np.sqrt(factor) - 1) ** 2
@@ -265,7 +265,7 @@ def test_exported_statistics_stand_for_the_data(world, options, tmp_path):
     key = found["protocol"]["reference"]["key"]
     assert again["protocol"]["reference"]["key"] == key
     run(replace(options, images=images, reference=str(file), pin=key))
-    with pytest.raises(UserError, match=f"has the key {key} and not 123, as --pin demands"):
+    with pytest.raises(UserError, match=f"The key of the reference is {key} and --pin is 123: the data"):
         run(replace(options, images=images, reference=str(file), pin="123"))
 
     small = tmp_path / "small.safetensors"
@@ -335,7 +335,7 @@ def test_a_file_that_does_not_say_what_its_statistics_are_of_is_refused(world, o
     record = json.dumps({"network": {"kind": "pixels", "range": "0 to 1"}, "data": {}})
     file = tmp_path / "bad.safetensors"
     save_file({"mean": np.zeros(64), "covariance": np.eye(64)}, file, metadata={"cardiff_reference": record})
-    with pytest.raises(UserError, match="does not say what its statistics are of"):
+    with pytest.raises(UserError, match="does not say of which data its statistics are"):
         run(replace(options, images=str(world["held_out"].with_suffix("")), reference=str(file), metrics="fid"))
 
 
@@ -364,9 +364,9 @@ def test_a_streamed_reference_gives_the_figures_of_a_stored_one(world, options, 
 
     key = found["protocol"]["reference"]["key"]
     run(replace(options, pin=key))  # the same stream has the same key
-    with pytest.raises(UserError, match="as --pin demands"):
+    with pytest.raises(UserError, match="--pin is .*: the data, the preprocessing"):
         run(replace(options, pin=key, max_images=59))
-    with pytest.raises(UserError, match="--validation_data names the reference itself"):
+    with pytest.raises(UserError, match="--validation_data is the reference itself"):
         run(replace(options, validation_data=str(reference)))
 
 
@@ -468,17 +468,17 @@ def test_exported_labels_come_back(world, options, tmp_path):
         ({"batch_size": 0}, "--batch_size is 0, but must be 1 or more."),
         ({"images": None}, "Give either --images DIR or --model DIR_OR_REPO."),
         ({"metrics": "fdi"}, "--metrics names 'fdi', which is not a metric; did you mean 'fid'?"),
-        ({"metrics": "accuracy"}, "accuracy, which needs a classifier: give a --accuracy_classifier"),
+        ({"metrics": "accuracy"}, "accuracy, which needs a classifier: give --accuracy_classifier"),
         ({"metrics": "memorisation"}, "give --validation_data"),
-        ({"validation_data": "x.safetensors"}, "--validation_data must be images and not statistics"),
+        ({"validation_data": "x.safetensors"}, "--validation_data is a file of statistics"),
         ({"output": "/dev/null/here"}, "--output /dev/null/here cannot be written"),
         ({"output": "setup.cfg"}, "--output setup.cfg cannot be written"),
         ({"export_reference": "/dev/null/x.safetensors"}, "--export_reference /dev/null cannot be written"),
         ({"max_images": 1}, "--max_images is 1, but must be 2 or more"),
-        ({"metrics": "is"}, "has no classes"),
+        ({"metrics": "is"}, "has no classification head"),
         ({"metrics": "fid_infinity"}, "60 images are too few for fid_infinity"),
         ({"num_images": 5}, "5 images are too few for prdc"),
-        ({"num_images": 61}, "holds 60 images"),
+        ({"num_images": 61}, "contains 60 images"),
         ({"reference": None}, "Give --reference"),
         ({"reference": "nothing"}, "nothing is neither a YAML file"),
         ({"reference": "nothing.yaml"}, "nothing.yaml cannot be read"),
@@ -487,7 +487,7 @@ def test_exported_labels_come_back(world, options, tmp_path):
             {"reference": "configs/digits_16_conditional.yaml"},
             "has images of 16 pixels and 1 channels, but the samples",
         ),
-        ({"seeds": [0, 0]}, "--seeds is [0, 0], but must be different"),
+        ({"seeds": [0, 0]}, "--seeds is [0, 0], but the seeds must be different"),
         ({"replicates": 1}, "--replicates is 1"),
     ],
 )
@@ -512,7 +512,7 @@ def test_options_are_refused_before_the_reference_is_looked_at(changes, world, o
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"guidance_scale": [1, 2]}, "--guidance_scale is [1, 2], but images are measured at one"),
+        ({"guidance_scale": [1, 2]}, "--guidance_scale is [1, 2], but one value is measured at a time"),
         ({"solver": "dmp"}, "There is no solver 'dmp'"),
         ({"steps": 1001}, "--steps is 1001, but the model has 1000 timesteps: give 1 to 1000"),
         ({"guidance_interval": "1"}, "--guidance_interval is 1"),

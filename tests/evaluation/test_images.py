@@ -81,7 +81,7 @@ def test_images_beside_the_classes_are_of_no_class(tmp_path, caplog):
     assert not caplog.messages
     assert found.of_classes(["ant", "bee"]).labels is None
     assert caplog.messages == [
-        "1 images lie beside the class folders, first stray.png: all are measured as images of no known class."
+        "1 images are outside the class folders, first stray.png: all images are measured without labels."
     ]
 
 
@@ -180,14 +180,17 @@ def several_heights(folder):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda folder: folder.rmdir(), "pictures is not a folder: name one with images."),
-        (lambda folder: None, "pictures holds no images."),
-        (lambda folder: (folder / "a.txt").write_text(""), "pictures holds no images."),
+        (lambda folder: folder.rmdir(), "pictures is not a folder: give a folder of images."),
+        (lambda folder: None, "pictures contains no images: give another folder."),
+        (lambda folder: (folder / "a.txt").write_text(""), "pictures contains no images: give another folder."),
         (broken, "1.png cannot be read ("),
         (several_heights, "several sizes (0.png has 6x6, 1.png has 6x8): resize them."),
         (several_sizes, "several sizes (0.png has 6x6, 2.png has 8x8): resize them."),
-        (lambda folder: write(folder, "0.png", size=(6, 4)), "0.png has 6x4 pixels: only square images are read."),
-        (lambda folder: write(folder, "test/a/0.png", "train/a/1.png"), "holds the splits test, train: name one of"),
+        (lambda folder: write(folder, "0.png", size=(6, 4)), "0.png has 6x4 pixels, but images must be square"),
+        (
+            lambda folder: write(folder, "test/a/0.png", "train/a/1.png"),
+            "contains the splits test, train: give one of",
+        ),
         (lambda folder: (folder / "manifest.jsonl").write_text("{"), "is not a manifest of sample.py"),
         (lambda folder: (folder / "manifest.jsonl").write_text('{"index": 0}\n'), "is not a manifest of sample.py"),
         (lambda folder: (folder / "manifest.jsonl").write_text(""), "manifest.jsonl lists no images"),
@@ -208,7 +211,7 @@ def test_sampling_that_was_interrupted(options):
     with pytest.raises(UserError, match=r"lacks 000003.png of its manifest: run the same sample.py command again\."):
         read_folder(folder)
     (folder / "manifest.jsonl").unlink()
-    with pytest.raises(UserError, match=r"was not drawn to its end: run the same sample.py command again\."):
+    with pytest.raises(UserError, match=r"is incomplete: run the same sample.py command again to finish it\."):
         read_folder(folder)
     run(options)
     assert len(read_folder(folder).images) == 5

@@ -111,7 +111,7 @@ def test_the_report_of_many_classes_can_be_read(world, tmp_path):
     best_first = sorted((row["accuracy"] for row in found["per_class"] if row["images"]), reverse=True)
     assert best_first[0] > best_first[-1] and shown == pytest.approx([*best_first[:10], *best_first[-10:]], rel=0.01)
     wrong = np.array(found["confusion"]) * (1 - np.eye(196, dtype=int))
-    first = re.search(r"read as \| samples \|\n.*\n\| (.*) \| (.*) \| (\d+) \|", report)
+    first = re.search(r"classified as \| samples \|\n.*\n\| (.*) \| (.*) \| (\d+) \|", report)
     assert int(first[3]) == wrong.max()
     assert wrong[NAMES.index(first[1]), NAMES.index(first[2])] == wrong.max()
 

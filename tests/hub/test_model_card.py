@@ -83,7 +83,7 @@ def test_what_a_person_reads(folder):
     for said in (
         "![Samples](samples.png)",
         'DiffusionPipeline.from_pretrained("user/cats", revision="small", trust_remote_code=True)',
-        "owner/cats, split train: 1,797 images, padded to a square and resized to 8 pixels, each mirrored",
+        "owner/cats, split train: 1,797 images, padded to a square and resized to 8 pixels, each flipped",
         "Licence of the images: CC BY 4.0.",
         "Licence of the weights: mit.",
         "**cosine**: `s` 0.008.",
@@ -95,7 +95,7 @@ def test_what_a_person_reads(folder):
         "4 of 1000 are too near.",
         "| 1 | bee | 1000 |",
         "178 to 1000 images",
-        "1,797 training images are few",
+        "With only 1,797 training images",
     ):
         assert said in text, said
     assert "someone" not in text
@@ -115,9 +115,9 @@ def test_the_table_of_twelve_classes(tmp_path):
 def test_what_is_not_known_is_said_to_be_unknown(folder):
     text = card_of(folder).text
     for said in (
-        "does not record what the model was trained on",
+        "The training data is not recorded.",
         "not stated",
-        "Not measured.",
+        "Not evaluated.",
         "Memorisation was not evaluated",
     ):
         assert said in text, said
@@ -135,14 +135,14 @@ def test_the_other_kinds(tmp_path):
     card = card_of(tmp_path / "unconditional")
     assert "DDPMPipeline.from_pretrained" in card.text and "trust_remote_code=True" not in card.text
     assert "## Classes" not in card.text and "class-conditional" not in card.data.tags
-    assert "`DDIMScheduler`, `EulerDiscreteScheduler`, made from it by `from_config`" in card.text
+    assert "`DDIMScheduler`, `EulerDiscreteScheduler`, created from it with `from_config`" in card.text
     save_classifier(tiny_classifier(), CosineScheduler().to_stock(), tmp_path / "classifier")
     levels = [{"timestep": 9, "log_snr": -3.25, "accuracy": 0.5, "cross_entropy": 1.5}]
     report = {"chance": 0.1, "clean": {"accuracy": 0.96, "images": 180}, "levels": levels}
     write_record(tmp_path / "classifier", {**RUN, "kind": "classifier", "report": report})
     card = card_of(tmp_path / "classifier")
     assert card.data.pipeline_tag == "image-classification" and "AutoModel.from_pretrained" in card.text
-    assert "reads 96.0% of the clean ones" in card.text and "| -3.2 | 50.0% | 1.500 |" in card.text
+    assert "held out from training: 96.0%" in card.text and "| -3.2 | 50.0% | 1.500 |" in card.text
 
 
 def test_names_with_dollars_are_no_mathematics(tmp_path):
@@ -155,7 +155,7 @@ def test_names_with_dollars_are_no_mathematics(tmp_path):
 @pytest.mark.parametrize(("channels", "colours"), [(1, "grey"), (3, "RGB")])
 def test_the_colours_of_its_images(channels, colours, tmp_path):
     save_pipeline(tiny_pipeline(channels=channels), tmp_path)
-    assert f"draws 8×8 {colours} images of 3 classes" in card_of(tmp_path).text
+    assert f"generates 8×8 {colours} images of 3 classes" in card_of(tmp_path).text
 
 
 @pytest.mark.parametrize("count", [60, 61])
@@ -206,12 +206,12 @@ def test_what_a_foreign_record_says_cannot_break_the_card(folder):
 
 
 DAMAGES = [
-    ({"kind": "../evil"}, "no runs of kind '../evil'"),
+    ({"kind": "../evil"}, "kind is '../evil'"),
     ({"step": "600"}, "wrong type"),
     ({"config": {}}, "KeyError"),
-    ({"class_counts": [1]}, "can be no card"),
-    ({"class_counts": [1] * 4}, "can be no card"),
-    ({"hardware": None}, "can be no card"),
+    ({"class_counts": [1]}, "no card can be made"),
+    ({"class_counts": [1] * 4}, "no card can be made"),
+    ({"hardware": None}, "no card can be made"),
 ]
 
 

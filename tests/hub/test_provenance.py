@@ -69,5 +69,5 @@ def test_a_record_is_read_without_what_others_need_not_know(tmp_path):
 )
 def test_damaged_records(damage, tmp_path):
     (tmp_path / RUN_RECORD).write_text(json.dumps({**RECORD, **damage}))
-    with pytest.raises(UserError, match="run.json is damaged or of another project .*: copy it again"):
+    with pytest.raises(UserError, match="run.json is damaged or was not written by this project .*: copy it again"):
         read_record(tmp_path)

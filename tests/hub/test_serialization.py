@@ -205,7 +205,7 @@ def test_an_index_of_weights_is_not_followed(folder, tmp_path):
     torch.save(state, tmp_path / "outside.bin")
     index = {"metadata": {}, "weight_map": dict.fromkeys(state, "../../outside.bin")}
     (folder / "unet/diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(UserError, match="spreads the weights over files"):
+    with pytest.raises(UserError, match="splits the weights into several files"):
         load_pipeline(folder)
     weights_file(folder).unlink()
     with pytest.raises(UserError, match="diffusion_pytorch_model.safetensors is missing"):
@@ -263,7 +263,7 @@ def test_variants_are_what_diffusers_calls_them(folder, tmp_path):
 @pytest.mark.parametrize("text", ["", "[1]", '{"step": "x"}', '{"kind": "conditional", "step": 1, "config": {}}'])
 def test_a_damaged_record_is_one_sentence(text, folder, tmp_path):
     (folder / "run.json").write_text(text)
-    with pytest.raises(UserError, match="run.json is damaged or of another project"):
+    with pytest.raises(UserError, match="run.json is damaged or was not written by this project"):
         export_model(folder, tmp_path / "out")
 
 
@@ -277,7 +277,7 @@ def truncate(path, size):
 
 
 DAMAGES = {
-    "no index": (lambda f: (f / "model_index.json").unlink(), "holds no model_index.json"),
+    "no index": (lambda f: (f / "model_index.json").unlink(), "has no model_index.json"),
     "empty index": (lambda f: truncate(f / "model_index.json", 0), "does not describe a pipeline of this project"),
     "index is a list": (lambda f: (f / "model_index.json").write_text("[1]"), "does not describe a pipeline"),
     "other pipeline": (lambda f: rewrite_index(f, _class_name="StableDiffusionPipeline"), "StableDiffusionPipeline"),
@@ -341,7 +341,7 @@ def test_weights_with_a_tensor_too_many(folder):
 @pytest.mark.parametrize("name", ["/nowhere/at/all", "./nowhere", "a/b/c"])
 def test_no_such_folder(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=f"There is no folder {name}."):
+    with pytest.raises(UserError, match=f"{name} is not a folder: name the folder of a model"):
         find_model(name)
 
 
@@ -437,11 +437,11 @@ def rewrite_config(folder, **changes):
 
 
 CLASSIFIER_DAMAGES = {
-    "nothing there": (shutil.rmtree, "holds no classifier/config.json: name the output folder of train_classifier.py"),
+    "nothing there": (shutil.rmtree, "has no classifier/config.json: name the output folder of train_classifier.py"),
     "no scheduler": (lambda f: shutil.rmtree(f / "scheduler"), "damaged or incomplete"),
     "truncated config": (lambda f: truncate(f / "classifier/config.json", 40), "damaged or incomplete"),
     "config is a list": (lambda f: (f / "classifier/config.json").write_text("[1]"), "damaged or incomplete"),
-    "other class": (lambda f: rewrite_config(f, _class_name="UNet2DModel"), "names a UNet2DModel and not a Noisy"),
+    "other class": (lambda f: rewrite_config(f, _class_name="UNet2DModel"), "describes a UNet2DModel, not a Noisy"),
     "other noise": (lambda f: rewrite_config(f, alphas_cumprod=[0.5] * 1000), "have different noise levels"),
     "other channels": (lambda f: rewrite_config(f, block_out_channels=[8, 32]), "damaged or incomplete"),
     "truncated weights": (
@@ -465,7 +465,7 @@ def test_damaged_classifiers(damage, sentence, classifier_folder):
 
 
 def test_models_of_the_other_kind_are_named(folder, classifier_folder):
-    with pytest.raises(UserError, match="holds a diffusion pipeline and no classifier"):
+    with pytest.raises(UserError, match="is a diffusion model, not a classifier"):
         load_classifier(folder)
-    with pytest.raises(UserError, match="holds a classifier and no pipeline"):
+    with pytest.raises(UserError, match="is a classifier, not a diffusion model"):
         load_pipeline(classifier_folder)

@@ -137,7 +137,7 @@ def test_unknown_labels(labels, sentence):
 
 def test_shared_names_need_the_index():
     pipeline = tiny_pipeline(id2label={0: "ant", 1: "bee", 2: "ant"})
-    with pytest.raises(ValueError, match=r"'ant' names the classes \[0, 2\]: give the index"):
+    with pytest.raises(ValueError, match=r"'ant' is the name of the classes \[0, 2\]: give an index"):
         pipeline.label_ids("ant")
     assert pipeline.label_ids(["bee", 2]) == [1, 2]
 
@@ -253,7 +253,7 @@ def test_every_solver_is_finite_on_an_untrained_unet(solver, prediction_type, cl
 
 
 def test_unknown_solver():
-    with pytest.raises(ValueError, match="There is no solver 'dmp': choose one of ddpm, ddim, dpm"):
+    with pytest.raises(ValueError, match="There is no solver 'dmp': choose from ddpm, ddim, dpm"):
         make_solver(CosineScheduler(), "dmp")
 
 
@@ -369,7 +369,7 @@ def test_callback_sees_and_replaces():
     ).images
     assert calls == [(i, t, ["latents", "model_output"]) for i, t in enumerate((999, 749, 499, 249))]
     torch.testing.assert_close(images, torch.full((2, 1, 8, 8), 0.75), rtol=0, atol=0)
-    with pytest.raises(ValueError, match="not \\['noise'\\]"):
+    with pytest.raises(ValueError, match="has \\['noise'\\]: choose from"):
         pipeline([0], callback_on_step_end_tensor_inputs=["noise"])
 
 
@@ -500,5 +500,5 @@ def test_given_timesteps_are_stepped_through():
 
 @pytest.mark.parametrize("timesteps", [[], [500, 500], [20, 500], [1000, 3], [5, -1]])
 def test_refused_timesteps(timesteps):
-    with pytest.raises(ValueError, match="must fall strictly within 0 to 999"):
+    with pytest.raises(ValueError, match="must be strictly decreasing and lie within 0 to 999"):
         tiny_pipeline()(class_labels=0, timesteps=timesteps)

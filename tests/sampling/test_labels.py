@@ -63,8 +63,8 @@ def test_every_form(text, labels):
         ("index:bee", "The label 'index:bee' is not an index such as index:3"),
         ("index:99", "Class label 99 is out of range"),
         ('"1"', "Class label '1' is not a class"),
-        ('"ant', "has a double quote that is not closed"),
-        ('ant,say "hi', "has a double quote that is not closed"),
+        ('"ant', "has an unclosed double quote"),
+        ('ant,say "hi', "has an unclosed double quote"),
         ("0.5*ant+bee", "is not a mixture such as 0.5*three+0.5*eight"),
         ("0.5*C+++0.5*ant", "Class label 'C' is not a class"),
         ("half*ant+0.5*bee", "is not a mixture such as"),
@@ -90,7 +90,7 @@ def test_names_with_leading_zeros_are_names():
 @pytest.mark.parametrize("text", ["1", "bee,1", "0.5*1+0.5*bee"])
 def test_a_name_that_is_the_index_of_another_class_is_refused(text):
     pipeline = of("1", "0", "bee")
-    sentence = "'1' is the name of one class and the index of another, '0': give \"1\" with its quotes .* or index:1"
+    sentence = "'1' is the name of one class and the index of another, '0': write \"1\" in double quotes .* or index:1"
     with pytest.raises(UserError, match=sentence):
         read_labels(text, pipeline)
     assert read_labels(text.replace("1", '"1"'), pipeline) != read_labels(text.replace("1", "index:1"), pipeline)
@@ -104,7 +104,7 @@ def test_a_name_that_is_its_own_index_or_nobodys():
 def test_a_name_of_two_classes_needs_the_index():
     pipeline = of("ant", "bee", "ant")
     for text in ("ant", '"ant"', "0.5*ant+0.5*bee"):
-        with pytest.raises(UserError, match=r"'ant' names the classes \[0, 2\]: give the index"):
+        with pytest.raises(UserError, match=r"'ant' is the name of the classes \[0, 2\]: give an index"):
             read_labels(text, pipeline)
     assert read_labels("index:2,0", pipeline) == [2, 0]
 
@@ -119,7 +119,7 @@ def test_a_file_of_labels(tmp_path):
         read_labels(f"@{file}", of(*ODD))
     for content in (b"\n \n", b""):
         file.write_bytes(content)
-        with pytest.raises(UserError, match="has no labels: write one on each line"):
+        with pytest.raises(UserError, match="contains no labels: write one on each line"):
             read_labels(f"@{file}", of(*ODD))
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="cannot be read"):

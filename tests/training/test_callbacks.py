@@ -1,5 +1,7 @@
 """What is done between the steps: when, in which order, and that a new callback is one class."""
 
+import errno
+import json
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,7 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from cardiff.config.run import parse_run
+from cardiff.errors import UserError
+from cardiff.integrity import find_damage
 from cardiff.interrupt import Stopped
+from cardiff.training import build as builder
 from cardiff.training.build import build
 from cardiff.training.callbacks import Callback, Checkpoint, LossLog, Push
 from cardiff.training.trainer import Trainer
@@ -128,3 +133,90 @@ def test_a_stopped_run_is_saved_and_goes_on(steps, tmp_path, digits_options):
     again = built(tmp_path, *options)
     assert again.global_step == again.start_step == steps and not again.done
     assert again.finish() is False
+
+
+# Full disks
+
+
+def full(*arguments, **options):
+    raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
+
+
+@pytest.fixture
+def drawn_every_step(tmp_path, digits_options):
+    options = ["--train.max_steps", 3, "--train.sample_every", 1, "--train.checkpoint_every", 1]
+    return built(tmp_path, *digits_options, *options)
+
+
+def finished(trainer: Trainer) -> bool:
+    while not trainer.done:
+        trainer.step()
+        trainer.run_callbacks()
+    return trainer.finish()
+
+
+def test_training_goes_on_without_a_grid(drawn_every_step, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr("cardiff.training.samples.save_labelled_grid", full)
+        drawn_every_step.step(), drawn_every_step.run_callbacks()
+    assert finished(drawn_every_step)
+    said = capsys.readouterr().out
+    warning = (
+        "Warning: the sample grid of step 1 could not be written ([Errno 28] No space left on device: 'somewhere'"
+    )
+    assert said.count("Warning") == 1 and f"{warning}); training goes on." in said
+    assert sorted(path.name[:13] for path in (tmp_path / "samples").iterdir()) == ["step-00000002", "step-00000003"]
+
+
+def test_a_bug_in_a_callback_is_not_taken_for_a_full_disk(drawn_every_step, monkeypatch):
+    def bug(*arguments):
+        raise FileNotFoundError(errno.ENOENT, "No such file", "x")
+
+    monkeypatch.setattr("cardiff.training.samples.save_labelled_grid", bug)
+    drawn_every_step.step()
+    with pytest.raises(FileNotFoundError):
+        drawn_every_step.run_callbacks()
+    drawn_every_step.finish()
+
+
+def test_entries_of_the_log_are_kept_until_they_can_be_written(drawn_every_step, tmp_path, monkeypatch, capsys):
+    log = tmp_path / "logs/metrics.jsonl"
+    with monkeypatch.context() as patch:
+        patch.setattr("cardiff.training.metrics.append_text", full)
+        for _ in range(2):
+            drawn_every_step.step(), drawn_every_step.run_callbacks()
+        assert not log.exists() and drawn_every_step.log.has(2, "loss") and not drawn_every_step.log.has(3, "loss")
+    assert finished(drawn_every_step)
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 2, 3]
+    assert capsys.readouterr().out.count("metrics.jsonl cannot be written (") == 1
+
+
+def test_the_message_says_when_only_the_copy_failed(drawn_every_step, tmp_path, monkeypatch, capsys):
+    drawn_every_step.step(), drawn_every_step.run_callbacks()
+    with monkeypatch.context() as patch:
+        patch.setattr("cardiff.training.checkpoint.publish", full)
+        drawn_every_step.step(), drawn_every_step.run_callbacks()
+        path = tmp_path / "checkpoints/step-00000002"
+        assert f"Warning: {path} could not be copied to {tmp_path} ([Errno 28]" in capsys.readouterr().out
+        assert drawn_every_step.last_checkpoint == path and find_damage(path) is None
+        assert json.loads((tmp_path / "run.json").read_text())["step"] == 1
+        drawn_every_step.step()
+        with pytest.raises(UserError, match="step-00000003 could not be copied to .* Make room and run the same"):
+            drawn_every_step.run_callbacks()
+    drawn_every_step.finish()
+    assert train_again(tmp_path, drawn_every_step) and json.loads((tmp_path / "run.json").read_text())["step"] == 3
+
+
+def train_again(folder: Path, trainer: Trainer) -> bool:
+    again = builder.build(trainer.config)
+    assert again.global_step == 3
+    return finished(again)
+
+
+def test_older_checkpoints_that_stay_are_a_warning(drawn_every_step, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("cardiff.training.checkpoint.prune", full)
+    drawn_every_step.step(), drawn_every_step.run_callbacks()
+    said = capsys.readouterr().out
+    assert f"The checkpoints before {tmp_path / 'checkpoints/step-00000001'} could not be removed" in said
+    assert json.loads((tmp_path / "run.json").read_text())["step"] == 1
+    assert finished(drawn_every_step)

@@ -1,117 +1,37 @@
-"""compare.py: the same seeds, noise, classes, number of images and reference for several runs, over their settings."""
+"""compare.py: several runs, with the same seeds, noise, classes, number of images and reference, over settings."""
 
 import hashlib
 import json
-import math
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 from tqdm.auto import tqdm
 
 from cardiff.distributed import this_process
 from cardiff.errors import UserError
+from cardiff.evaluation.compare.candidates import Candidate, Setting, Trial, base_setting, file_name
 from cardiff.evaluation.evaluate import check_seeds, class_shares
 from cardiff.evaluation.images import read_folder
-from cardiff.evaluation.metrics.intervals import Estimate
 from cardiff.evaluation.options import CompareOptions
-from cardiff.evaluation.protocol import Protocol, loss
+from cardiff.evaluation.protocol import Protocol
 from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options
 from cardiff.files import write_text
 from cardiff.hub.serialization import find_model
-from cardiff.markup import escape
 from cardiff.sampling.draw import make_plan
 from cardiff.sampling.options import DrawOptions, GuidanceOptions
 from cardiff.sampling.solvers import SOLVERS
 
-# Raise it when the same images would give other figures.
+# Increase it when the same images give other figures.
 METHOD_VERSION = 1
 
 
-@dataclass(frozen=True)
-class Setting:
-    """How a model is sampled."""
-
-    solver: str
-    steps: int
-    guidance_scale: float | None
-    """None for a model without labels."""
-
-    def __str__(self) -> str:
-        guided = "" if self.guidance_scale is None else f"w = {shortest(self.guidance_scale)}, "
-        return f"{guided}{self.solver}, {self.steps} steps"
-
-    @property
-    def cost(self) -> float:
-        """Network evaluations an image, for the progress bar; the manifest counts them."""
-        return self.steps * (1 if self.guidance_scale in (None, 0.0, 1.0) else 2)
-
-    @property
-    def folder(self) -> str:
-        scale = "" if self.guidance_scale is None else f"-w{shortest(self.guidance_scale)}"
-        return f"{self.solver}-{self.steps}{scale}"
-
-
-@dataclass
-class Candidate:
-    """Runs of one name, and what is known of their settings."""
-
-    name: str
-    models: list[ModelFacts]
-    settings: list[Setting]
-    trials: dict[Setting, list["Trial"]] = field(default_factory=dict)
-    """The newest measurement of each setting: one a run and sampling seed."""
-    first: dict[Setting, list["Trial"]] = field(default_factory=dict)
-    """The measurement of all settings at the same number of images."""
-
-    @property
-    def conditional(self) -> bool:
-        return bool(self.models[0].classes)
-
-    @property
-    def called(self) -> str:
-        """The name in Markdown."""
-        return escape(self.name)
-
-    def loss(self, setting: Setting, metric: str, aim: bool | float) -> float:
-        """A metric averaged over runs and sampling seeds, less is better; infinite where it could not be measured."""
-        trials = self.trials[setting]
-        if any(metric not in trial.estimates for trial in trials):
-            return math.inf
-        return loss(float(np.mean([trial.estimates[metric].value for trial in trials])), aim)
-
-
-@dataclass
-class Trial:
-    """One run, setting and sampling seed, measured."""
-
-    count: int
-    estimates: dict[str, Estimate]
-    evaluations: dict[str, float] | None
-    per_class: list[dict]
-    terms: tuple[float, float] | None
-    balanced: float | None
-    memorisation: dict | None
-    folder: Path
-
-    def to_dict(self) -> dict:
-        estimates = {name: e.to_dict(with_deviations=True) for name, e in self.estimates.items()}
-        return {**{f.name: getattr(self, f.name) for f in fields(self)}, "estimates": estimates, "folder": None}
-
-    @classmethod
-    def from_dict(cls, known: dict, folder: Path) -> "Trial":
-        estimates = {name: Estimate.from_dict(e) for name, e in known["estimates"].items()}
-        return cls(**{**known, "estimates": estimates, "folder": folder})
-
-
 class Comparison:
-    """The runs, what they are measured with, and how far that has come.
+    """The runs, the protocol, and the measurements so far.
 
     Raises:
-        UserError: Options, runs or data that cannot be used or compared.
+        UserError: Options, runs or data cannot be used or compared.
     """
 
     def __init__(self, options: CompareOptions):
@@ -120,29 +40,32 @@ class Comparison:
         self.output = Path(options.output)
         check_seeds(options.seeds)
         self.seeds = options.seeds
-        self.candidates = self._entrants()
+        self.candidates = self._candidates()
         models = [model for candidate in self.candidates for model in candidate.models]
         size = models[0].resolution, models[0].channels
-        for candidate in self.candidates:  # refuses before the long work starts
+        for candidate in self.candidates:  # options are refused before anything is computed
             for setting in candidate.settings:
                 make_plan(sample_options(candidate.models[0].folder, self.output, _draw_options(options, setting)))
         for model in models:
             if (model.resolution, model.channels) != size:
                 raise UserError(
                     f"{model.folder} draws images of {model.resolution} pixels and {model.channels} channels and "
-                    f"{models[0].folder} of {size[0]} and {size[1]}: only models of the same images compare."
+                    f"{models[0].folder} of {size[0]} and {size[1]}: only models of one image size can be compared."
                 )
         if options.reference is None:
             files = [model.config_file for model in models if model.config_file is not None]
             if not files:
-                raise UserError("No run says what it was trained on: give --reference.")
+                raise UserError("No run has a config.yaml that names its training data: give --reference.")
             options.reference = str(files[0])
         with tqdm(desc="real images", unit="img", disable=not self.state.is_main_process, leave=False) as bar:
             self.protocol = Protocol(options, *size, options.batch_size, options.num_images, bar.update)
         if options.rank_by not in self.protocol.names:
-            raise UserError(f"--rank_by is {options.rank_by!r}, but must be one of {', '.join(self.protocol.names)}.")
+            raise UserError(
+                f"--rank_by is {options.rank_by!r}, which is not measured: choose from "
+                f"{', '.join(self.protocol.names)}."
+            )
         unlabelled = [candidate.name for candidate in self.candidates if not candidate.conditional]
-        by_class = ["accuracy"] if self.protocol.columns is not None else ["accuracy", "diversity"]
+        by_class = ["accuracy"] if self.protocol.estimator.columns is not None else ["accuracy", "diversity"]
         if unlabelled and options.rank_by in by_class:
             raise UserError(
                 f"--rank_by {options.rank_by} cannot rank the settings of {unlabelled[0]}, whose samples have no "
@@ -156,14 +79,17 @@ class Comparison:
             names = self.protocol.reference.class_names
             for model in models:
                 if model.classes and model.class_names != names:
-                    raise UserError(f"{model.folder} has other classes than the reference: give its own data.")
+                    raise UserError(
+                        f"{model.folder} has other classes than the reference: give the data that it was trained on."
+                    )
             self.labels = labels_as_in(class_shares(self.protocol), self.counts[-1])
         self.file = self.output / "trials.jsonl"
         self.known = self._read_known()
 
-    def _entrants(self) -> list[Candidate]:
+    def _candidates(self) -> list[Candidate]:
         """The runs by name, with their settings."""
-        options, folders = self.options, {}
+        options = self.options
+        folders: dict[str, list[str]] = {}
         if not options.runs:
             raise UserError("Name the runs to compare: compare.py RUN_A RUN_B …")
         for text in options.runs:
@@ -177,26 +103,28 @@ class Comparison:
                 raise UserError(f"The run {text!r} has no name or no folder: give FOLDER or NAME=FOLDER.")
             if not named and name in folders:
                 raise UserError(
-                    f"Two runs are called {name}: name them, one={folders[name][0]} other={folder}; runs of one "
-                    "given name are trainings of the same thing."
+                    f"Two runs are called {name}: give them names, one={folders[name][0]} other={folder}, or the same "
+                    "name if they are trainings of one configuration."
                 )
             folders.setdefault(name, []).append(folder)
         candidates = []
         unknown = [solver for solver in options.solver if solver not in SOLVERS]
         if unknown:
-            raise UserError(f"There is no solver {unknown[0]!r}: choose from {', '.join(SOLVERS)}.")
+            raise UserError(f"--solver names {unknown[0]!r}, which is not a solver: choose from {', '.join(SOLVERS)}.")
         for name, paths in folders.items():
             with self.state.main_process_first():
                 models = [ModelFacts(find_model(path, options.revision)) for path in paths]
             if len({bool(model.classes) for model in models}) > 1:
-                raise UserError(f"The runs called {name} are conditional and unconditional: give them two names.")
+                raise UserError(
+                    f"The runs called {name} are conditional and unconditional: give them different names."
+                )
             guided = [float(scale) for scale in options.guidance_scale] if models[0].classes else [None]
             settings = list(dict.fromkeys(Setting(*parts) for parts in product(options.solver, options.steps, guided)))
             candidates.append(Candidate(name, models, settings))
         return candidates
 
     def _counts(self) -> list[int]:
-        """Numbers of images of the rounds, multiples of the batch so that no image is drawn twice."""
+        """Number of images in each round, multiples of the batch size so that no image is drawn twice."""
         options = self.options
         total = options.num_images or min(self.protocol.reference.count, 10_000)
         size = options.batch_size
@@ -204,12 +132,12 @@ class Comparison:
         if sorted(set(counts)) != counts or (counts and counts[-1] >= total):
             raise UserError(
                 f"{total} images are too few for {options.halving_rounds} halving rounds in batches of {size}: give "
-                "fewer, or a smaller --batch_size."
+                "fewer --halving_rounds, or a smaller --batch_size."
             )
         return [*counts, total]
 
     def run(self) -> None:
-        """Draw and measure everything that is not known yet."""
+        """Draw and measure everything that is not measured yet."""
         with tqdm(unit="eval", unit_scale=True, desc="comparing", disable=not self.state.is_main_process) as bar:
             alive = {candidate.name: list(candidate.settings) for candidate in self.candidates}
             before = 0
@@ -226,7 +154,7 @@ class Comparison:
                 before = count
 
     def _work(self, alive: dict[str, list[Setting]], turn: int) -> float:
-        """Network evaluations that are still to come, if the better half costs as much as the worse."""
+        """Network evaluations to come, if the better half costs as much as the worse."""
         work = 0.0
         for candidate in self.candidates:
             cost = sum(setting.cost for setting in alive[candidate.name]) * len(candidate.models) * len(self.seeds)
@@ -237,7 +165,7 @@ class Comparison:
         return work
 
     def _better_half(self, candidate: Candidate, settings: list[Setting]) -> list[Setting]:
-        """The better half by `rank_by`, and the setting that is compared with the other runs whatever comes."""
+        """The better half by `rank_by`, and always the setting that all runs share."""
         by = self.options.rank_by
         ranked = sorted(settings, key=lambda s: candidate.loss(s, by, self.protocol.names[by]))
         kept = ranked[: -(-len(ranked) // 2)]
@@ -259,10 +187,10 @@ class Comparison:
                     continue
                 bar.set_postfix_str(f"{candidate.name}: {setting}, {count} images")
                 drawing = _draw_options(options, setting)
-                # Of a folder that has the first images already, the sampler counts those too.
+                # The sampler also counts the images that are in the folder already.
                 skip = [before]
 
-                def progress(drawn: int, skip=skip, cost=setting.cost) -> None:
+                def progress(drawn: int, skip: list[int] = skip, cost: float = setting.cost) -> None:
                     skipped = min(drawn, skip[0])
                     skip[0] -= skipped
                     bar.update((drawn - skipped) * cost * self.state.num_processes)
@@ -286,7 +214,7 @@ class Comparison:
                 yield trial
 
     def _key(self, model: ModelFacts, setting: Setting, seed: int, count: int) -> str:
-        """What decides a trial's figures."""
+        """Digest of everything that a trial's figures depend on."""
         drawing = vars(_draw_options(self.options, setting))  # of this setting alone, so that a sweep can be widened
         how = {name: value for name, value in drawing.items() if name != "batch_size"}
         protocol = {name: value for name, value in self.protocol.record().items() if name not in ("cardiff", "device")}
@@ -303,7 +231,7 @@ class Comparison:
         return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
     def _read_known(self) -> dict[str, dict]:
-        """What an earlier command measured."""
+        """Measurements of an earlier command, by key."""
         if self.state.is_main_process:
             self.output.mkdir(parents=True, exist_ok=True)
         self.state.wait_for_everyone()
@@ -312,26 +240,13 @@ class Comparison:
             try:
                 entry = json.loads(line)
             except ValueError:
-                continue  # the last line of a killed process can be cut short
+                continue  # a killed process can leave its last line incomplete
             known[entry.pop("key")] = entry
             whole.append(f"{line}\n")
         self.state.wait_for_everyone()
         if self.state.is_main_process and whole:
             write_text(self.file, "".join(whole))
         return known
-
-
-def base_setting(candidate: Candidate) -> Setting:
-    """The setting that all runs share: the first solver and number of steps, and no guidance beyond the label."""
-    first = candidate.settings[0]
-    same = [s for s in candidate.settings if (s.solver, s.steps) == (first.solver, first.steps)]
-    return next((s for s in same if s.guidance_scale in (None, 1.0)), first)
-
-
-def best_setting(candidate: Candidate, metric: str, aim: bool | float, count: int) -> Setting:
-    """The best of the settings that were measured at `count` images."""
-    full = [setting for setting, trials in candidate.trials.items() if trials[0].count == count]
-    return min(full, key=lambda setting: candidate.loss(setting, metric, aim))
 
 
 def _draw_options(options: CompareOptions, setting: Setting) -> DrawOptions:
@@ -342,16 +257,3 @@ def _draw_options(options: CompareOptions, setting: Setting) -> DrawOptions:
     else:
         shared["guidance_scale"] = [setting.guidance_scale]
     return DrawOptions(**{**shared, "solver": setting.solver, "steps": setting.steps})
-
-
-def shortest(scale: float) -> str:
-    """A number as people write it, with as many digits as tell it from others."""
-    return f"{scale:g}" if float(f"{scale:g}") == scale else repr(scale)
-
-
-def file_name(name: str) -> str:
-    """A run's name for a folder: as it is, or made safe for any file system and told from others by a digest."""
-    safe = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]', "_", name).strip(" .")
-    while len(safe.encode()) > 100:
-        safe = safe[:-1]
-    return name if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -1,4 +1,4 @@
-"""Images in the eyes of a network: features and logits, shared out over processes, and cached for real images."""
+"""Features and logits of images, computed by all processes, and cached for real images."""
 
 import hashlib
 import json
@@ -16,8 +16,8 @@ from cardiff.config.sections import DataConfig
 from cardiff.data import cache_root, open_store, random_part
 from cardiff.distributed import gather_dict, this_process
 from cardiff.errors import UserError
-from cardiff.evaluation.features.networks import FeatureNetwork
-from cardiff.evaluation.metrics.distances import Gaussian
+from cardiff.evaluation.features.network import FeatureNetwork
+from cardiff.evaluation.metrics.frechet import Gaussian
 from cardiff.files import apply_folder_permissions, written_aside
 from cardiff.hub.provenance import public_name
 
@@ -46,7 +46,10 @@ class RealImages:
     @cached_property
     def gaussian(self) -> Gaussian:
         """Mean and covariance of the features."""
-        return self.statistics or Gaussian.of(self.features)
+        if self.statistics is not None:
+            return self.statistics
+        assert self.features is not None, "a file without features has statistics"
+        return Gaussian.of(self.features)
 
     @property
     def key(self) -> str:
@@ -68,15 +71,15 @@ def extract(
     The batches are fixed ranges, whoever works on them, so any number of processes gives the same numbers.
     """
     state = this_process()
-    mine = {}
+    mine: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
     for first in range(state.process_index * batch_size, len(images), batch_size * state.num_processes):
         batch = torch.from_numpy(np.array(images[first : first + batch_size])).to(state.device)
         features, logits = network(batch)
         mine[first] = (features.cpu().numpy(), None if logits is None else logits.cpu().numpy())
         progress(len(batch))
     parts = [part for _, part in sorted(gather_dict(mine).items())]
-    features, logits = zip(*parts)
-    return np.concatenate(features), None if logits[0] is None else np.concatenate(logits)
+    all_logits = [part for _, part in parts if part is not None]
+    return np.concatenate([part for part, _ in parts]), np.concatenate(all_logits) if all_logits else None
 
 
 def open_real(
@@ -97,7 +100,7 @@ def open_real(
     state = this_process()
     if config.streaming:
         images, labels, class_names, total = random_part(config, most)
-        pixels = hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
+        pixels = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
         key = _digest([pixels, None if labels is None else labels.tolist(), class_names])
     else:
         with state.main_process_first():
@@ -106,20 +109,22 @@ def open_real(
         if total > most:
             rows = np.sort(np.random.default_rng(0).choice(total, most, replace=False))
             images, labels = images[rows], None if labels is None else labels[rows]
-    record = {"data": data_record(config, key, len(images)), "network": network.record}
+    data = data_record(config, key, len(images))
     if total > most:
-        record["data"]["chosen_of"] = total
-    record["key"] = _digest([CACHE_VERSION, key, len(images), network.record])
-    folder = cache_root(config) / "features" / record["key"]
+        data["chosen_of"] = total
+    digest = _digest([CACHE_VERSION, key, len(images), network.record])
+    record = {"data": data, "network": network.record, "key": digest}
+    folder = cache_root(config) / "features" / digest
     found = _read(folder)
-    # All or none: processes that part their ways here would wait for each other for ever.
-    if all(gather_dict({state.process_index: found is not None}).values()):
+    # All or none: processes that took different branches here would wait for each other for ever.
+    everyone = all(gather_dict({state.process_index: found is not None}).values())
+    if found is not None and everyone:
         progress(len(images))
+        features, logits = found
     else:
-        found = extract(network, images, batch_size, progress)
+        features, logits = extract(network, images, batch_size, progress)
         if state.is_main_process:
-            _write(folder, *found, record)
-    features, logits = found
+            _write(folder, features, logits, record)
     return RealImages(features, logits, labels, class_names, record, images)
 
 
@@ -158,7 +163,7 @@ def import_reference(path: Path, network: FeatureNetwork) -> RealImages:
     """Read a file of `export_reference`.
 
     Raises:
-        UserError: Not such a file, or of another network than the one that looks at the samples.
+        UserError: It is not such a file, or its features are of another network than the samples'.
     """
     try:
         with safe_open(path, framework="np") as file:
@@ -167,22 +172,25 @@ def import_reference(path: Path, network: FeatureNetwork) -> RealImages:
     except (OSError, SafetensorError, ValueError) as error:
         raise UserError(f"{path} cannot be read as reference statistics ({error}): export them again.") from error
     if record is None or "mean" not in tensors:
-        raise UserError(f"{path} holds no reference statistics: write some with --export_reference.")
+        raise UserError(f"{path} does not contain reference statistics: write them with --export_reference.")
     try:
         theirs, class_names, count = record["network"], record.pop("class_names"), record["data"]["images"]
     except (KeyError, TypeError) as error:
-        raise UserError(f"{path} does not say what its statistics are of ({error!r}): export them again.") from error
+        raise UserError(
+            f"{path} does not say of which data its statistics are ({error!r}): export them again."
+        ) from error
     if theirs != json.loads(json.dumps(network.record)):
         raise UserError(
             f"{path} was made with another network or preprocessing ({_first_difference(theirs, network.record)}): "
-            "give that network, or make the statistics again from the data."
+            "give that network, or export the statistics again."
         )
     statistics = Gaussian(tensors["mean"], tensors["covariance"], count)
     features, labels = tensors.get("features"), tensors.get("labels")
     return RealImages(features, None, labels, class_names, record, statistics=statistics)
 
 
-def _digest(value) -> str:
+def _digest(value: object) -> str:
+    """32 hex digits of a value in JSON's types."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -194,7 +202,7 @@ def _first_difference(one: dict, other: dict) -> str:
 
 
 def _read(folder: Path) -> tuple[np.ndarray, np.ndarray | None] | None:
-    """What the cache has; None if it has nothing whole."""
+    """Features and logits from the cache; None if they are missing or damaged."""
     try:
         meta = json.loads((folder / "meta.json").read_text())
         features = np.load(folder / "features.npy", mmap_mode="r")
@@ -205,7 +213,7 @@ def _read(folder: Path) -> tuple[np.ndarray, np.ndarray | None] | None:
 
 
 def _write(folder: Path, features: np.ndarray, logits: np.ndarray | None, record: dict) -> None:
-    """Write features into the cache, in place of what is damaged or was written by another command in the meantime."""
+    """Write features into the cache, replacing what is there."""
     try:
         with written_aside(folder, per_process=True) as aside:
             aside.mkdir(parents=True)

@@ -1,20 +1,28 @@
-"""An independent reader of images: does it read samples as the class that was asked for?"""
+"""An independent classifier of small images, to measure whether samples belong to the requested class."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+
+
+class Predictor(Protocol):
+    """What scikit-learn's classifiers have."""
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Classes (N,) of features (N, D)."""
 
 
 @dataclass
 class ImageClassifier:
     """A support vector machine on pixels, for small grey images such as the digits."""
 
-    model: object
+    model: Predictor
     held_out_accuracy: float
-    """Share of real images it never saw that it reads correctly."""
+    """Accuracy on real images that it was not trained on."""
 
     def accuracy(self, images: np.ndarray, labels: np.ndarray) -> float:
-        """Share of uint8 images, any (N, …), that it reads as `labels` (N,)."""
+        """Share of uint8 images, any (N, …), that are classified as `labels` (N,)."""
         return float((self.model.predict(_features(images)) == labels).mean())
 
 

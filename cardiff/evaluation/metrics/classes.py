@@ -1,9 +1,11 @@
 """Measures of one class of images at a time."""
 
 import numpy as np
+from scipy.spatial.distance import pdist
 
-from cardiff.evaluation.metrics.distances import squared_distances
+from cardiff.errors import UserError
 from cardiff.evaluation.metrics.intervals import Estimate, bootstrap_weights, from_bootstrap
+from cardiff.evaluation.metrics.pairwise import squared_distances
 from cardiff.progress import shown
 
 MOST = 2000
@@ -28,7 +30,7 @@ def relative_diversity(
         replicates: Bootstrap replicates.
         seed: Of the resampling.
 
-    The classes are resampled by themselves, whether they were asked for or read.
+    The classes are resampled separately, whether they are requested or predicted.
 
     Returns:
         The ratio, 1 for samples as diverse as the data. A pair of an image with itself never counts, also where a
@@ -52,6 +54,24 @@ def relative_diversity(
         classes += some
     found = np.divide(total, classes, out=np.full(len(weights), np.nan), where=classes > 0)
     return from_bootstrap(found[0], found[1:])
+
+
+def class_diversity(features: np.ndarray, labels: np.ndarray) -> dict[int, float]:
+    """Mean distance between two samples of each class: features (N, D), labels (N,).
+
+    Raises:
+        UserError: A class has a single sample.
+    """
+    counts = dict(zip(*np.unique(labels, return_counts=True)))
+    for label, count in counts.items():
+        if count < 2:
+            raise UserError(f"Class {label} has a single sample, which has no diversity: draw more.")
+    return {int(label): float(pdist(features[labels == label]).mean()) for label in counts}
+
+
+def diversity(features: np.ndarray, labels: np.ndarray) -> float:
+    """Mean distance between two samples of one class, averaged over the classes: features (N, D), labels (N,)."""
+    return float(np.mean(list(class_diversity(features, labels).values())))
 
 
 def _distances(features: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How sure a figure is: one notion of uncertainty for all of them, which two sets of one noise can share.
+"""Uncertainty of figures: replicates, standard errors and 95% intervals, for all metrics and for paired differences.
 
 A figure comes with replicates of itself: what it would have been with other images of the same kind. Their spread is
 its standard error, and where two figures were replicated together, the spread of the differences is that of the
@@ -6,6 +6,7 @@ difference.
 """
 
 from dataclasses import dataclass
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from scipy.stats import binomtest, norm, t
@@ -17,6 +18,27 @@ LEVEL = 0.95
 REPLICATES = 500
 """A standard error from R replicates is itself uncertain by 1/√(2R): 3%."""
 GROUPS = 20
+
+
+class EstimateRecord(TypedDict):
+    """A figure in JSON."""
+
+    value: float
+    standard_error: float
+    low: float
+    """Lower end of the interval at LEVEL."""
+    high: float
+    """Its upper end."""
+    method: str
+    """bootstrap or jackknife."""
+    deviations: NotRequired[list[float]]
+    """As of Estimate, where the figure is read again."""
+    bounds: NotRequired[list[float] | None]
+    """Likewise."""
+    over_seeds: NotRequired[float]
+    """Standard deviation over sampling seeds, of a mean over several."""
+    seeds: NotRequired[list[float]]
+    """The value of each of these seeds."""
 
 
 @dataclass(frozen=True)
@@ -78,18 +100,23 @@ class Estimate:
         below, above = reach(self.value - low, its_high - other.value), reach(high - self.value, other.value - its_low)
         return Estimate(value, deviations, self.method, (value - below, value + above))
 
-    def to_dict(self, with_deviations: bool = False) -> dict:
+    def to_dict(self, with_deviations: bool = False) -> EstimateRecord:
         """For JSON; `from_dict` needs the deviations."""
         low, high = self.interval()
-        record = {"value": self.value, "standard_error": self.standard_error, "low": low, "high": high}
-        record["method"] = self.method
+        record: EstimateRecord = {
+            "value": self.value,
+            "standard_error": self.standard_error,
+            "low": low,
+            "high": high,
+            "method": self.method,
+        }
         if with_deviations:
             record["deviations"] = [float(deviation) for deviation in self.deviations]
             record["bounds"] = None if self.bounds is None else list(self.bounds)
         return record
 
     @classmethod
-    def from_dict(cls, record: dict) -> "Estimate":
+    def from_dict(cls, record: EstimateRecord) -> "Estimate":
         """What `to_dict` wrote.
 
         Raises:
@@ -97,8 +124,9 @@ class Estimate:
         """
         if "deviations" not in record:
             raise UserError("This figure was written without its deviations: write it again with them.")
-        bounds = None if record["bounds"] is None else tuple(record["bounds"])
-        return cls(record["value"], np.array(record["deviations"]), record["method"], bounds)
+        bounds = record["bounds"]
+        ends = None if bounds is None else (bounds[0], bounds[1])
+        return cls(record["value"], np.array(record["deviations"]), record["method"], ends)
 
 
 def bootstrap_weights(
@@ -106,11 +134,11 @@ def bootstrap_weights(
 ) -> np.ndarray:
     """How often each of `count` images is drawn in each of so many draws with replacement; int32 (R, N).
 
-    They hang on the arguments alone, so image i of one set and image i of another, drawn from the same noise, are
+    They depend on the arguments alone, so image i of one set and image i of another, drawn from the same noise, are
     resampled together, and sets of different sizes independently.
 
-    With `strata` (N,) each class is resampled by itself. That is for samples whose classes were asked for: how many
-    there are of each was not left to chance, so it must not be in the interval. A class of a single image has no
+    With `strata` (N,) each class is resampled by itself. That is for samples with requested classes: the number
+    of each is fixed, so it must not be in the interval. A class of a single image has no
     spread to resample, so all of these count as one class (Wolter, "Introduction to Variance Estimation" (2007),
     section 2.5), which errs on the wide side.
     """

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import ranksums
 
 from cardiff.errors import UserError
-from cardiff.evaluation.metrics.distances import BLOCK, squared_distances
+from cardiff.evaluation.metrics.pairwise import BLOCK, squared_distances
 from cardiff.progress import shown
 
 FALSE_ALARMS = 0.05
@@ -22,12 +22,12 @@ FEWEST = 50
 
 @dataclass(frozen=True)
 class Memorisation:
-    """Samples and held-out real images beside the training images."""
+    """Distances of samples and of held-out real images to the nearest training images."""
 
     distances: np.ndarray
     """From each sample to the nearest training image; (N,)."""
     indices: np.ndarray
-    """Which one that is; (N,)."""
+    """Index of that training image; (N,)."""
     held_out_distances: np.ndarray
     """From each held-out image to the nearest training image; (M,)."""
     z: float
@@ -41,7 +41,7 @@ class Memorisation:
 
     @property
     def held_out_duplicates(self) -> int:
-        """Held-out images that are training images: if there are any, no distance is impossible and none alarms."""
+        """Number of held-out images that are training images; with any, the threshold is 0 and there are no alarms."""
         return int((self.held_out_distances == 0).sum())
 
     @property
@@ -64,7 +64,7 @@ class Memorisation:
         if self.held_out_duplicates:
             return (
                 f"{near}; {self.held_out_duplicates} of {len(self.held_out_distances)} held-out images are training "
-                "images themselves, so no single sample can be told from chance."
+                "images themselves, so single samples cannot be distinguished from chance."
             )
         return (
             f"{near}; {self.alarms.sum()} of {len(self.distances)} are too near to one to be explained by chance, "
@@ -116,7 +116,7 @@ def alarm_threshold(held_out: np.ndarray, samples: int, false_alarms: float = FA
     """
     count = len(held_out)
     if count < FEWEST:
-        raise UserError(f"{count} held-out images are too few to tell copies from chance: hold out at least {FEWEST}.")
+        raise UserError(f"{count} held-out images are too few to measure memorisation: hold out at least {FEWEST}.")
     k = count // TAIL
     *tail, u = np.sort(held_out)[: k + 1]
     if tail[0] == 0:
@@ -132,7 +132,7 @@ def nearest(features: np.ndarray, training: np.ndarray, count: int = 1) -> tuple
         UserError: There are fewer training images than that.
     """
     if len(training) < count:
-        raise UserError(f"{len(training)} training images have no {count} nearest: ask for fewer.")
+        raise UserError(f"{len(training)} training images are too few for the {count} nearest: ask for fewer.")
     distances, indices = np.empty((len(features), count)), np.empty((len(features), count), np.int64)
     step = max(BLOCK // len(training), 1)
     for first in shown(range(0, len(features), step), "nearest training images"):

@@ -1,45 +1,30 @@
-"""The report of a comparison: tables, curves, grids from the same noise, and the difference in words."""
+"""The report of a comparison: findings in words, tables and figures."""
 
 import json
 import logging
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from cardiff.evaluation.compare.comparison import (
-    Candidate,
-    Comparison,
-    Setting,
-    Trial,
-    base_setting,
-    best_setting,
-    shortest,
-)
-from cardiff.evaluation.images import read_folder
-from cardiff.evaluation.metrics import differences
+from cardiff.evaluation.compare import differences
+from cardiff.evaluation.compare.candidates import Candidate, Setting, Trial, base_setting, best_setting
+from cardiff.evaluation.compare.comparison import Comparison
 from cardiff.evaluation.options import CompareOptions
+from cardiff.evaluation.reports.comparison_figures import draw_curves, draw_grids, draw_steps
 from cardiff.evaluation.reports.evaluation import (
     EXTREMES,
     arrow,
     as_html,
     data_name,
     metric_name,
-    rows_by_class,
     save_text,
-    shown_classes,
     summary,
 )
 from cardiff.evaluation.reports.figures import MANY_CLASSES
-from cardiff.evaluation.reports.wording import EXPLAINED, contradictions, interval, name_with, number
-from cardiff.markup import escape, fenced, figure_text, legend_text
-from cardiff.plotting import COLOURS, GREY, new_figure, save_labelled_grid
+from cardiff.evaluation.reports.wording import EXPLAINED, contradictions, interval, number
+from cardiff.markup import escape, fenced
 
 logger = logging.getLogger(__name__)
-
-CURVES = ("fid", "kid", "precision", "recall", "accuracy", "diversity")
-SHOWN_IMAGES = 6
 
 
 def run(options: CompareOptions) -> Path:
@@ -68,7 +53,7 @@ def write_comparison(comparison: Comparison) -> None:
         "settings": [_entry(e, *item) for e in comparison.candidates for item in e.trials.items()],
         "first_round": [_entry(e, *item) for e in comparison.candidates for item in e.first.items()],
         "best": {name: str(setting) for name, setting in best.items()},
-        "held_out": None if real is None else summary({None: real}),
+        "held_out": None if real is None else summary([real.estimates]),
         "held_out_images": None if real is None else real.count,
         "counts": comparison.counts,
         "sampling_seeds": comparison.seeds,
@@ -90,18 +75,20 @@ def _entry(candidate: Candidate, setting: Setting, trials: list[Trial]) -> dict:
         "images": trials[0].count,
         "trials": len(trials),
         "evaluations": trials[0].evaluations,
-        "metrics": summary(dict(enumerate(trials))),
+        "metrics": summary([trial.estimates for trial in trials]),
         "warnings": _contradictions(trials),
     }
 
 
 def _contradictions(trials: list[Trial]) -> list[str]:
-    """What must not be taken at face value of a setting."""
-    return contradictions({name: found["value"] for name, found in summary(dict(enumerate(trials))).items()})
+    """Warnings about the figures of a setting."""
+    return contradictions(
+        {name: found["value"] for name, found in summary([trial.estimates for trial in trials]).items()}
+    )
 
 
 def _warnings(comparison: Comparison) -> list[str]:
-    """The same of every setting, with the run and the setting before it."""
+    """Warnings about all settings, each with its run and setting."""
     return [
         f"{candidate.name} ({setting}): {sentence}"
         for candidate in comparison.candidates
@@ -120,32 +107,32 @@ def _sections(comparison: Comparison, best: dict[str, Setting], record: dict) ->
         f"split {escape(data['split'])}, in the features of {escape(protocol.network.name)}. Image i of every setting "
         f"starts from the same noise; classes are as frequent as in the data. {differences.training_cost(comparison)}",
         "",
-        "## What came out",
+        "## Findings",
         "",
         *_findings(comparison, best),
         *(line for warning in _warnings(comparison) for line in (f"**Warning.** {escape(warning)}", "")),
         *_final_table(comparison, best, record),
         "",
     ]
-    _draw_curves(comparison, output / "curves.png")
+    draw_curves(comparison, output / "curves.png")
     lines += ["![Every metric over the guidance scale](curves.png)", ""]
     lines += [_caption(comparison), ""]
-    if _draw_steps(comparison, best, output / "steps.png"):
+    if draw_steps(comparison, best, output / "steps.png"):
         lines += ["![Every metric over the network evaluations an image](steps.png)", ""]
     if comparison.options.keep_images or _have_images(candidates):
-        _draw_grids(comparison, best, output / "grid.png")
+        draw_grids(comparison, best, output / "grid.png")
         lines += ["## The same noise", "", "![Images from the same noise](grid.png)", ""]
     lines += _class_section(comparison, best)
     if len(comparison.counts) > 1:
         lines += ["## All settings", "", *_first_table(comparison), ""]
-    lines += ["## What the metrics say", ""]
+    lines += ["## Metrics", ""]
     lines += [f"- {metric_name(protocol, name)}: {EXPLAINED[name]}" for name in protocol.names]
     shown = {name: record[name] for name in ("runs", "counts", "sampling_seeds", "protocol")}
     return [*lines, "", "## Protocol", "", *fenced("json", json.dumps(shown, indent=1, ensure_ascii=False)), ""]
 
 
 def _findings(comparison: Comparison, best: dict[str, Setting]) -> list[str]:
-    """Every run against the last one, at the common setting and at the best of each; then guidance and copies."""
+    """Every run against the last one, at the common and at the best settings; then guidance and memorisation."""
     *others, last = comparison.candidates
     said = []
     for candidate in others:
@@ -162,13 +149,13 @@ def _findings(comparison: Comparison, best: dict[str, Setting]) -> list[str]:
 
 
 def _copies(candidate: Candidate, setting: Setting) -> str | None:
-    """What was found of memorisation in the best setting."""
+    """Memorisation at the best setting."""
     found = [trial.memorisation for trial in candidate.trials[setting] if trial.memorisation is not None]
     return f"**Memorisation**, {candidate.called} ({setting}): {found[0]['sentence']}" if found else None
 
 
 def _final_table(comparison: Comparison, best: dict[str, Setting], record: dict) -> list[str]:
-    """The settings that were measured at the full number of images."""
+    """Table of the settings that were measured at the full number of images."""
     protocol = comparison.protocol
     names = list(protocol.names)
     heads = ["run", "setting", "evaluations", *(f"{metric_name(protocol, n)} {arrow(protocol, n)}" for n in names)]
@@ -181,10 +168,10 @@ def _final_table(comparison: Comparison, best: dict[str, Setting], record: dict)
     if record["held_out"] is not None:
         cells = [f"{number(record['held_out'][n]['value'])}" if n in record["held_out"] else "" for n in names]
         lines.append(f"| real images, held out | {record['held_out_images']:,} images | | {' | '.join(cells)} |")
-    trials = max(len(found) for e in comparison.candidates for found in e.trials.values())
+    most = max(len(found) for e in comparison.candidates for found in e.trials.values())
     spread = (
-        f"Means and standard deviations over {trials} trainings or seeds."
-        if trials > 1
+        f"Means and standard deviations over {most} trainings or seeds."
+        if most > 1
         else "In brackets the 95% interval of each figure, for these images."
     )
     by = metric_name(protocol, comparison.options.rank_by)
@@ -196,7 +183,7 @@ def _final_table(comparison: Comparison, best: dict[str, Setting], record: dict)
 
 
 def _cells(trials: list[Trial], names: list[str]) -> list[str]:
-    cells = [f"{sum(trials[0].evaluations.values()):g}" if trials[0].evaluations else ""]
+    cells = [f"{trials[0].network_evaluations:g}" if trials[0].evaluations else ""]
     for name in names:
         found = [trial.estimates[name] for trial in trials if name in trial.estimates]
         if not found:
@@ -210,10 +197,10 @@ def _cells(trials: list[Trial], names: list[str]) -> list[str]:
 
 
 def _first_table(comparison: Comparison) -> list[str]:
-    """All settings at the number of images that all were measured at."""
+    """Table of all settings, at the number of images of the first round."""
     protocol, names = comparison.protocol, list(comparison.protocol.names)
     heads = ["run", "setting", "evaluations", *(f"{metric_name(protocol, n)} {arrow(protocol, n)}" for n in names)]
-    lines = [f"At {comparison.counts[0]:,} images; the better half went on.", ""]
+    lines = [f"At {comparison.counts[0]:,} images; the better half continued.", ""]
     lines += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for candidate in comparison.candidates:
         for setting, trials in candidate.first.items():
@@ -228,128 +215,10 @@ def _caption(comparison: Comparison) -> str:
     return f"*All settings at {comparison.counts[0]:,} images each. {bars}; a run without labels is a level line.*"
 
 
-def _line(candidate: Candidate, settings: list[Setting], name: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Values (S,) of a metric along settings, and their bars (2, S)."""
-    found = [[t.estimates[name] for t in candidate.first[s] if name in t.estimates] for s in settings]
-    if not all(found):
-        return None
-    values = np.array([np.mean([estimate.value for estimate in trials]) for trials in found])
-    if len(found[0]) > 1:
-        spread = np.array([np.std([estimate.value for estimate in trials], ddof=1) for trials in found])
-        return values, np.stack([spread, spread])
-    ends = np.array([trials[0].interval() for trials in found])
-    return values, np.maximum(np.stack([values - ends[:, 0], ends[:, 1] - values]), 0)
-
-
-def _panels(comparison: Comparison) -> tuple[Figure, dict[str, Axes]]:
-    """A figure with a panel for each metric that is drawn."""
-    protocol = comparison.protocol
-    names = [name for name in CURVES if name in protocol.names] or list(protocol.names)
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
-    figure = new_figure(4.2 * columns, 3.2 * rows + 0.4)
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for panel in axes[len(names) :]:
-        panel.axis("off")
-    panels = dict(zip(names, axes))
-    for name, panel in panels.items():
-        called = figure_text(name_with(protocol.network.distance, name))
-        panel.set(ylabel=f"{called} {arrow(protocol, name)}")
-        panel.grid(alpha=0.3)
-    return figure, panels
-
-
-def _finish(figure: Figure, panels: dict[str, Axes], path: Path) -> None:
-    """One legend for all panels, and the file."""
-    lines = {}  # a run need not be in every panel
-    for panel in panels.values():
-        lines |= dict(zip(*reversed(panel.get_legend_handles_labels())))
-    longest = max(map(len, lines), default=0)
-    columns = max(1, min(4, len(lines), int(20 * figure.get_figwidth() / (longest + 8))))
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=columns, fontsize=8)
-    figure.savefig(path, dpi=110)
-
-
-def _draw_curves(comparison: Comparison, path: Path) -> None:
-    """Each metric over the guidance scale; a line for each run, solver and number of steps."""
-    figure, panels = _panels(comparison)
-    styles = ("-", "--", ":", "-.")
-    for candidate in comparison.candidates:
-        for turn, (solver, steps) in enumerate(dict.fromkeys((s.solver, s.steps) for s in candidate.settings)):
-            same = [s for s in candidate.settings if (s.solver, s.steps) == (solver, steps)]
-            colour = COLOURS[turn % len(COLOURS)] if candidate.conditional else GREY
-            label = f"{legend_text(candidate.name)}, {solver} {steps}"
-            for name, panel in panels.items():
-                found = _line(candidate, same, name)
-                if found is None:
-                    continue
-                values, bars = found
-                if candidate.conditional:
-                    look = {"marker": "o", "markersize": 3, "color": colour, "capsize": 2}
-                    panel.errorbar([s.guidance_scale for s in same], values, bars, label=label, **look)
-                else:
-                    panel.axhline(values[0], color=colour, linestyle=styles[turn % len(styles)], label=label)
-    for panel in panels.values():
-        panel.set(xlabel="guidance scale w")
-    _finish(figure, panels, path)
-
-
-def _draw_steps(comparison: Comparison, best: dict[str, Setting], path: Path) -> bool:
-    """Each metric over the network evaluations an image; False if only one number of steps was tried."""
-    if len({setting.steps for candidate in comparison.candidates for setting in candidate.settings}) < 2:
-        return False
-    figure, panels = _panels(comparison)
-    turn, costs = 0, set()
-    for candidate in comparison.candidates:
-        scales = [base_setting(candidate).guidance_scale, best[candidate.name].guidance_scale]
-        for scale, solver in dict.fromkeys((w, s.solver) for w in scales for s in candidate.settings):
-            same = [s for s in candidate.settings if (s.solver, s.guidance_scale) == (solver, scale)]
-            same = sorted(same, key=lambda s: s.steps)
-            cost = [sum(candidate.first[s][0].evaluations.values()) for s in same]
-            costs |= set(cost)
-            guided = "" if scale is None else f", w = {shortest(scale)}"
-            look = {"color": COLOURS[turn % len(COLOURS)], "linestyle": "-" if candidate.conditional else "--"}
-            look |= {
-                "marker": "o",
-                "markersize": 3,
-                "capsize": 2,
-                "label": f"{legend_text(candidate.name)}, {solver}{guided}",
-            }
-            for name, panel in panels.items():
-                found = _line(candidate, same, name)
-                if found is not None:
-                    panel.errorbar(cost, *found, **look)
-            turn += 1
-    for panel in panels.values():
-        panel.set(xlabel="network evaluations an image", xscale="log")
-        panel.set_xticks(sorted(costs), [f"{cost:g}" for cost in sorted(costs)])
-        panel.minorticks_off()
-    _finish(figure, panels, path)
-    return True
-
-
 def _have_images(candidates: list[Candidate]) -> bool:
     return all(
         trial.folder.is_dir() for candidate in candidates for trials in candidate.trials.values() for trial in trials
     )
-
-
-def _draw_grids(comparison: Comparison, best: dict[str, Setting], path: Path) -> None:
-    """Blocks of images from the same noise: each run without guidance, at its best, and most guided."""
-    count = comparison.counts[0]
-    labels = np.array(comparison.labels[:count] if comparison.labels is not None else [0] * count)
-    chosen = shown_classes(labels)
-    blocks, titles = [], []
-    for candidate in reversed(comparison.candidates):
-        most = max(candidate.settings, key=lambda s: (s.guidance_scale or 0, s == base_setting(candidate)))
-        for setting in dict.fromkeys([base_setting(candidate), best[candidate.name], most]):
-            drawn = read_folder(candidate.trials[setting][0].folder)
-            blocks.append(rows_by_class(drawn.images[:count], labels, chosen, SHOWN_IMAGES))
-            guided = f", w = {shortest(setting.guidance_scale)}" if setting.guidance_scale is not None else ""
-            titles.append(f"{candidate.name}{guided}, {setting.solver} {setting.steps}")
-    names = [comparison.protocol.reference.class_names[label] for label in chosen] if comparison.labels else [""]
-    zoom = max(1, round(40 / blocks[0].shape[2]))
-    save_labelled_grid(np.stack(blocks), names, titles, path, zoom=zoom, blocks_per_line=2)
 
 
 def _class_section(comparison: Comparison, best: dict[str, Setting]) -> list[str]:

@@ -4,15 +4,20 @@ import base64
 import json
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import markdown
 import numpy as np
 from scipy.stats import norm
 
+from cardiff.evaluation.estimator import ClassRow, Measured
 from cardiff.evaluation.images import ImageSet
-from cardiff.evaluation.metrics.intervals import LEVEL
-from cardiff.evaluation.protocol import Measured, Protocol, loss
+from cardiff.evaluation.metrics.intervals import LEVEL, Estimate, EstimateRecord
+from cardiff.evaluation.metrics.memorisation import Memorisation
+from cardiff.evaluation.metrics.registry import loss
+from cardiff.evaluation.protocol import Protocol
 from cardiff.evaluation.reports import figures
 from cardiff.evaluation.reports.wording import EXPLAINED, contradictions, interval, name_with, number
 from cardiff.evaluation.samples import ModelFacts
@@ -27,22 +32,26 @@ td,th{border-bottom:1px solid #ddd}
 img{max-width:100%}code,pre{font-size:.85rem;background:#f5f5f5}pre{padding:.7rem;overflow-x:auto}"""
 GRID_ROWS, GRID_COLUMNS = 10, 10
 EXTREMES = 10
-"""Of many classes, so many of the best, of the worst, and of the pairs taken for each other are told."""
-RANKED = {"accuracy": True, "distance": False, "diversity": 1.0}
-"""Figures of a class by which many classes are ranked, the first that there is, and what is better."""
+"""Of many classes, the number of best and worst ones, and of most confused pairs, that are listed."""
+RANKED: dict[Literal["accuracy", "distance", "diversity"], bool | float] = {
+    "accuracy": True,
+    "distance": False,
+    "diversity": 1.0,
+}
+"""Figures by which many classes are ranked, the first that was measured, and what is better."""
 
 
-def summary(found: dict[int | None, Measured]) -> dict[str, dict]:
-    """Each estimate averaged over seeds: value, standard error, interval, and the spread over the seeds.
+def summary(found: Sequence[dict[str, Estimate]]) -> dict[str, EstimateRecord]:
+    """The estimates of each seed, averaged: value, standard error, interval, and the spread over the seeds.
 
     The standard error of the mean is that of the resampled images; the standard deviation over seeds is beside it.
     """
-    first, *others = found.values()
-    together = {}
-    for name in first.estimates:
-        if any(name not in measured.estimates for measured in others):  # as of a class that one of them lacks
+    first, *others = found
+    together: dict[str, EstimateRecord] = {}
+    for name in first:
+        if any(name not in other for other in others):  # such as the diversity where no class has two samples
             continue
-        estimates = [measured.estimates[name] for measured in found.values()]
+        estimates = [one[name] for one in found]
         if len(estimates) == 1:
             together[name] = estimates[0].to_dict()
             continue
@@ -61,13 +70,17 @@ def summary(found: dict[int | None, Measured]) -> dict[str, dict]:
 
 
 def write_report(
-    output: Path, protocol: Protocol, sets: dict, found: dict[int | None, Measured], facts: ModelFacts | None
+    output: Path,
+    protocol: Protocol,
+    sets: dict[int | None, ImageSet],
+    found: dict[int | None, Measured],
+    facts: ModelFacts | None,
 ) -> None:
     """Write metrics.json, report.md, report.html and the figures into a folder.
 
     Args:
         output: An existing folder.
-        protocol: What was measured with.
+        protocol: The protocol of the measurement.
         sets: Images by sampling seed (None for a folder that was given).
         found: The measurements, likewise.
         facts: The model, if there is one.
@@ -75,15 +88,15 @@ def write_report(
     seed = next(iter(sets))
     drawn, measured = sets[seed], found[seed]
     real = protocol.measure_real(measured.count)
-    together = summary(found)
+    together = summary([one.estimates for one in found.values()])
     missing = {name: reason for one in found.values() for name, reason in one.missing.items()}
-    metrics = {
+    metrics: dict = {
         "images": measured.count,
         "seeds": None if seed is None else list(sets),
         "metrics": together,
         "not_measured": missing,
         "warnings": contradictions({name: estimate["value"] for name, estimate in together.items()}),
-        "held_out": None if real is None else summary({None: real}),
+        "held_out": None if real is None else summary([real.estimates]),
         "held_out_images": None if real is None else real.count,
         "per_class": measured.per_class,
         "confusion": None if measured.confusion is None else measured.confusion.tolist(),
@@ -102,12 +115,12 @@ def write_report(
 
 
 def save_text(path: Path, text: str) -> None:
-    """Write a report's text; bytes of a file's name that are no UTF-8 are written as their code."""
+    """Write a report's text; bytes of a file name that are not UTF-8 are escaped."""
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _sections(output: Path, protocol: Protocol, drawn: ImageSet, measured: Measured, metrics: dict) -> list[str]:
-    """The report's paragraphs; draws the figures that they show."""
+    """The lines of the report; draws its figures, too."""
     reference = protocol.reference.record
     lines = ["# Evaluation", "", _headline(protocol, metrics), "", *metric_table(protocol, metrics), ""]
     for warning in metrics["warnings"]:
@@ -119,7 +132,7 @@ def _sections(output: Path, protocol: Protocol, drawn: ImageSet, measured: Measu
         lines += ["## More samples", "", "![Distance over the number of images](infinity.png)", ""]
     if measured.confusion is not None:
         figures.save_confusion(measured.confusion, protocol.reference.class_names, output / "confusion.png")
-        lines += ["## Classes", "", "![Classes read in the samples of each class](confusion.png)", ""]
+        lines += ["## Classes", "", "![Confusion matrix of requested and predicted classes](confusion.png)", ""]
         if len(measured.confusion) > figures.MANY_CLASSES:
             lines += [*confusions_table(measured.confusion, protocol.reference.class_names), ""]
     if measured.per_class:
@@ -129,7 +142,7 @@ def _sections(output: Path, protocol: Protocol, drawn: ImageSet, measured: Measu
             "",
         ]
     if measured.memorisation is not None:
-        lines += memorisation_section(output, protocol, drawn, measured)
+        lines += memorisation_section(output, protocol, drawn, measured.memorisation)
     shown = {name: metrics[name] for name in ("images", "seeds", "model", "sampling", "evaluations", "protocol")}
     lines += ["## Protocol", "", *fenced("json", json.dumps(shown, indent=1, ensure_ascii=False))]
     return [*lines, "", f"Reference: {code(reference['key'])}.", ""]
@@ -146,12 +159,12 @@ def _headline(protocol: Protocol, metrics: dict) -> str:
 
 
 def metric_table(protocol: Protocol, metrics: dict) -> list[str]:
-    """A row a metric: the value, its interval, and the same of held-out real images."""
+    """A row for each metric: value, interval, and the value of held-out real images."""
     real, several = metrics["held_out"], metrics["seeds"] is not None and len(metrics["seeds"]) > 1
     heads = ["metric", "", "value", "95% interval"]
     heads += ["sd over seeds"] if several else []
     heads += [f"{metrics['held_out_images']:,} held-out real images"] if real is not None else []
-    lines = [f"| {' | '.join([*heads, 'what it says'])} |", "|" + "---|" * (len(heads) + 1)]
+    lines = [f"| {' | '.join([*heads, 'meaning'])} |", "|" + "---|" * (len(heads) + 1)]
     for name, found in metrics["metrics"].items():
         cells = [metric_name(protocol, name), arrow(protocol, name), number(found["value"]), interval(found, name)]
         if several:
@@ -166,65 +179,78 @@ def metric_table(protocol: Protocol, metrics: dict) -> list[str]:
 
 
 def arrow(protocol: Protocol, name: str) -> str:
-    """Which way is better."""
+    """An arrow in the direction of better values."""
     aim = protocol.names[name]
     return {True: "↑", False: "↓"}[aim] if isinstance(aim, bool) else f"→ {aim:g}"
 
 
 def data_name(data: dict) -> str:
-    """What a data set is called in Markdown, from its record."""
+    """The name of a data set in Markdown, from its record."""
     return escape(", ".join(data["data_files"]) if "data_files" in data else data["path"])
 
 
 def metric_name(protocol: Protocol, name: str) -> str:
-    """What a metric is called in Markdown with this protocol's network: FID only with the network of the FID."""
+    """The name of a metric in Markdown with this protocol's network; only the Inception's distance is called FID."""
     return escape(name_with(protocol.network.distance, name))
 
 
-def class_section(per_class: list[dict]) -> list[str]:
-    """What could not be measured of the classes, and a row a class; of many classes the best and the worst."""
-    lines, by = [], next((name for name in RANKED if any(row[name] is not None for row in per_class)), None)
-    for name, what in (("images", "sample"), ("real_images", "real image")):
-        counts = [
-            (sum(row[name] == count for row in per_class), which) for count, which in enumerate(("no", "a single"))
-        ]
+def class_section(per_class: list[ClassRow]) -> list[str]:
+    """Which classes have too few images, and a row for each class; of many classes the best and the worst."""
+    lines: list[str] = []
+    samples, real = [row["images"] for row in per_class], [row["real_images"] for row in per_class]
+    for numbers, what in ((samples, "sample"), (real, "real image")):
+        counts = [(numbers.count(count), which) for count, which in enumerate(("no", "a single"))]
         told = [f"{count} of the {len(per_class)} classes have {which} {what}" for count, which in counts if count]
         if told:
             lines += [f"{' and '.join(told)}. Distance and diversity need two.", ""]
+    shown = per_class
     if len(per_class) > figures.MANY_CLASSES:
-        told = [row for row in per_class if by is not None and row[by] is not None]
-        told.sort(key=lambda row: loss(row[by], RANKED[by]))
-        per_class, count = (told or per_class), len(per_class)
-        if len(per_class) > 2 * EXTREMES:
-            per_class = [*per_class[:EXTREMES], *per_class[-EXTREMES:]]
-        how = f"the best and the worst by {by}" if told else "some"
-        lines += [f"Of the {count} classes here are {len(per_class)}, {how}; all are in metrics.json (per_class).", ""]
-    columns = [name for name in per_class[0] if any(row[name] is not None for row in per_class)]
+        by, ranked = _ranked(per_class)
+        shown = ranked or per_class
+        if len(shown) > 2 * EXTREMES:
+            shown = [*shown[:EXTREMES], *shown[-EXTREMES:]]
+        how = f"the best and the worst by {by}" if ranked else "some"
+        lines += [
+            f"{len(shown)} of the {len(per_class)} classes are listed, {how}; all are in metrics.json (per_class).",
+            "",
+        ]
+    rows: list[dict[str, object]] = [dict(row) for row in shown]
+    columns = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     columns.remove("real_images")  # their share of the data is there
     lines += [f"| {' | '.join(name.replace('_', ' ') for name in columns)} |", "|" + "---|" * len(columns)]
-    for row in per_class:
-        cells = ["" if row[c] is None else number(row[c]) if isinstance(row[c], float) else row[c] for c in columns]
-        lines.append(f"| {' | '.join(escape(str(cell)) for cell in cells)} |")
+    for row in rows:
+        cells = [number(cell) if isinstance(cell, float) else cell for cell in (row[name] for name in columns)]
+        lines.append(f"| {' | '.join('' if cell is None else escape(str(cell)) for cell in cells)} |")
     return lines
 
 
+def _ranked(per_class: list[ClassRow]) -> tuple[str | None, list[ClassRow]]:
+    """The first of the figures in RANKED that a class has, and the classes that have it, the best first."""
+    for name, aim in RANKED.items():
+        known = [(row[name], row) for row in per_class]
+        found = [(loss(value, aim), row) for value, row in known if value is not None]
+        if found:
+            return name, [row for _, row in sorted(found, key=lambda pair: pair[0])]
+    return None, []
+
+
 def confusions_table(confusion: np.ndarray, names: list[str]) -> list[str]:
-    """The classes that are taken for each other most often, for a matrix too large to have names."""
+    """The pairs of classes that are confused most often, for a matrix too large for names."""
     wrong = confusion * ~np.eye(len(names), dtype=bool)
     worst = np.argsort(wrong, axis=None, kind="stable")[::-1][:EXTREMES]
     pairs = [pair for pair in zip(*np.unravel_index(worst, wrong.shape)) if wrong[pair]]
     if not pairs:
         return ["Every sample is classified as the requested class."]
-    lines = ["| asked for | read as | samples |", "|---|---|---|"]
+    lines = ["| requested | classified as | samples |", "|---|---|---|"]
     return [
         *lines,
         *(f"| {escape(names[row])} | {escape(names[column])} | {wrong[row, column]} |" for row, column in pairs),
     ]
 
 
-def memorisation_section(output: Path, protocol: Protocol, drawn: ImageSet, measured: Measured) -> list[str]:
-    """What the nearest training images say, with the panel and the distribution."""
-    found = measured.memorisation
+def memorisation_section(output: Path, protocol: Protocol, drawn: ImageSet, found: Memorisation) -> list[str]:
+    """Distances to the nearest training images, with the closest pairs."""
+    assert protocol.reference.images is not None, "checked by Protocol"
     figures.save_distances(found, output / "distances.png")
     pairs = figures.save_closest(found, drawn.images, protocol.reference.images, output / "closest.png")
     listed = ", ".join(escape(drawn.names[pair["sample"]]) for pair in pairs if pair["alarm"])
@@ -247,7 +273,7 @@ def _save_grid(drawn: ImageSet, class_names: list[str], path: Path) -> None:
 
 
 def shown_classes(labels: np.ndarray) -> list[int]:
-    """Up to GRID_ROWS of the classes that there are, spread over all of them."""
+    """Up to GRID_ROWS of the classes with samples, evenly spread."""
     present = np.unique(labels)
     return present[np.unique(np.linspace(0, len(present) - 1, GRID_ROWS).round().astype(int))].tolist()
 
@@ -274,7 +300,7 @@ def rows_by_class(
 
 
 def as_html(text: str, folder: Path, title: str) -> str:
-    """Markdown as one HTML file that needs nothing beside it: the pictures are inside."""
+    """Markdown as one HTML file with the pictures embedded."""
     body = markdown.markdown(text, extensions=["tables", "fenced_code"])
 
     def inline(match: re.Match) -> str:

@@ -5,19 +5,25 @@ from pathlib import Path
 
 import numpy as np
 
-from cardiff.evaluation.metrics.distances import Extrapolation
+from cardiff.evaluation.metrics.frechet import Extrapolation
 from cardiff.evaluation.metrics.memorisation import Memorisation
 from cardiff.markup import figure_text
 from cardiff.plotting import BLUE, GREY, ORANGE, new_figure, save_labelled_grid
 
 MANY_CLASSES = 30
-"""With more classes a confusion matrix is drawn without names and numbers, and tables have the extremes alone."""
+"""With more classes a confusion matrix is drawn without names and numbers, and tables have only the extremes."""
 LONGEST = 40
 """Characters of a class's name in a figure."""
 
 
 def save_confusion(confusion: np.ndarray, names: Sequence[str], path: Path) -> None:
-    """Draw images by class asked for (rows) and class read (columns), as shares of the row."""
+    """Draw images by requested class (rows) and predicted class (columns), as shares of the row.
+
+    Args:
+        confusion: Number of images, int (K, K).
+        names: Of the classes.
+        path: PNG file to write.
+    """
     few = len(names) <= MANY_CLASSES
     half = LONGEST // 2  # the names of cars differ at both ends
     names = [name if len(name) <= LONGEST else f"{name[:half]}…{name[-half + 1 :]}" for name in names]
@@ -34,8 +40,8 @@ def save_confusion(confusion: np.ndarray, names: Sequence[str], path: Path) -> N
             text = str(confusion[row, column])
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=7)
     by = "" if few else ", by number"
-    axes.set(xlabel=f"class read{by}", ylabel=f"class asked for{by}")
-    figure.colorbar(picture, shrink=0.7, label="share of the class asked for")
+    axes.set(xlabel=f"predicted class{by}", ylabel=f"requested class{by}")
+    figure.colorbar(picture, shrink=0.7, label="share of the requested class")
     figure.savefig(path, dpi=110)
 
 
@@ -62,7 +68,7 @@ def save_distances(found: Memorisation, path: Path) -> None:
     """Draw how far samples and held-out real images are from their nearest training images."""
     figure = new_figure(7, 3.6)
     axes = figure.add_subplot()
-    bins = np.linspace(0, max(found.distances.max(), found.held_out_distances.max()), 50)
+    bins = np.linspace(0, max(found.distances.max(), found.held_out_distances.max()), 50).tolist()
     for distances, colour, label in (
         (found.held_out_distances, GREY, "held-out real images"),
         (found.distances, BLUE, "samples"),

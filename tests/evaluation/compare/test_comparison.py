@@ -1,4 +1,4 @@
-"""Comparing runs: equal terms, halving, going on, differences and the words for them."""
+"""Comparing runs: equal terms, halving, going on, and the report."""
 
 import html
 import json
@@ -13,10 +13,9 @@ import pytest
 from cardiff.cli import parse_options
 from cardiff.errors import UserError
 from cardiff.evaluation.compare import comparison as compare_module
-from cardiff.evaluation.compare.comparison import Candidate, Comparison, Setting, Trial, file_name, shortest
+from cardiff.evaluation.compare.candidates import file_name
+from cardiff.evaluation.compare.comparison import Comparison
 from cardiff.evaluation.evaluate import run as evaluate
-from cardiff.evaluation.metrics.differences import class_gains, difference
-from cardiff.evaluation.metrics.intervals import Estimate
 from cardiff.evaluation.options import CompareOptions, EvaluateOptions
 from cardiff.evaluation.reports import comparison as compare_report
 from cardiff.evaluation.reports.comparison import run, write_comparison
@@ -166,24 +165,6 @@ def test_names_that_are_markup_or_no_file_names_mean_themselves(world, options):
     assert "Guidance" not in (folder / "report.md").read_text()  # nothing of what it tells was measured
 
 
-def test_a_name_becomes_a_folder():
-    for safe in ("conditional", "my model 2", "Coupé", "a=b,c"):
-        assert file_name(safe) == safe
-    unsafe = ["a/b", "a:b", "..", ".", "x.", "nul\0", "a\nb", "é" * 200, "a?b", "a*b"]
-    made = [file_name(name) for name in unsafe]
-    assert len(set(made)) == len(unsafe)
-    for name in made:
-        assert re.fullmatch(r"[^/\\:*?\"<>|\x00-\x1f]+", name) and len(name.encode()) <= 110
-        assert not name.startswith(".") and not name.endswith((".", " "))
-
-
-def test_every_scale_is_told_from_every_other():
-    scales = [1.0, 1.5, 1.00000001, -2.0, 1e-7, 1 / 3]
-    assert [shortest(scale) for scale in scales[:2]] == ["1", "1.5"]
-    assert [float(shortest(scale)) for scale in scales] == scales
-    assert len({Setting("dpm", 5, scale).folder for scale in scales}) == len(scales)
-
-
 # Few images and many classes
 
 
@@ -202,10 +183,6 @@ def test_a_figure_that_some_settings_lack_is_left_out(options, tmp_path):
     assert "Where a cell is empty, samples have no labels" in (Path(few.output) / "report.md").read_text()
     assert all("fid" in entry["metrics"] for entry in found["settings"])
     assert "diversity" not in next(e for e in found["settings"] if e["run"] == "conditional")["metrics"]
-    without = Trial(3, {}, None, [], None, None, None, Path("."))
-    setting = Setting("dpm", 2, 1.0)
-    candidate = Candidate("a", [], [setting], {setting: [without]})
-    assert candidate.loss(setting, "diversity", 1.0) == float("inf")
 
 
 def test_a_warning_names_the_run_and_the_setting(options, caplog, monkeypatch):
@@ -216,43 +193,6 @@ def test_a_warning_names_the_run_and_the_setting(options, caplog, monkeypatch):
         (folder / "report.md").read_text().replace("\\", "")
     )
     assert "unconditional (dpm, 2 steps): Too good." in caplog.text
-
-
-# Differences
-
-
-def trial(value: float, deviations, rows=(), **more) -> Trial:
-    estimates = {"fid": Estimate(value, np.array(deviations, float), "bootstrap")}
-    return Trial(10, estimates, None, list(rows), None, None, None, Path("."), **more)
-
-
-def test_a_paired_difference_is_surer_than_its_parts():
-    noise = np.random.default_rng(0).normal(size=400)
-    alone = np.random.default_rng(1).normal(size=400)
-    gap = difference([trial(3.0, noise + 0.1 * alone)], [trial(2.5, noise)], "fid")
-    assert gap.value == pytest.approx(0.5) and gap.certain
-    assert gap.high - gap.low == pytest.approx(2 * 1.96 * 0.1, rel=0.15)
-    assert gap.means == (3.0, 2.5)
-    apart = difference([trial(3.0, noise)], [trial(2.5, alone)], "fid")
-    assert not apart.certain and apart.low < 0 < apart.high
-
-
-def test_several_trainings_are_compared_by_their_spread():
-    """Welch's interval from a textbook formula: means 2 and 3, variances 1 and 1 of three each."""
-    ours, theirs = ([trial(v, [0.0, 0.0]) for v in side] for side in ((1, 2, 3), (2, 3, 4)))
-    gap = difference(ours, theirs, "fid")
-    reach = 2.776445 * np.sqrt(1 / 3 + 1 / 3)  # t of 4 degrees of freedom
-    assert (gap.low, gap.high) == (pytest.approx(-1 - reach, rel=1e-5), pytest.approx(-1 + reach, rel=1e-5))
-
-
-def test_class_gains():
-    rows = [{"class": "ant", "images": 4, "distance": d, "diversity": None} for d in (1.0, 3.0)]
-    (gain,) = class_gains([trial(0, [0], rows[:1])], [trial(0, [0], rows[1:])])
-    assert gain["gain"] == 2.0 and gain["first_distance"] == 1.0 and gain["second_diversity"] is None
-
-
-def test_the_cost_of_a_setting():
-    assert [Setting("dpm", 10, w).cost for w in (None, 0.0, 1.0, 2.0)] == [10, 10, 10, 20]
 
 
 # Refused
@@ -266,15 +206,15 @@ def test_the_cost_of_a_setting():
         ({"runs": ["a="]}, "The run 'a=' has no name or no folder"),
         ({"guidance_scale": [1.0, math.nan]}, "--guidance_scale is [1.0, nan], but each of them must be a number."),
         ({"steps": [0]}, "--steps is [0], but each of them must be 1 or more."),
-        ({"solver": ["dmp"]}, "There is no solver 'dmp'"),
-        ({"seeds": [1, 1]}, "--seeds is [1, 1], but must be different numbers."),
+        ({"solver": ["dmp"]}, "--solver names 'dmp', which is not a solver: choose from"),
+        ({"seeds": [1, 1]}, "--seeds is [1, 1], but the seeds must be different."),
         ({"seeds": [-1]}, "--seeds is [-1], but each of them must be 0 or more."),
-        ({"rank_by": "recall"}, "--rank_by is 'recall', but must be one of fid, kid"),
+        ({"rank_by": "recall"}, "--rank_by is 'recall', which is not measured: choose from fid, kid"),
         ({"halving_rounds": 3}, "32 images are too few for 3 halving rounds in batches of 8"),
         ({"halving_rounds": -1}, "--halving_rounds is -1"),
         ({"steps": [2, 1001]}, "--steps is 1001, but the model has 1000 timesteps: give 1 to 1000"),
-        ({"classifier_scale": [1, 2]}, "--classifier_scale is [1, 2], but images are measured at one"),
-        ({"reference": None}, "No run says what it was trained on: give --reference."),
+        ({"classifier_scale": [1, 2]}, "--classifier_scale is [1, 2], but one value is measured at a time"),
+        ({"reference": None}, "No run has a config.yaml that names its training data: give --reference."),
     ],
 )
 def test_refused(changes, sentence, options):
@@ -286,7 +226,7 @@ def test_refused(changes, sentence, options):
 def test_two_runs_of_one_name_by_accident(world, options):
     """They would pass for two trainings of the same thing."""
     model = world["model"]
-    with pytest.raises(UserError, match=f"Two runs are called {model.name}: name them, one="):
+    with pytest.raises(UserError, match=f"Two runs are called {model.name}: give them names, one="):
         Comparison(replace(options, runs=[str(model), f"{model.parent}/./{model.name}"]))
 
 

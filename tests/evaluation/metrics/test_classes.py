@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist, squareform
 
+from cardiff.errors import UserError
 from cardiff.evaluation.metrics import classes
-from cardiff.evaluation.metrics.classes import mean_distance, relative_diversity
+from cardiff.evaluation.metrics.classes import class_diversity, diversity, mean_distance, relative_diversity
 from cardiff.evaluation.metrics.intervals import bootstrap_weights
 
 
@@ -71,3 +72,12 @@ def test_replicates_are_of_classes_resampled_by_themselves():
         values.append(np.mean(ratios))
     assert found.value == pytest.approx(values[0])
     np.testing.assert_allclose(found.deviations, np.array(values[1:]) - np.mean(values[1:]), atol=1e-12)
+
+
+def test_diversity_is_the_mean_distance_within_a_class():
+    """Two points 5 apart, and the three corners of a right triangle of sides 3, 4 and 5."""
+    points, labels = np.array([[0, 0], [3, 4], [0, 0], [3, 0], [0, 4]]), np.array([1, 1, 7, 7, 7])
+    assert class_diversity(points, labels) == pytest.approx({1: 5, 7: 4})
+    assert diversity(points, labels) == pytest.approx((5 + 4) / 2)
+    with pytest.raises(UserError, match="Class 1 has a single sample"):
+        class_diversity(points[1:], labels[1:])

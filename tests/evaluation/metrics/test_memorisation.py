@@ -35,7 +35,7 @@ def test_nearest_is_that_of_all_distances(monkeypatch):
     np.testing.assert_allclose(distances, np.sort(every, 1)[:, :4], rtol=1e-9)
     np.testing.assert_allclose(np.take_along_axis(every, indices, 1), distances, rtol=1e-9)
     assert distances[50, 0] == 0 and indices[50, 0] == 0
-    with pytest.raises(UserError, match="80 training images have no 81 nearest"):
+    with pytest.raises(UserError, match="80 training images are too few for the 81 nearest"):
         nearest(features, training, count=81)
 
 
@@ -85,7 +85,7 @@ def test_duplicates_among_the_real_images_silence_the_alarm(digits):
     held_out[3] = samples[4] = training[8]
     found = memorisation(samples, training, held_out)
     assert found.held_out_duplicates == 1 and found.threshold == 0 and not found.alarms.any()
-    assert "no single sample can be told from chance" in found.sentence()
+    assert "single samples cannot be distinguished from chance" in found.sentence()
     assert alarm_threshold(np.zeros(60), 100) == 0
 
 
@@ -115,7 +115,7 @@ def test_false_alarms_and_ranks_without_copies(dimension):
 
 
 def test_too_few_held_out_images():
-    with pytest.raises(UserError, match="49 held-out images are too few to tell copies from chance"):
+    with pytest.raises(UserError, match="49 held-out images are too few to measure memorisation"):
         alarm_threshold(np.ones(49), 100)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cardiff.evaluation.metrics.distances import density_coverage, precision_recall
+from cardiff.evaluation.metrics.neighbours import density_coverage, precision_recall
 from cardiff.evaluation.reports.wording import contradictions, interval, number
 
 

@@ -8,10 +8,12 @@ import pytest
 import yaml
 
 from cardiff.analysis import catalogue
+from cardiff.analysis.analyze import load_images, run
+from cardiff.analysis.figures.draw import FIGURES
 from cardiff.analysis.measures import measure_data, measure_schedule, merged
 from cardiff.analysis.optimum import Optimum, point_of
 from cardiff.analysis.options import AnalysisOptions, parse_analysis
-from cardiff.analysis.report import FIGURES, OPTIMUM, OWN_CONFIG, Row, describe, load_images, markdown_tables, run
+from cardiff.analysis.ranking import OPTIMUM, OWN_CONFIG
 from cardiff.config import schedules_by_name
 from cardiff.config.run import parse_run
 from cardiff.config.schedule import make_schedule
@@ -19,7 +21,6 @@ from cardiff.config.schedules_by_name import PUBLISHED, alphas_cumprod_of
 from cardiff.config.sections import DataConfig
 from cardiff.diffusion.levels import log_snr_of
 from cardiff.errors import UserError
-from cardiff.markup import escape
 from tests.conftest import ROOT
 
 DIGITS = DataConfig(data_files=str(ROOT / "data/digits.parquet"), resolution=16, channels=1, upscale=True)
@@ -147,18 +148,6 @@ def test_the_configurations_own_schedule_is_compared(tmp_path):
     run(options, DIGITS, {"name": "cosine", "prediction_type": "v_prediction"})
     assert OWN_CONFIG not in {row["schedule"] for row in rows_of(tmp_path)}
     assert "- The configuration's own schedule is cosine." in (tmp_path / "table.md").read_text(encoding="utf-8")
-
-
-def test_names_of_schedules_are_no_markup(data):
-    """In tables, where a bar would be a column, and in words."""
-    name = "my|file*_x_.py:<b>f"
-    measures = measure_schedule(name, alphas_cumprod_of(PUBLISHED["cosine"]), data)
-    tables = markdown_tables([Row(measures, "ours", 0.1)], data, SMALL)
-    rows = [line for line in tables.splitlines() if line.startswith("| 1 |")]
-    assert len(rows) == 3 and all(escape(name) in row and name not in row for row in rows)
-    assert [row.count("|") for row in rows] == [12, 11, 8]
-    caption = describe(SMALL, replace(DIGITS, split="<b>", data_files=["a*b*.parquet"]), data)
-    assert "<b>" not in caption and r"a\*b\*.parquet" in caption
 
 
 def test_a_larger_set_is_cut_at_random_by_the_seed():

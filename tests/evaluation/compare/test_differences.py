@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from cardiff.evaluation.compare.comparison import Candidate, Setting, Trial
-from cardiff.evaluation.metrics.differences import class_gains, difference, guidance_sentence, sentences, training_cost
+from cardiff.evaluation.compare.candidates import Candidate, Setting, Trial
+from cardiff.evaluation.compare.differences import class_gains, difference, guidance_sentence, sentences, training_cost
 from cardiff.evaluation.metrics.intervals import Estimate
-from cardiff.evaluation.protocol import METRICS
+from cardiff.evaluation.metrics.registry import METRICS
 from cardiff.evaluation.reports.wording import number
 
 
@@ -92,8 +92,8 @@ def test_an_uncertain_difference_is_neither_better_nor_worse():
 
 def test_what_is_gained_and_what_is_paid():
     more, less = {"precision": 0.8, "recall": 0.2}, {"precision": 0.5, "recall": 0.6}
-    assert "It gains fidelity and pays with variety." in said_of(more, less)
-    assert "It gains variety and pays with fidelity." in said_of(less, more)
+    assert "It gains fidelity at the cost of variety." in said_of(more, less)
+    assert "It gains variety at the cost of fidelity." in said_of(less, more)
     assert "It gains fidelity." in said_of(more, {"precision": 0.5, "recall": 0.2})
     assert "It loses variety." in said_of({"precision": 0.5, "recall": 0.2}, {"precision": 0.5, "recall": 0.6})
     assert "It gains fidelity and variety." in said_of(
@@ -106,8 +106,14 @@ def test_what_the_distance_is_made_of():
     assert "3.00 lies in the means of the features" in said and "1.00 in their covariances" in said
     figures = [{"fid": 9.0, "class_shift": 0.25}, {"fid": 5.0, "class_shift": 0.5}]
     said = said_of(*figures, balanced=[8.0, 3.0])
-    assert "ours would have to move 25.0% of its samples" in said and "goes from 9.00 to 8.00" in said
-    assert "theirs would have to move 50.0% of its samples" in said and "goes from 5.00 to 3.00" in said
+    assert (
+        "ours would match the class frequencies of the data if 25.0% of its samples" in said
+        and "goes from 9.00 to 8.00" in said
+    )
+    assert (
+        "theirs would match the class frequencies of the data if 50.0% of its samples" in said
+        and "goes from 5.00 to 3.00" in said
+    )
 
 
 def test_one_training_against_several():
@@ -129,7 +135,7 @@ def test_one_training_against_several():
 def test_equal_cost(costs, equal):
     said = training_cost(compared(*(candidate(name, {}, *cost) for name, cost in zip(("a", "b"), costs))))
     assert ("The training cost is equal." in said) == equal and ("**The training cost is not equal" in said) != equal
-    assert f"b saw {'an unknown number of' if costs[1][0] is None else f'{costs[1][0]:,}'} images" in said
+    assert f"b was trained on {'an unknown number of' if costs[1][0] is None else f'{costs[1][0]:,}'} images" in said
 
 
 def test_what_guidance_does():
@@ -157,3 +163,27 @@ def test_gains_are_towards_the_real_images():
     assert (ant["class"], ant["gain"], ant["first_distance"], ant["second_distance"]) == ("ant", 2.0, 1.0, 3.0)
     assert (ant["first_images"], ant["second_images"], ant["second_diversity"]) == (4.0, 5.0, 0.75)
     assert (bee["class"], bee["gain"], bee["first_images"]) == ("bee", None, 6.0)
+
+
+def trial_of(value: float, deviations) -> Trial:
+    estimates = {"fid": Estimate(value, np.array(deviations, float), "bootstrap")}
+    return Trial(10, estimates, None, [], None, None, None, Path("."))
+
+
+def test_a_paired_difference_is_surer_than_its_parts():
+    noise = np.random.default_rng(0).normal(size=400)
+    alone = np.random.default_rng(1).normal(size=400)
+    gap = difference([trial_of(3.0, noise + 0.1 * alone)], [trial_of(2.5, noise)], "fid")
+    assert gap.value == pytest.approx(0.5) and gap.certain
+    assert gap.high - gap.low == pytest.approx(2 * 1.96 * 0.1, rel=0.15)
+    assert gap.means == (3.0, 2.5)
+    apart = difference([trial_of(3.0, noise)], [trial_of(2.5, alone)], "fid")
+    assert not apart.certain and apart.low < 0 < apart.high
+
+
+def test_several_trainings_are_compared_by_their_spread():
+    """Welch's interval from a textbook formula: means 2 and 3, variances 1 and 1 of three each."""
+    ours, theirs = ([trial_of(v, [0.0, 0.0]) for v in side] for side in ((1, 2, 3), (2, 3, 4)))
+    gap = difference(ours, theirs, "fid")
+    reach = 2.776445 * np.sqrt(1 / 3 + 1 / 3)  # t of 4 degrees of freedom
+    assert (gap.low, gap.high) == (pytest.approx(-1 - reach, rel=1e-5), pytest.approx(-1 + reach, rel=1e-5))
