@@ -120,8 +120,8 @@ class Running:
             file.unlink()
         return Outcome(os.waitstatus_to_exitcode(status), output, errors, time.monotonic() - self.started, hung)
 
-    def kill_after(self, seconds: float, number: int = signal.SIGKILL) -> Outcome:
-        """Kill it after so many seconds, unless it ends before."""
+    def kill_after(self, seconds: float, number: int = signal.SIGKILL, patience: float = TIMEOUT) -> Outcome:
+        """Send it a signal after so many seconds, unless it ends before; then wait as long as there is patience."""
         due = self.started + seconds
         while time.monotonic() < due:
             if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
@@ -129,7 +129,7 @@ class Running:
             time.sleep(0.001)
         else:
             os.kill(self.pid, number)
-        return self.wait()
+        return self.wait(seconds + patience)
 
 
 def _be(command: Command, files: Sequence[Path], before: Callable[[], object] | None) -> None:

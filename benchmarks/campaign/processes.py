@@ -1,5 +1,6 @@
 """Training by two processes, one of which is killed: the other ends, and the same command resumes and is identical."""
 
+import signal
 import socket
 import time
 from random import Random
@@ -36,21 +37,30 @@ def prepare(world: World) -> None:
 
 
 def trial(world: World, number: int, random: Random) -> Trial:
-    """Kill one of the processes, wait for the other, and run the command again."""
-    output, rank = world.trial(NAME, number) / "out", random.randrange(2)
-    command, moment = world.train(output), random.uniform(0.1, world.seconds[NAME])
+    """Kill one of the processes, wait for the other, and run the command again.
+
+    Every other trial has a launcher, which sends the other process SIGTERM and, half a minute later, SIGKILL, as
+    torchrun does. Without one, and while the processes do not know each other yet, torch waits for half an hour.
+    """
+    output, rank, launcher = world.trial(NAME, number) / "out", random.randrange(2), number % 2 == 1
+    command, seconds = world.train(output), world.seconds[NAME]
+    moment = random.uniform(0.02 if launcher else seconds / 2, seconds)
     running = _launch(command, world)
     running[rank].kill_after(moment)
     since = time.monotonic()
-    other = running[1 - rank].wait(PATIENCE + since - running[1 - rank].started)
+    other = running[1 - rank]
+    if launcher:
+        outcome = other.kill_after(since - other.started + 0.1, signal.SIGTERM, patience=30)
+    else:
+        outcome = other.wait(since - other.started + PATIENCE)
     waited = time.monotonic() - since
-    what = f"process {rank} killed after {moment:.2f} s"
-    if other.hung:
+    what = f"process {rank} killed after {moment:.2f} s, {'with' if launcher else 'without'} a launcher"
+    if outcome.hung and not launcher:
         return Trial(NAME, number, what, "hung", str(command), f"the other still ran {PATIENCE:g} s later")
     again = _finish(command, world)
     verdict, detail = judge(again[0], difference(fingerprint(output), world.references[NAME]))
     if again[1].status and verdict == "identical":
         verdict, detail = judge(again[1], None)
     if verdict == "identical":
-        detail = f"the other ended {waited:.1f} s later with status {other.status}"
+        detail = f"the other ended {waited:.1f} s later with status {outcome.status}"
     return Trial(NAME, number, what, "unclear" if verdict == "refused" else verdict, str(command), detail)
