@@ -23,8 +23,8 @@ from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-from campaign.trials import BAD, GOOD, SKIPPED, Trial, random_of  # noqa: E402 - its folder must be found first
+sys.path.insert(0, str(ROOT))
+from benchmarks.campaign.trials import BAD, GOOD, SKIPPED, Trial, random_of  # noqa: E402 - its folder must be found first
 
 PARTS = ("kills", "mutations", "full_disk", "read_only", "owners", "hub", "inputs", "hostile", "processes")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "PYTHONHASHSEED": "0"}
@@ -73,17 +73,17 @@ def campaign(given: argparse.Namespace, work: Path) -> dict:
     results = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     known = {(result["part"], result["number"], result["seed"]) for result in results}
     if "hub" in given.only:
-        from campaign.hub import serve
+        from benchmarks.campaign.hub import serve
 
         os.environ |= serve()
-    from campaign.commands import import_commands
-    from campaign.world import World
+    from benchmarks.campaign.commands import import_commands
+    from benchmarks.campaign.world import World
 
     import_commands()
     world = World(work / "world")
     world.make()
     for name in given.only:
-        part = importlib.import_module(f"campaign.{name}")
+        part = importlib.import_module(f"benchmarks.campaign.{name}")
         numbers = _numbers(part, given.counts.get(name)) if given.trial is None else [given.trial]
         todo = [n for n in numbers if (name, n, given.seed) not in known or given.trial is not None]
         if todo and hasattr(part, "prepare"):

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-from campaign.commands import Command
-from campaign.disk import Disk, used
-from campaign.trials import Trial, difference, fingerprint, judge
-from campaign.world import World
+from benchmarks.campaign.commands import Command
+from benchmarks.campaign.disk import Disk, used
+from benchmarks.campaign.trials import Trial, difference, fingerprint, judge
+from benchmarks.campaign.world import World
 
 NAME, MOMENTS = "full_disk", 20
 COMMANDS: dict[str, tuple[Callable[[World, Path], Command], str]] = {

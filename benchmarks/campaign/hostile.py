@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from campaign import hostile_files as bad
-from campaign.commands import Command
-from campaign.trials import Trial, copy, difference, fingerprint, judge
-from campaign.world import World
+from benchmarks.campaign import hostile_files as bad
+from benchmarks.campaign.commands import Command
+from benchmarks.campaign.trials import Trial, copy, difference, fingerprint, judge
+from benchmarks.campaign.world import World
 
 NAME = "hostile"
 Spoil = Callable[[Path], object]

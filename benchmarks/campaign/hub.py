@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-from campaign.commands import Command, Outcome, Running
-from campaign.trials import Trial, difference, fingerprint, judge
-from campaign.world import World
+from benchmarks.campaign.commands import Command, Outcome, Running
+from benchmarks.campaign.trials import Trial, difference, fingerprint, judge
+from benchmarks.campaign.world import World
 
 NAME, COUNT = "hub", 32
 KINDS = ("publish", "sample from the Hub", "publish", "resume from the Hub") * 2
@@ -74,12 +74,13 @@ def repository(name: str) -> dict[str, str]:
     try:
         with urllib.request.urlopen(f"{address}/api/models/{name}/tree/main?recursive=true") as answer:
             files = [entry["path"] for entry in json.load(answer) if entry["type"] == "file"]
+            files = [file for file in files if file != ".gitattributes"]  # of an empty repository
     except urllib.error.HTTPError:
         return {}
     found = {}
     for file in files:
         with urllib.request.urlopen(f"{address}/{name}/resolve/main/{file}") as answer:
-            content = answer.read().replace(name.encode(), b"NAME")
+            content = answer.read().replace(name.split("/")[1].encode(), b"NAME")
         found[file] = str(hash(re.sub(rb'"seconds": [\d.]+', b"", content)))
     return found
 

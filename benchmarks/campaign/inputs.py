@@ -4,9 +4,9 @@ import shlex
 from pathlib import Path
 from random import Random
 
-from campaign import input_files
-from campaign.trials import Trial, judge
-from campaign.world import World
+from benchmarks.campaign import input_files
+from benchmarks.campaign.trials import Trial, judge
+from benchmarks.campaign.world import World
 
 NAME = "inputs"
 INPUTS = """

@@ -3,9 +3,9 @@
 from pathlib import Path
 from random import Random
 
-from campaign.commands import TIMEOUT, Command, Running
-from campaign.trials import Trial, difference, fingerprint, judge
-from campaign.world import World
+from benchmarks.campaign.commands import TIMEOUT, Command, Running
+from benchmarks.campaign.trials import Trial, difference, fingerprint, judge
+from benchmarks.campaign.world import World
 
 NAME, COUNT = "kills", 34
 """Of which every fourth is of sampling: 52 kills of training and 16 of sampling, as far as they hit."""

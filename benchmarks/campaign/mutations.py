@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from campaign.commands import Command
-from campaign.trials import Trial, copy, difference, fingerprint, judge
-from campaign.world import World
+from benchmarks.campaign.commands import Command
+from benchmarks.campaign.trials import Trial, copy, difference, fingerprint, judge
+from benchmarks.campaign.world import World
 
 NAME, COUNT = "mutations", 200
 

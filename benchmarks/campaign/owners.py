@@ -3,9 +3,9 @@
 import time
 from random import Random
 
-from campaign.commands import Running
-from campaign.trials import Trial, difference, fingerprint, judge
-from campaign.world import World
+from benchmarks.campaign.commands import Running
+from benchmarks.campaign.trials import Trial, difference, fingerprint, judge
+from benchmarks.campaign.world import World
 
 NAME, COUNT = "owners", 25
 KINDS = ("train", "train with another seed", "sample", "compare", "one cache")

@@ -5,9 +5,9 @@ import socket
 import time
 from random import Random
 
-from campaign.commands import Command, Outcome, Running
-from campaign.trials import Trial, difference, fingerprint, judge
-from campaign.world import World
+from benchmarks.campaign.commands import Command, Outcome, Running
+from benchmarks.campaign.trials import Trial, difference, fingerprint, judge
+from benchmarks.campaign.world import World
 
 NAME, COUNT = "processes", 12
 PATIENCE = 60.0

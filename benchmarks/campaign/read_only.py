@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from campaign.commands import Command, run
-from campaign.disk import Disk
-from campaign.trials import Trial, copy, difference, fingerprint, judge
-from campaign.world import World
+from benchmarks.campaign.commands import Command, run
+from benchmarks.campaign.disk import Disk
+from benchmarks.campaign.trials import Trial, copy, difference, fingerprint, judge
+from benchmarks.campaign.world import World
 
 NAME = "read_only"
 NOBODY = 65534

@@ -12,7 +12,7 @@ from random import Random
 
 from PIL import Image
 
-from campaign.commands import Outcome
+from benchmarks.campaign.commands import Outcome
 
 GOOD = ("refused", "identical", "went on")
 """Verdicts that are no failure: one sentence and an exit status that is not 0; the result of an undisturbed command;

@@ -4,8 +4,8 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from campaign.commands import ROOT, Command, Outcome, run
-from campaign.trials import copy, fingerprint
+from benchmarks.campaign.commands import ROOT, Command, Outcome, run
+from benchmarks.campaign.trials import copy, fingerprint
 
 UNET = (
     "--unet.block_out_channels [8,16] --unet.norm_num_groups 4 --unet.layers_per_block 1 --unet.attention_head_dim 8"
