@@ -85,10 +85,10 @@ def test_shipped_configurations_are_known_by_name(received, monkeypatch, tmp_pat
     file = "configs/digits_16_conditional.yaml"
     assert received(["--config", "digits_16_conditional"]) == ["--config", file]
     assert received(["--config=digits_16_conditional.yaml", "--seed", 1]) == [f"--config={file}", "--seed", "1"]
-    assert received(["--config", "data: {}", "--config", file]) == ["--config", "data: {}", "--config", file]
+    assert received(["--config", file, "--config", f"./{file}"]) == ["--config", file, "--config", f"./{file}"]
     monkeypatch.chdir(tmp_path)
     assert received(["--config", "digits_16_conditional"]) == ["--config", str(ROOT / file)]
-    (tmp_path / "digits_16_conditional").touch()
+    (tmp_path / "digits_16_conditional").write_text("data: {}")
     assert received(["--config", "digits_16_conditional"]) == ["--config", "digits_16_conditional"]
 
 
