@@ -1,5 +1,6 @@
 """What people type and have on their disks by mistake: each is refused in one sentence, before any work."""
 
+import itertools
 import shlex
 from pathlib import Path
 from random import Random
@@ -55,7 +56,6 @@ folder --data.path {f}/one_class
 folder --data.path {f}/mixed
 folder --data.path {f}/broken_picture
 folder --data.path {f}/text.txt
-folder --data.path {f}/sizes
 train --data.path {f}/broken_picture
 train --data.image_column picture
 train --data.label_column class
@@ -171,7 +171,9 @@ compare --steps 0
 compare --solver x
 compare --halving_rounds 9
 compare --output {f}/text.txt
-compare {run}
+compare {run} {run}
+compare one={run} one={classifier}
+compare {run} ={run}
 # Publishing, and the laboratory of schedules.
 publish --model {f}/nothing_there
 publish --model {f}/empty_folder
@@ -202,6 +204,8 @@ def trial(world: World, number: int, random: Random) -> Trial:
     base, *words = shlex.split(line)
     names = {"f": folder, "run": world.path("run"), "classifier": world.path("classifier"), "long": "x" * 300}
     names |= {"samples": world.path("samples"), "checkout": Path(__file__).resolve().parents[2]}
+    words = [word.format_map(names) for word in words]
+    runs = list(itertools.takewhile(lambda word: not word.startswith("-"), words)) if base == "compare" else []
     command = {
         "train": lambda: world.train(folder / "out", 2, 2, cache=folder / "cache"),
         "folder": lambda: world.train_on_folder(folder / "out", folder / "cache"),
@@ -213,13 +217,13 @@ def trial(world: World, number: int, random: Random) -> Trial:
         "images": lambda: world.evaluate(
             "images", world.path("samples"), folder / "out", "--reference", world.path("run") / "config.yaml"
         ),
-        "compare": lambda: world.compare(folder / "out"),
+        "compare": lambda: world.compare(folder / "out", *runs),
         "publish": lambda: world.publish(world.path("run"), folder / "out"),
         "schedules": lambda: world.command(
             *("analyze_schedules", "--config", f"{names['checkout']}/configs/digits_16_conditional.yaml"),
             *("--data.data_files", world.data, "--output", folder / "out"),
         ),
-    }[base]().also(*(word.format_map(names) for word in words))
+    }[base]().also(*words[len(runs) :])
     outcome = world.run(command)
     verdict, detail = judge(outcome, "it was accepted")
     return Trial(NAME, number, line, verdict, str(command), detail)
