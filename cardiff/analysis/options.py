@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from cardiff.cli import CommandLine
-from cardiff.config.code import check_config_files
 from cardiff.config.files import data_section
 from cardiff.config.limits import check_limits, limited
 from cardiff.config.sections import DataConfig
@@ -77,10 +76,6 @@ def parse_analysis(argv: Sequence[str] | None, description: str) -> tuple[Analys
     parser.add_argument("--kind", type=str | None, default=None, help=ignored)
     argv = sys.argv[1:] if argv is None else list(argv)
     parsed = parser.parse_args(argv).as_dict()
-    try:
-        check_config_files(parsed["config"] or [], argv)
-    except UserError as error:
-        parser.error(str(error))
     data = DataConfig(**parsed["data"])
     options = AnalysisOptions(**{name: parsed[name] for name in asdict(AnalysisOptions())})
     options.check()
