@@ -3,8 +3,6 @@
 import errno
 import hashlib
 import os
-import resource
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -114,17 +112,6 @@ def test_who_may_read_a_folder_may_read_its_file(tmp_path, folder, before, after
     file.chmod(before)
     apply_folder_permissions(file)
     assert file.stat().st_mode & 0o777 == after
-
-
-@pytest.fixture
-def small_files():
-    """No file may be larger than 8 KiB, which is what a full disk looks like to a program."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, ignored)
 
 
 WRITERS = {
