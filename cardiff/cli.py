@@ -14,8 +14,9 @@ from typing import Any, NoReturn, TypeVar
 import docstring_parser
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
-from cardiff.config.code import check_config_files
+from cardiff.config.code import refuse_hidden_code
 from cardiff.config.limits import check_limits
+from cardiff.config.yaml_file import read_sections
 from cardiff.errors import REPORT, UserError, did_you_mean, disk_sentence
 from cardiff.interrupt import CLOSED_PIPE, Stopped, stoppable
 from cardiff.layout import shipped_config, shipped_configs
@@ -55,10 +56,9 @@ def parse_options(
     parser.add_options(options, flags, skip=[positional] if positional else [])
     argv = sys.argv[1:] if argv is None else list(argv)
     parsed = parser.parse_args(argv).as_dict()
-    files = parsed.pop("config", None) or []
+    parsed.pop("config", None)
     given = options(**parsed)
     try:
-        check_config_files(files, argv)
         check_limits(given, "--")
     except ValueError as error:
         parser.error(str(error))
@@ -80,12 +80,14 @@ def one_sentence_errors(main: Callable) -> Callable:
             with stoppable():
                 return main(_with_shipped_configs(sys.argv[1:] if argv is None else argv))
         except Stopped as stopped:
+            _end_bars()
             if stopped.number != CLOSED_PIPE:
                 _say(f"{stopped}.")
             sys.exit(stopped.exit_status)
         except KeyboardInterrupt:
             sys.exit(Stopped(signal.SIGINT).exit_status)
         except Exception as error:
+            _end_bars()
             sentence = _sentence(error)
             if sentence is None:
                 error.add_note(REPORT)
@@ -96,6 +98,13 @@ def one_sentence_errors(main: Callable) -> Callable:
             sys.exit(1)
 
     return wrapped
+
+
+def _end_bars() -> None:
+    """End the progress bars of what was cut short, so that the sentence has a line of its own and is the last."""
+    tqdm = sys.modules.get("tqdm.std")
+    for bar in list(tqdm.tqdm._instances) if tqdm else []:
+        bar.close()
 
 
 def _sentence(error: Exception) -> str | None:
@@ -109,14 +118,19 @@ def _sentence(error: Exception) -> str | None:
 
 
 def _with_shipped_configs(argv: Sequence[str]) -> list[str]:
-    """The command line with the files of the shipped configurations that `--config` names without a folder."""
+    """The command line with the files of the shipped configurations that `--config` names without a folder.
+
+    Raises:
+        UserError: A file of `--config` cannot be used, or names code that the command line does not show.
+    """
     argv = list(map(str, argv))
     found = []
     for before, argument in zip(["", *argv], argv):
-        if before == "--config":
-            argument = config_file(argument)
-        elif argument.startswith("--config="):
-            argument = "--config=" + config_file(argument.removeprefix("--config="))
+        option = "--config=" if argument.startswith("--config=") else ""
+        if option or before == "--config":
+            file = config_file(argument.removeprefix(option))
+            refuse_hidden_code(read_sections(file), file, argv)
+            argument = option + file
         found.append(argument)
     return found
 

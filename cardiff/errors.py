@@ -35,7 +35,7 @@ def did_you_mean(name: str, choices: Iterable[str], otherwise: str) -> str:
     return f"did you mean {near[0]!r}?" if near else otherwise
 
 
-def disk_sentence(error: Exception) -> str | None:
+def disk_sentence(error: BaseException | None) -> str | None:
     """What an error of a disk or of a file's place means, and what to do about it; None if it is another error."""
     if not isinstance(error, OSError) or error.errno not in DISK_ERRORS:
         return None

@@ -2,10 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-
-import yaml
+from collections.abc import Iterator, Sequence
 
 from cardiff.errors import UserError
 
@@ -39,16 +36,6 @@ def refuse_hidden_code(content: object, file: str, argv: Sequence[str]) -> None:
                 f"{file} names {code}, and this command would run that code without showing it: give {code} on the "
                 "command line too, or --allow_code if you trust the file."
             )
-
-
-def check_config_files(files: Iterable[object], argv: Sequence[str]) -> None:
-    """The same of the files of `--config`, which have been read without an error before.
-
-    Raises:
-        UserError: As of `refuse_hidden_code`.
-    """
-    for file in files:
-        refuse_hidden_code(yaml.safe_load(Path(str(file)).read_text()), str(file), argv)
 
 
 def _code_in(content: object) -> Iterator[str]:

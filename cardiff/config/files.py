@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from cardiff.cli import CommandLine
 from cardiff.config.sections import DataConfig
+from cardiff.config.yaml_file import read_sections
 from cardiff.errors import UserError
 
 
@@ -30,15 +30,7 @@ class ConfigFile:
         Raises:
             UserError: It cannot be read, or is not a YAML file with sections.
         """
-        try:
-            content = yaml.safe_load(Path(name).read_text())
-        except OSError as error:
-            raise UserError(f"{name} cannot be read: {error.strerror}.") from error
-        except (yaml.YAMLError, ValueError) as error:
-            raise UserError(f"{name} is not a YAML file ({' '.join(str(error).split())}): see configs/.") from error
-        if not isinstance(content, dict):
-            raise UserError(f"{name} has no sections: see configs/ for examples.")
-        return cls(str(name), content)
+        return cls(str(name), read_sections(name))
 
     def section(self, name: str) -> dict:
         """The options of a section; none where the file does not have it.

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from cardiff.config.code import refuse_hidden_code
 from cardiff.config.schedule import make_schedule
+from cardiff.config.yaml_file import read_yaml
 from cardiff.errors import UserError, did_you_mean
 from cardiff.schedulers import SCHEDULES
 
@@ -74,10 +74,7 @@ def alphas_cumprod_of(section: dict) -> np.ndarray:
 
 
 def _section_in(path: Path) -> dict:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"The schedule {path} cannot be read: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     section = content.get("scheduler") if isinstance(content, dict) else None
     if not isinstance(section, dict) or "name" not in section:
         raise UserError(f"{path} has no section `scheduler` with a `name`: see configs/ for examples.")

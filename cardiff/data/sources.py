@@ -20,7 +20,7 @@ from datasets.packaged_modules.cache.cache import Cache
 from cardiff.config.sections import DataConfig
 from cardiff.data.folders import load_image_folder, read_image_folder
 from cardiff.data.stanford_cars import load_stanford_cars
-from cardiff.errors import UserError, did_you_mean
+from cardiff.errors import UserError, did_you_mean, disk_sentence
 from cardiff.layout import find_data
 
 logger = logging.getLogger(__name__)
@@ -108,6 +108,20 @@ def empty_error(config: DataConfig) -> UserError:
     return UserError(f"data.split {config.split!r} of {config.path} is empty: name a split that has images.")
 
 
+def _refuse_other_files(folder: Path, files: list[str]) -> None:
+    """Refuse files that do not lie in the folder, which `datasets` would read in its place.
+
+    Raises:
+        UserError: One does not.
+    """
+    for file in files:
+        if Path(file).is_absolute() and not Path(os.path.normpath(file)).is_relative_to(folder.absolute()):
+            raise UserError(
+                f"data.data_files {file} is not in the folder data.path {folder}: leave one of the two out, and for "
+                "files alone set data.path to their format, such as parquet."
+            )
+
+
 def _load(config: DataConfig, conditional: bool) -> datasets.Dataset | datasets.IterableDataset:
     path, data_files = Path(config.path), config.data_files
     if data_files is not None:
@@ -133,7 +147,9 @@ def _load(config: DataConfig, conditional: bool) -> datasets.Dataset | datasets.
             return load_stanford_cars(path, config.split)
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
             return _load_saved(config)
-        if path.is_dir() and not data_files:
+        if path.is_dir() and data_files:
+            _refuse_other_files(path, [data_files] if isinstance(data_files, str) else data_files)
+        elif path.is_dir():
             folder = read_image_folder(path)
             if not folder.has_metadata and not folder.has_only_data:
                 return load_image_folder(folder, config.split, conditional)
@@ -161,6 +177,9 @@ def _load(config: DataConfig, conditional: bool) -> datasets.Dataset | datasets.
         ) from error
     # Arrow's and the Hub's own errors derive from these; the first line says what is wrong.
     except (ValueError, OSError, DatasetsError) as error:
+        disk = disk_sentence(error) or disk_sentence(error.__cause__)
+        if disk is not None:
+            raise UserError(f"data.path {config.path} cannot be loaded: {disk}") from error
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         if reason.startswith(("Unknown split", "Bad split")):
             choices = reason.partition(". ")[2].rstrip(".")

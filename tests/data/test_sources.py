@@ -321,6 +321,10 @@ def test_failures_are_one_sentence(tmp_path, monkeypatch):
         ({"path": "a/b/c"}, "data.path a/b/c does not exist: "),
         ({"path": str(empty)}, "empty has no images or data files: put some in or correct it."),
         ({"path": parquet.data_files}, "a.parquet is a file: set data.path to its format"),
+        (
+            {"path": str(empty), "data_files": parquet.data_files},
+            "a.parquet is not in the folder data.path .*: leave one of the two out",
+        ),
         ({"path": "parquet"}, "data.data_files must name the files to read when data.path is a format"),
         ({"path": "parquet", "data_files": str(empty / "x.parquet")}, "x.parquet cannot be loaded: Unable to find '"),
         (
@@ -343,3 +347,15 @@ def test_failures_are_one_sentence(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=sentence) as info:
             load_source(DataConfig(**fields))
         assert "\n" not in str(info.value)
+
+
+def test_a_full_disk_says_what_to_do(tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise datasets.exceptions.DatasetGenerationError("wrapped") from OSError(
+            28, "No space left on device", "x/cache"
+        )
+
+    config = write_parquet(tmp_path / "a.parquet", [0, 1])
+    monkeypatch.setattr(datasets.DatasetBuilder, "download_and_prepare", full)
+    with pytest.raises(UserError, match="data.path parquet cannot be loaded: x/cache: No space left .*: make room"):
+        load_source(config)
