@@ -18,6 +18,7 @@ import train_conditional
 from cardiff.config.run import parse_run
 from cardiff.errors import UserError
 from cardiff.files import file_hash
+from cardiff.interrupt import SIGNALS
 from cardiff.outputs import LOCK
 from cardiff.training import checkpoint as checkpoints
 from cardiff.training.resume import TrainingState, refuse_changes
@@ -263,7 +264,7 @@ def test_what_was_due_at_the_step_of_the_checkpoint_is_done(
     function, when, time, due_options, whole, tmp_path, monkeypatch
 ):
     """A run that was killed there ends exactly like one that was not."""
-    calls = []
+    calls, handlers = [], {number: signal.getsignal(number) for number in SIGNALS}
     module, name = function.rsplit(".", 1)
     real = getattr(importlib.import_module(module), name)
 
@@ -281,8 +282,8 @@ def test_what_was_due_at_the_step_of_the_checkpoint_is_done(
         train_conditional.main([*due_options, "--output_dir", str(folder)])
     monkeypatch.undo()
     assert files_of(folder) != whole
-    signal.signal(signal.SIGTERM, signal.SIG_DFL), signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the killed run's
+    for number, handler in handlers.items():
+        signal.signal(number, handler)  # in the place of the killed run's
     assert train_conditional.main([*due_options, "--output_dir", str(folder)])
     assert files_of(folder) == whole
 
