@@ -19,18 +19,8 @@ from tests.conftest import ROOT
 
 MEASURED = ["--network", "pixels", "--metrics", "fid,kid", "--replicates", 5, "--num_images", 24, "--batch_size", 8]
 DIGITS = ["--data.path", "parquet", "--data.data_files", ROOT / "data/digits.parquet", "--data.resolution", 8]
-DIGITS += [
-    "--data.channels",
-    1,
-    "--schedules",
-    "linear",
-    "--num_train_timesteps",
-    20,
-    "--steps",
-    5,
-    "--max_images",
-    40,
-]
+DIGITS += ["--data.channels", 1, "--schedules", "linear", "--num_train_timesteps", 20]
+DIGITS += ["--steps", 5, "--max_images", 40]
 
 
 def arguments_of(command, world, output) -> list[str]:
@@ -163,7 +153,7 @@ def test_a_stopped_measurement_goes_on(command, number, pattern, world, tmp_path
     """With the status of the signal, no traceback, and nothing lost or drawn twice."""
     output = tmp_path / "stopped"
     arguments = arguments_of(command, world, output)
-    arguments[arguments.index("24")] = "400"
+    arguments[arguments.index("24")] = "120"
     process = launch(f"{command.__name__}.py", *arguments, wait=False)
     begun(process, output, pattern)
     process.send_signal(number)
