@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from benchmarks.campaign.trials import BAD, GOOD, SKIPPED, Trial, random_of  # noqa: E402 - its folder must be found first
 
-PARTS = ("kills", "mutations", "full_disk", "read_only", "owners", "hub", "inputs", "hostile", "processes")
+PARTS = ("kills", "stops", "mutations", "full_disk", "read_only", "owners", "hub", "inputs", "hostile", "processes")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "PYTHONHASHSEED": "0"}
 ENVIRONMENT |= {"HF_HUB_OFFLINE": "1"}
 """Of all commands: one thread, no accelerator, nothing from the network."""
