@@ -31,16 +31,31 @@ def written_aside(target: Path, per_process: bool = False) -> Iterator[Path]:
     try:
         with disk_errors(target):
             yield aside
-            if aside.is_dir() and target.exists():
-                trash = target.with_name(f"{REMOVING}{target.name}.{os.getpid()}")
-                os.replace(target, trash)  # a removal that is cut short must not leave half a folder of this name
-                os.replace(aside, target)
-                remove(trash)
+            if aside.is_dir():
+                _replace_folder(aside, target)
             else:
                 os.replace(aside, target)
     except BaseException:
         remove(aside)
         raise
+
+
+def _replace_folder(aside: Path, target: Path) -> None:
+    """Rename a folder to `target`, where there may be one, and where other processes may do the same."""
+    trash = target.with_name(f"{REMOVING}{target.name}.{os.getpid()}")
+    placed = False
+    while not placed:
+        with suppress(FileNotFoundError):  # there is none, or another process has taken it away
+            os.replace(target, trash)  # a removal that is cut short must not leave half a folder of this name
+        try:
+            os.replace(aside, target)
+            placed = True
+        except BaseException as error:
+            if not isinstance(error, OSError) or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                with suppress(OSError):
+                    os.replace(trash, target)  # as it was
+                raise
+        remove(trash)  # also if another process was faster: then its folder is replaced
 
 
 def write_text(target: Path, text: str, per_process: bool = False) -> None:

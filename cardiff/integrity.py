@@ -45,19 +45,37 @@ def read_json_as(form: type[Form], file: Path) -> Form:
         FileNotFoundError: There is none.
         UserError: It is not JSON of this form, too large, too deeply nested, or has a number that is not finite.
     """
+    if file.stat().st_size > LARGEST_JSON:
+        raise UserError(f"{file} is larger than {LARGEST_JSON >> 20} MiB and not read: copy or make it again.")
     try:
-        if file.stat().st_size > LARGEST_JSON:
-            raise UserError(f"{file} is larger than {LARGEST_JSON >> 20} MiB and not read: copy or make it again.")
-        content = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
-    except UserError:
-        raise
-    except RecursionError as error:
-        raise UserError(f"{file} is nested too deeply to be read: copy or make it again.") from error
+        text = file.read_text(encoding="utf-8")
     except (IsADirectoryError, ValueError) as error:  # also bytes that are no text
         raise UserError(f"{file} is damaged ({error}): copy or make it again.") from error
+    return parse_json(form, text, str(file))
+
+
+def parse_json(form: type[Form], text: str, what: str) -> Form:
+    """JSON that may be anybody's, such as a line of a file.
+
+    Args:
+        form: What it must be: an object (dict) or a list.
+        text: The JSON.
+        what: Where it is from, for the message.
+
+    Raises:
+        UserError: It is not JSON of this form, too large, too deeply nested, or has a number that is not finite.
+    """
+    if len(text) > LARGEST_JSON:
+        raise UserError(f"{what} is larger than {LARGEST_JSON >> 20} MiB and not read: copy or make it again.")
+    try:
+        content = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    except RecursionError as error:
+        raise UserError(f"{what} is nested too deeply to be read: copy or make it again.") from error
+    except ValueError as error:
+        raise UserError(f"{what} is damaged ({error}): copy or make it again.") from error
     if not isinstance(content, form):
         kind = {dict: "an object", list: "a list"}[form]
-        raise UserError(f"{file} does not hold {kind} but {type(content).__name__}: copy or make it again.")
+        raise UserError(f"{what} does not hold {kind} but {type(content).__name__}: copy or make it again.")
     return content
 
 

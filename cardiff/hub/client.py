@@ -19,7 +19,7 @@ OPENING_TIMEOUT = 15.0
 TRANSIENT = (408, 409, 412, 425, 429, 500, 502, 503, 504)
 """HTTP statuses after which a retry may succeed."""
 REPLACED = ["unet/*", "classifier/*", "scheduler/*", "model_index.json", "pipeline_class_conditional.py", "run.json"]
-REPLACED += ["samples.png", "schedule.png"]
+REPLACED += ["samples.png", "schedule.png", CHECKSUMS]
 """What a push deletes if the new model does not have it, since it belongs to other weights."""
 
 

@@ -1,6 +1,5 @@
 """publish.py: uploads a model with its card and samples to the Hub."""
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,6 +14,8 @@ from cardiff.hub.model_card import write_card
 from cardiff.hub.options import PublishOptions
 from cardiff.hub.provenance import RunRecord, read_record, write_record
 from cardiff.hub.serialization import VARIANTS, classifier_weights_file, export_model, find_model, weights_file
+from cardiff.hub.trust import refuse_links
+from cardiff.integrity import CHECKSUMS, find_damage, listed_files, read_json, write_checksums
 from cardiff.training.checkpoint import newest_in, run_of
 
 
@@ -33,7 +34,7 @@ def publish(options: PublishOptions) -> str:
             raise UserError(f"--output {output} is not empty: name another folder.")
     else:
         check_access()
-    checkpoint = newest_in(folder) if options.hub_resume_id is not None else None
+    checkpoint = _checkpoint_of(folder) if options.hub_resume_id is not None else None
     with tempfile.TemporaryDirectory() as aside:
         prepared = Path(aside, "model")
         metrics, best = prepare(folder, prepared, options)
@@ -42,6 +43,7 @@ def publish(options: PublishOptions) -> str:
             if checkpoint is not None and options.hub_resume_id is not None:
                 store = open_resume_repository(options.hub_resume_id, repository)
         write_card(prepared, repository, options.hub_revision, options.hub_license, metrics, best)
+        write_checksums(prepared, leave_out=["README.md"])  # last; the card may be edited on the Hub
         if options.output is not None:
             shutil.copytree(prepared, output, dirs_exist_ok=True)
             return f"Wrote {output}; nothing was uploaded."
@@ -51,6 +53,20 @@ def publish(options: PublishOptions) -> str:
     if checkpoint is not None:
         push_checkpoint(checkpoint, store)
     return f"Published {address}"
+
+
+def _checkpoint_of(folder: Path) -> Path:
+    """The newest checkpoint of a run, whose files all lie in the run.
+
+    Raises:
+        UserError: There is none, it is damaged, or a file of it lies elsewhere.
+    """
+    checkpoint = newest_in(folder)
+    refuse_links([checkpoint / name for name in (CHECKSUMS, *listed_files(checkpoint))], run_of(folder))
+    damage = find_damage(checkpoint)
+    if damage is not None:
+        raise UserError(f"{checkpoint} is damaged ({damage}) and is not pushed: remove it, and train on.")
+    return checkpoint
 
 
 def open_resume_repository(name: str, model: str, retry: bool = True) -> str:
@@ -99,11 +115,12 @@ def prepare(folder: Path, output: Path, options: PublishOptions) -> tuple[dict |
     if record is not None:
         report = run / "reports" / f"step-{record['step']:08d}.json"
         if report.is_file():
-            write_record(output, {**record, "report": json.loads(report.read_text())})
+            write_record(output, {**record, "report": read_json(report)})
         evaluation = run / "best" / "evaluation.json"
+        refuse_links([report, evaluation], run)
         if evaluation.is_file():
-            best = json.loads(evaluation.read_text())
-            best = best if best["step"] == record["step"] else None
+            best = read_json(evaluation)
+            best = best if best.get("step") == record["step"] else None
     picture = _picture(run, record, options.samples)
     if picture is not None:
         _copy_picture(picture, output / "samples.png")
@@ -115,10 +132,10 @@ def _metrics_of(folder: Path, file: Path) -> dict:
     file = file / "metrics.json" if file.is_dir() else file
     if not file.is_file():
         raise UserError(f"--metrics {file} does not exist: name the --output folder of evaluate.py.")
+    metrics = read_json(file)
     try:
-        metrics = json.loads(file.read_text())
         measured = metrics["model"]["weights_sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise UserError(
             f"--metrics {file} is not a metrics.json of evaluate.py ({error!r}): run evaluate.py again."
         ) from error
@@ -139,6 +156,7 @@ def _picture(run: Path, record: RunRecord | None, given: str | None) -> Path | N
     kind = "reports" if record is not None and record["kind"] == "classifier" else "samples"
     last = f"step-{record['step']:08d}.png" if record is not None else "step-~"
     found = sorted(path for path in (run / kind).glob("step-*.png") if path.name <= last)
+    refuse_links(found[-1:], run)
     return found[-1] if found else None
 
 

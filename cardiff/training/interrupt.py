@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,7 +23,7 @@ class StopRequest:
         self.group: Any = torch.distributed.new_group(backend="gloo") if num_processes > 1 else None
         self.before, self.lost_before = take_signals(self._receive), GuardedStream.lost
         GuardedStream.lost = self._receive
-        _end_with_launcher()
+        self.tied = _end_with_launcher(self._receive)
 
     def _receive(self, number: int, _frame: FrameType | None = None) -> None:
         self.number = self.number or number
@@ -37,15 +38,26 @@ class StopRequest:
     def restore(self) -> None:
         """Give the signals back to whoever had them."""
         give_back(self.before)
+        if self.tied:
+            _ask_for_signal(0)
         GuardedStream.lost = staticmethod(self.lost_before)
 
 
-def _end_with_launcher() -> None:
-    """Have the kernel send SIGTERM when `accelerate launch` is killed.
+def _end_with_launcher(receive: Callable[[int], None]) -> bool:
+    """Take the end of `accelerate launch` for a request, and return whether it is watched.
 
-    With one process it passes no signal on and would leave the training running unseen. Linux only.
+    With one process it passes no signal on and would leave the training running unseen. A batch system that ends both
+    must not be taken for two requests, so this has a signal of its own. Linux only.
     """
     parent = Path(f"/proc/{os.getppid()}/cmdline")
-    if parent.exists() and b"accelerate" in parent.read_bytes():
-        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+    if not parent.exists() or b"accelerate" not in parent.read_bytes():
+        return False
+    signal.signal(signal.SIGRTMIN, lambda number, frame: receive(signal.SIGTERM))
+    _ask_for_signal(signal.SIGRTMIN)
+    return True
+
+
+def _ask_for_signal(number: int) -> None:
+    """Have the kernel send a signal when the parent process ends; 0 for none."""
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
+    ctypes.CDLL(None).prctl(set_parent_death_signal, number)

@@ -1,6 +1,7 @@
 """The whole measurement: on images whose figures are known, on a model, and what is refused."""
 
 import json
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -20,13 +21,14 @@ from cardiff.config.sections import DataConfig
 from cardiff.errors import UserError
 from cardiff.evaluation.evaluate import run
 from cardiff.evaluation.features import extraction as features_module
-from cardiff.evaluation.features.extraction import import_reference
 from cardiff.evaluation.features.networks import load_network
+from cardiff.evaluation.features.statistics import import_reference
 from cardiff.evaluation.options import EvaluateOptions
 from cardiff.evaluation.protocol import Protocol
 from cardiff.evaluation.reports.evaluation import rows_by_class, shown_classes
 from cardiff.evaluation.samples import keep_best, labels_as_in
 from cardiff.hub.serialization import save_classifier
+from cardiff.integrity import check_model, listed_files
 from cardiff.sampling.options import SampleOptions
 from cardiff.sampling.sample import run as run_sampling
 from cardiff.schedulers import CosineScheduler
@@ -473,7 +475,10 @@ def test_exported_labels_come_back(world, options, tmp_path):
         ({"validation_data": "x.safetensors"}, "--validation_data is a file of statistics"),
         ({"output": "/dev/null/here"}, "--output /dev/null/here cannot be written"),
         ({"output": "setup.cfg"}, "--output setup.cfg cannot be written"),
-        ({"export_reference": "/dev/null/x.safetensors"}, "--export_reference /dev/null cannot be written"),
+        (
+            {"export_reference": "/dev/null/x.safetensors"},
+            "--export_reference /dev/null/x.safetensors cannot be written",
+        ),
         ({"max_images": 1}, "--max_images is 1, but must be 2 or more"),
         ({"metrics": "is"}, "has no classification head"),
         ({"metrics": "fid_infinity"}, "60 images are too few for fid_infinity"),
@@ -550,16 +555,48 @@ def test_options_of_the_command_line():
 # The best model of a training run
 
 
-def test_the_best_model_is_kept(tmp_path):
-    def save(text):
-        return lambda folder: (folder / "model").write_text(text)
+def saving(text):
+    return lambda folder: (folder / "model.json").write_text(text)
 
+
+def test_the_best_model_is_kept(tmp_path):
     best = tmp_path / "best"
-    kept = [keep_best(best, {"distance": {"value": value}}, save(str(value))) for value in (3.0, 2.0, 2.5, 2.0, 1.0)]
+    kept = [keep_best(best, {"distance": {"value": value}}, saving(str(value))) for value in (3.0, 2.0, 2.5, 2.0, 1.0)]
     assert kept == [True, True, False, False, True]
-    assert (best / "model").read_text() == "1.0"
-    (best / "evaluation.json").write_text("{")  # cut short
-    assert keep_best(best, {"distance": {"value": 9.0}}, save("9")) and not list(tmp_path.glob(".writing*"))
+    assert (best / "model.json").read_text() == "1.0"
+    check_model(best)
+    assert set(listed_files(best)) == {"model.json", "evaluation.json"}
+    assert not keep_best(best, {"distance": {"value": math.nan}}, saving("no number"))
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model.json", "1.1"),
+        ("evaluation.json", "{"),
+        ("evaluation.json", '{"distance": {"value": 0.5}}'),
+        ("checksums.json", "[" * 100_000),
+    ],
+)
+def test_a_best_model_that_is_damaged_is_replaced(name, content, tmp_path, caplog):
+    best = tmp_path / "best"
+    keep_best(best, {"distance": {"value": 1.0}}, saving("1.0"))
+    (best / name).write_text(content)
+    assert keep_best(best, {"distance": {"value": 9.0}}, saving("9"))
+    assert (best / "model.json").read_text() == "9" and "The best model so far is damaged" in caplog.text
+
+
+def test_the_best_model_of_an_earlier_version_is_kept(tmp_path, caplog):
+    """It has no checksums."""
+    best = tmp_path / "best"
+    keep_best(best, {"distance": {"value": 1.0}}, saving("1.0"))
+    (best / "checksums.json").unlink()
+    assert not keep_best(best, {"distance": {"value": 9.0}}, saving("9")) and not caplog.text
+    for content in ('{"distance": 3}', '{"distance": {"value": "1.0"}}', "[]", '{"distance": {"value": NaN}}'):
+        (best / "evaluation.json").write_text(content)
+        (best / "checksums.json").unlink(missing_ok=True)
+        assert keep_best(best, {"distance": {"value": 9.0}}, saving("9"))
 
 
 def test_a_grid_has_a_row_a_class_and_white_where_there_are_no_images():
