@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 import train_conditional
@@ -314,3 +315,30 @@ def test_two_runs_do_not_share_a_folder(due_options, tmp_path, capsys):
     assert stop.value.code == 1 and [path.name for path in tmp_path.iterdir()] == [LOCK]
     error = capsys.readouterr().err.splitlines()[-1]
     assert re.search(rf"^error: .* is in use by another command .process {owner.pid} on .*: wait until", error)
+
+
+PRECISIONS = {
+    "channels_last": ["--train.channels_last", "true"],
+    "bf16": ["--train.mixed_precision", "bf16"],
+    "accumulation": ["--train.gradient_accumulation_steps", "2"],
+    "long average": ["--train.ema_decay", "0.5"],
+    "all": ["--train.channels_last", "true", "--train.mixed_precision", "bf16", "--train.gradient_accumulation_steps"]
+    + ["2", "--train.ema_decay", "0.5"],
+}
+
+
+@pytest.mark.parametrize("options", PRECISIONS.values(), ids=PRECISIONS)
+def test_resuming_is_bit_exact(options, digits_options, tmp_path):
+    """Moments must lie in memory as the parameters do: the fused optimizer goes through both in one order."""
+    options = [*digits_options, *options, "--train.batch_size", "8", "--train.lr_schedule", "constant"]
+    for folder, steps in (("whole", "6"), ("halves", "3"), ("halves", "6")):
+        train_conditional.main([*options, "--train.max_steps", steps, "--output_dir", str(tmp_path / folder)])
+    whole, halves = (
+        {
+            path.name: load_file(path)
+            for path in sorted((tmp_path / folder / "checkpoints/step-00000006").rglob("*.safetensors"))
+        }
+        for folder in ("whole", "halves")
+    )
+    assert len(whole) == 3
+    torch.testing.assert_close(halves, whole, rtol=0, atol=0)
