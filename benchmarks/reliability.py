@@ -126,7 +126,7 @@ def summary(results: list[dict]) -> dict:
     again = "python benchmarks/reliability.py --only {part} --seed {seed} --trial {number} --keep"
     return {
         "command": "python " + " ".join(sys.argv),
-        "machine": f"{platform.system()}, {os.cpu_count()} CPUs ({platform.machine()}), Python {platform.python_version()}",
+        "machine": f"{platform.system()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
         "seconds": round(sum(result["seconds"] for result in results)),
         "counts": {
             part: dict(Counter(result["verdict"] for result in results if result["part"] == part)) for part in PARTS
