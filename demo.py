@@ -12,6 +12,7 @@ from typing import Any
 
 from cardiff.cli import one_sentence_errors
 from cardiff.layout import IS_CHECKOUT, shipped_config
+from cardiff.outputs import check_folder, owned
 
 # After such a short training, more of DDPM's samples are classified as the requested class than DPM-Solver++'s:
 # docs/results.md.
@@ -25,7 +26,14 @@ MEASURED = {"guidance 1": 40, "guidance 2": 40}  # images of each class for the 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", default="runs/demo", help="folder of the run (default: runs/demo)")
-    output_dir = Path(parser.parse_args(argv).output_dir)
+    output_dir = parser.parse_args(argv).output_dir
+    check_folder("--output_dir", output_dir)
+    with owned(output_dir):
+        show(Path(output_dir))
+
+
+def show(output_dir: Path) -> None:
+    """Train, sample and classify the samples, all in one folder."""
     started = time.monotonic()
 
     import numpy as np

@@ -31,16 +31,31 @@ def written_aside(target: Path, per_process: bool = False) -> Iterator[Path]:
     try:
         with disk_errors(target):
             yield aside
-            if aside.is_dir() and target.exists():
-                trash = target.with_name(f"{REMOVING}{target.name}.{os.getpid()}")
-                os.replace(target, trash)  # so that an interrupted removal leaves no partial folder of this name
-                os.replace(aside, target)
-                remove(trash)
+            if aside.is_dir():
+                _replace_folder(aside, target)
             else:
                 os.replace(aside, target)
     except BaseException:
         remove(aside)
         raise
+
+
+def _replace_folder(aside: Path, target: Path) -> None:
+    """Rename a folder to `target`, replacing an existing one; other processes may do the same at the same time."""
+    trash = target.with_name(f"{REMOVING}{target.name}.{os.getpid()}")
+    placed = False
+    while not placed:
+        with suppress(FileNotFoundError):  # it does not exist, or another process has moved it
+            os.replace(target, trash)  # so that an interrupted removal leaves no partial folder of this name
+        try:
+            os.replace(aside, target)
+            placed = True
+        except BaseException as error:
+            if not isinstance(error, OSError) or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                with suppress(OSError):
+                    os.replace(trash, target)  # restore it
+                raise
+        remove(trash)  # if another process was faster, its folder is replaced in the next round
 
 
 def write_text(target: Path, text: str, per_process: bool = False) -> None:

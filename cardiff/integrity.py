@@ -45,19 +45,37 @@ def read_json_as(form: type[Form], file: Path) -> Form:
         FileNotFoundError: The file does not exist.
         UserError: It is not JSON of this type, is too large or too deeply nested, or has a number that is not finite.
     """
+    if file.stat().st_size > LARGEST_JSON:
+        raise UserError(f"{file} is damaged (larger than {LARGEST_JSON >> 20} MiB): copy or create it again.")
     try:
-        if file.stat().st_size > LARGEST_JSON:
-            raise UserError(f"{file} is damaged (larger than {LARGEST_JSON >> 20} MiB): copy or create it again.")
-        content = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
-    except UserError:
-        raise
-    except RecursionError as error:
-        raise UserError(f"{file} is nested too deeply to be read: copy or create it again.") from error
-    except (IsADirectoryError, ValueError) as error:  # ValueError also for bytes that are not UTF-8
+        text = file.read_text(encoding="utf-8")
+    except (IsADirectoryError, ValueError) as error:  # ValueError for bytes that are not UTF-8
         raise UserError(f"{file} is damaged ({error}): copy or create it again.") from error
+    return parse_json(form, text, str(file))
+
+
+def parse_json(form: type[Form], text: str, what: str) -> Form:
+    """Parse JSON that may come from anyone, such as a line of a file.
+
+    Args:
+        form: The type that it must have: an object (dict) or a list.
+        text: The JSON.
+        what: Where it comes from, for the error message.
+
+    Raises:
+        UserError: It is not JSON of this type, is too large or too deeply nested, or has a number that is not finite.
+    """
+    if len(text) > LARGEST_JSON:
+        raise UserError(f"{what} is damaged (larger than {LARGEST_JSON >> 20} MiB): copy or create it again.")
+    try:
+        content = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    except RecursionError as error:
+        raise UserError(f"{what} is nested too deeply to be read: copy or create it again.") from error
+    except ValueError as error:
+        raise UserError(f"{what} is damaged ({error}): copy or create it again.") from error
     if not isinstance(content, form):
         kind = {dict: "an object", list: "a list"}[form]
-        raise UserError(f"{file} must contain {kind}, not {type(content).__name__}: copy or create it again.")
+        raise UserError(f"{what} must contain {kind}, not {type(content).__name__}: copy or create it again.")
     return content
 
 

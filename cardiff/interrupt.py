@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -38,17 +39,26 @@ def signal_name(number: int) -> str:
     return "a closed output" if number == CLOSED_PIPE else signal.Signals(number).name
 
 
-def take_signals(handler: Callable[[int, FrameType | None], object]) -> dict[int, Any]:
+def take_signals(handler: Callable[[int, FrameType | None], object], patience: float = 0.0) -> dict[int, Any]:
     """Install a handler for the signals and return the previous handlers.
 
     The first signal calls the handler; a second one kills the process. Signals that are ignored, as under nohup, stay
     ignored.
+
+    Args:
+        handler: Called for the first signal.
+        patience: Seconds during which further signals count as the same request, since a launcher may forward a
+            signal that its processes have also received directly.
     """
+    first: list[float] = []
 
     def once(number: int, frame: FrameType | None) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_DFL)
-        handler(number, frame)
+        if not first:
+            first.append(time.monotonic())
+            handler(number, frame)
+        elif time.monotonic() - first[0] >= patience:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
     before = {number: known for number, known in before.items() if known not in (signal.SIG_IGN, None)}

@@ -5,11 +5,13 @@ import json
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 from cardiff.errors import UserError
+from cardiff.files import remove, remove_leftovers
 
 try:
     import fcntl
@@ -123,6 +125,34 @@ class FolderLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+@contextmanager
+def owned(folder: Path | str, main: bool = True) -> Iterator[None]:
+    """Lock a folder while a command works on it, after removing unfinished files of killed commands.
+
+    A folder that was created for the lock is removed again if nothing was written to it, as after an invalid option.
+
+    Args:
+        folder: The folder, which need not exist.
+        main: Whether this is the main process of a launch; other processes do nothing.
+
+    Raises:
+        UserError: Another command holds the lock.
+        OSError: The folder cannot be written.
+    """
+    if not main:
+        yield
+        return
+    folder = Path(folder)
+    made = not folder.exists()
+    with FolderLock(folder):
+        remove_leftovers(folder)
+        try:
+            yield
+        finally:
+            if made and [path.name for path in folder.iterdir()] == [LOCK]:
+                remove(folder)
 
 
 def _lock(file: Path, folder: Path) -> int:

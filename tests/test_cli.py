@@ -4,10 +4,12 @@ import subprocess
 import sys
 
 import pytest
+from tqdm.auto import tqdm
 
 import cardiff
 from cardiff.__main__ import COMMANDS, main
 from cardiff.cli import one_sentence_errors
+from cardiff.errors import UserError
 from cardiff.layout import shipped_configs
 from tests.conftest import ROOT
 
@@ -129,6 +131,20 @@ def test_what_the_disk_does_not_do_is_one_sentence(error, sentence, capsys, monk
     monkeypatch.setenv("CARDIFF_DEBUG", "1")
     with pytest.raises(type(error)):
         one_sentence_errors(main)([])
+
+
+def test_a_sentence_begins_a_line_below_an_open_bar(capsys):
+    bars = []
+
+    @one_sentence_errors
+    def command(argv):
+        bars.append(tqdm(total=3, desc="training"))
+        raise UserError("The disk is full.")
+
+    with pytest.raises(SystemExit):
+        command([])
+    assert "error: The disk is full." in capsys.readouterr().err.splitlines()
+    assert bars[0].disable  # closed
 
 
 @pytest.mark.parametrize(

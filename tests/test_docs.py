@@ -13,7 +13,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from diffusers.training_utils import EMAModel
 
-from benchmarks import schedule_front, schedule_pilot, schedule_steps
+from benchmarks import reliability, schedule_front, schedule_pilot, schedule_steps
 from cardiff.analysis.analyze import load_images
 from cardiff.analysis.catalogue import choose_schedules
 from cardiff.analysis.measures import DataMeasures, measure_data, measure_schedule, merged
@@ -472,6 +472,16 @@ def test_the_benchmarks_tables_are_those_of_their_results(digits):
         assert schedule_steps.markdown(json.loads((FORWARD / f"{name}.json").read_text())) == read(f"{name}.md")
     entries = [json.loads(line) for line in read("pilot.jsonl").splitlines()]
     assert schedule_pilot.markdown(entries, digits.images) == read("pilot.md")
+
+
+def test_the_campaign_that_is_printed_is_its_report():
+    """The counts and the command of docs/reliability.md against docs/reliability/report.json; no trial failed."""
+    text = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    record = json.loads((ROOT / "docs/reliability/report.json").read_text())
+    assert record["failures"] == [] and reliability.table(record) in text
+    assert record["command"] in text and record["machine"] in text
+    described = re.findall(r"^\| (?!part)(\w+) \| [a-z]", text, re.MULTILINE)
+    assert described == [part for part in reliability.PARTS if record["counts"][part]] == list(reliability.PARTS)
 
 
 def read(name: str) -> str:

@@ -146,15 +146,16 @@ def test_a_signal_saves_and_exits_cleanly(number, whole_run, shared, launch, dig
 
 
 @pytest.mark.slow
-def test_killing_the_launcher_saves_too(shared, launch, digits_options):
-    folder = shared / "launcher"
+@pytest.mark.parametrize("whom", ["launcher", "all"])
+def test_killing_the_launcher_saves_too(whom, shared, launch, digits_options):
+    """As a person ends it; or a batch system, whose signal reaches the script and the launcher, and is one request."""
+    folder = shared / f"killed_{whom}"
     options = [*digits_options, *OPTIONS, "--train.max_steps", 3000, "--output_dir", folder]
     process = launch("train_conditional.py", *options, accelerate_config="cpu.yaml", wait=False)
     wait_for(lambda: (folder / "logs/metrics.jsonl").exists() and len(losses(folder)) >= 2, process)
-    process.terminate()
-    assert (
-        "run the same command again to resume" in process.communicate(timeout=60)[0]
-    )  # ends when the script has, too
+    process.terminate() if whom == "launcher" else os.killpg(process.pid, signal.SIGTERM)
+    said = process.communicate(timeout=60)[0]  # ends when the script has, too
+    assert "run the same command again to resume" in said
     assert list_checkpoints(folder / "checkpoints")
 
 

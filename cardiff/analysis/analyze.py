@@ -1,6 +1,5 @@
 """The comparison of noise schedules on a data set: measured, ranked, drawn, explained and written to a folder."""
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,9 @@ from cardiff.config.limits import check_limits
 from cardiff.config.sections import DataConfig
 from cardiff.data import ImageStream, open_store
 from cardiff.errors import UserError
+from cardiff.files import write_text
 from cardiff.hub.serialization import find_model, load_pipeline
+from cardiff.outputs import owned
 from cardiff.pipelines import ClassConditionalPipeline
 from cardiff.progress import shown
 
@@ -48,7 +49,14 @@ def run(options: AnalysisOptions, config: DataConfig, section: dict | None = Non
     Raises:
         UserError: For options, data or a folder that cannot be used.
     """
-    folder = _prepare(options, config)
+    check_options(options, config)
+    folder = Path(options.output)
+    with owned(folder):
+        _analyze(options, config, section, folder)
+    return folder
+
+
+def _analyze(options: AnalysisOptions, config: DataConfig, section: dict | None, folder: Path) -> None:
     pipeline = None if options.model is None else load_pipeline(find_model(options.model))
     images, labels = load_images(config, options.max_images, options.seed)
     if pipeline is not None:
@@ -85,36 +93,26 @@ def run(options: AnalysisOptions, config: DataConfig, section: dict | None = Non
     write_curves([row.measures for row in rows], folder / "measures.npz")
     for name, part in written.items():
         text = yaml.safe_dump({"scheduler": part}, sort_keys=False, default_flow_style=None, width=100)
-        (folder / f"{name}.yaml").write_text(f"# Made by analyze_schedules.py from {len(images):,} images.\n{text}")
+        write_text(folder / f"{name}.yaml", f"# Made by analyze_schedules.py from {len(images):,} images.\n{text}")
     table = describe(options, config, data) + "\n\n" + markdown_tables(rows, data, options)
     table += "".join(f"\n- {note}" for note in notes) + "\n"
-    (folder / "table.md").write_text(table, encoding="utf-8")
-    (folder / "report.md").write_text(report(rows, data, options, table), encoding="utf-8")
-    return folder
+    write_text(folder / "table.md", table)
+    write_text(folder / "report.md", report(rows, data, options, table))
 
 
-def _prepare(options: AnalysisOptions, config: DataConfig) -> Path:
-    """Refuse what cannot work before anything is measured; the output folder."""
-    check_limits(options, "--")
+def check_options(options: AnalysisOptions, config: DataConfig) -> None:
+    """Refuse what cannot work before anything is measured.
+
+    Raises:
+        UserError: In one sentence.
+    """
+    options.check()
     check_limits(config, "data.")
-    if options.steps > options.num_train_timesteps:
-        raise UserError(
-            f"--steps {options.steps} is more than the {options.num_train_timesteps} timesteps of the schedules: "
-            "lower it or raise --num_train_timesteps."
-        )
     if config.resolution < 4:
         raise UserError(
             f"data.resolution is {config.resolution}, but must be 4 or more for the image to have octaves."
         )
     choose_schedules(options.schedules, {}, options.allow_code)
-    folder = Path(options.output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"--output {folder} cannot be written ({error.strerror}): name another folder.") from error
-    return folder
 
 
 def _check_model(pipeline: ClassConditionalPipeline, images: np.ndarray) -> None:

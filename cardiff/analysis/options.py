@@ -7,10 +7,11 @@ from typing import Literal
 
 from cardiff.cli import CommandLine
 from cardiff.config.files import data_section
-from cardiff.config.limits import limited
+from cardiff.config.limits import check_limits, limited
 from cardiff.config.sections import DataConfig
 from cardiff.errors import UserError
 from cardiff.layout import shipped_config
+from cardiff.outputs import check_folder
 
 DIGITS = "digits_16_conditional"
 """The configuration whose data are measured by default."""
@@ -43,6 +44,20 @@ class AnalysisOptions:
     allow_code: bool = False
     """Run functions that a YAML file names as FILE.py:FUNCTION, though the command line does not show them."""
 
+    def check(self) -> None:
+        """Refuse what can be seen to be wrong before anything is opened.
+
+        Raises:
+            UserError: In one sentence.
+        """
+        check_limits(self, "--")
+        check_folder("--output", self.output)
+        if self.steps > self.num_train_timesteps:
+            raise UserError(
+                f"--steps {self.steps} is more than the {self.num_train_timesteps} timesteps of the schedules: "
+                "lower it or raise --num_train_timesteps."
+            )
+
 
 def parse_analysis(argv: Sequence[str] | None, description: str) -> tuple[AnalysisOptions, DataConfig, dict | None]:
     """Parse the command line: the options, the data section, and the scheduler section of a configuration."""
@@ -63,6 +78,7 @@ def parse_analysis(argv: Sequence[str] | None, description: str) -> tuple[Analys
     parsed = parser.parse_args(argv).as_dict()
     data = DataConfig(**parsed["data"])
     options = AnalysisOptions(**{name: parsed[name] for name in asdict(AnalysisOptions())})
+    options.check()
     if data == DataConfig():  # nothing was said about the data
         data = _data_of_digits() if options.model is None else _data_of_model(options.model)
     return options, data, parsed["scheduler"]

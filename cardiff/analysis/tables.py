@@ -1,6 +1,7 @@
 """A comparison as tables: table.csv, measures.npz, and the Markdown tables with their caption."""
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from cardiff.analysis.measures import MAX_LEAK, STEPS, DataMeasures, ScheduleMea
 from cardiff.analysis.options import AnalysisOptions
 from cardiff.analysis.ranking import Row
 from cardiff.config.sections import DataConfig
+from cardiff.files import write_file
 from cardiff.markup import escape
 from cardiff.version import cardiff_version
 
@@ -49,10 +51,11 @@ def table_columns(row: Row, data: DataMeasures) -> dict[str, float | str]:
 def write_csv(rows: Sequence[Row], data: DataMeasures, path: Path) -> None:
     """The ranked table with every column."""
     records = [{"rank": rank, **table_columns(row, data)} for rank, row in enumerate(rows, 1)]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, records[0])
-        writer.writeheader()
-        writer.writerows(records)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, records[0])
+    writer.writeheader()
+    writer.writerows(records)
+    write_file(path, lambda aside: aside.write_bytes(text.getvalue().encode()))  # line ends as they are in CSV
 
 
 def write_curves(measures: Sequence[ScheduleMeasures], path: Path) -> None:
@@ -62,7 +65,8 @@ def write_curves(measures: Sequence[ScheduleMeasures], path: Path) -> None:
     curves = {name: np.stack([getattr(m, name) for m in measures]) for name in quantities
               if getattr(measures[0], name) is not None}  # fmt: skip
     names = np.array([m.name for m in measures])
-    np.savez_compressed(path, names=names, **curves)  # type: ignore[arg-type]  # taken for allow_pickle, a bool
+    # numpy's types take the curves for allow_pickle, a bool.
+    write_file(path, lambda aside: np.savez_compressed(aside, names=names, **curves))  # type: ignore[arg-type]
 
 
 def markdown_tables(rows: Sequence[Row], data: DataMeasures, options: AnalysisOptions) -> str:

@@ -1,11 +1,11 @@
 """evaluate.py: measure a folder of images or a model against a data set, and write the report."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from cardiff.distributed import this_process
@@ -15,7 +15,9 @@ from cardiff.evaluation.options import EvaluateOptions
 from cardiff.evaluation.protocol import Protocol
 from cardiff.evaluation.reports.evaluation import write_report
 from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options
+from cardiff.files import remove
 from cardiff.hub.serialization import find_model
+from cardiff.outputs import owned
 from cardiff.sampling.draw import make_plan
 
 MOST_IMAGES = 50_000
@@ -32,8 +34,15 @@ def run(options: EvaluateOptions) -> Path:
     if (options.images is None) == (options.model is None):
         raise UserError("Give either --images DIR or --model DIR_OR_REPO.")
     options.check()
-    output = Path(options.output)
     check_seeds(options.seeds)
+    output = Path(options.output)
+    with owned(output, state.is_main_process):
+        _evaluate(options, state, output)
+        state.wait_for_everyone()
+    return output
+
+
+def _evaluate(options: EvaluateOptions, state: PartialState, output: Path) -> None:
     sets: dict[int | None, ImageSet]
     facts = None
     if options.model is not None:
@@ -66,12 +75,9 @@ def run(options: EvaluateOptions) -> Path:
             for seed, drawn in sets.items()
         }
     if state.is_main_process:
-        output.mkdir(parents=True, exist_ok=True)
         write_report(output, protocol, sets, found, facts)
         if facts is not None and not options.keep_images:
-            shutil.rmtree(output / "images")
-    state.wait_for_everyone()
-    return output
+            remove(output / "images")
 
 
 def _own_config(facts: ModelFacts, model: str) -> str:

@@ -1,6 +1,5 @@
 """A folder of images as arrays, with their classes and how they were drawn, if the folder says so."""
 
-import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,6 +12,8 @@ from cardiff.data.decode import UnreadableImage, open_picture
 from cardiff.data.folders import first, read_image_folder
 from cardiff.distributed import this_process
 from cardiff.errors import UserError
+from cardiff.integrity import parse_json
+from cardiff.sampling.folder import PNG_KEY
 
 logger = logging.getLogger(__name__)
 
@@ -95,26 +96,67 @@ def read_folder(folder: Path) -> ImageSet:
 def _read_sampled(folder: Path, manifest: Path) -> ImageSet:
     """The images that a manifest lists."""
     try:
-        entries = [json.loads(line) for line in manifest.read_text().splitlines()]
-        names = [entry["file"] for entry in entries]
-        labels = [entry["label"] for entry in entries]
-        class_names = {entry["label"]: entry["name"] for entry in entries if isinstance(entry["label"], int)}
+        lines = manifest.read_text(encoding="utf-8").splitlines()
+        entries = [_entry(line, f"line {number}") for number, line in enumerate(lines, 1)]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{manifest} is not a manifest of sample.py ({error!r}): draw the images again.") from error
+        reason = str(error).partition(": copy")[0] if isinstance(error, UserError) else repr(error)
+        raise UserError(
+            f"{manifest} is not a manifest of sample.py ({reason}): run the same sample.py command again, or draw the "
+            "images again."
+        ) from error
+    names = [entry["file"] for entry in entries]
+    labels = [entry["label"] for entry in entries]
+    class_names = {entry["label"]: entry["name"] for entry in entries if isinstance(entry["label"], int)}
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise UserError(f"{folder} lacks {missing[0]} of its manifest: run the same sample.py command again.")
     if not names:
         raise UserError(f"{manifest} lists no images: draw them again.")
+    if len(set(names)) < len(names):
+        raise UserError(f"{manifest} lists an image twice: run the same sample.py command again.")
+    for entry in entries:
+        if _own_entry(folder / entry["file"]) not in (None, entry):
+            raise UserError(
+                f"{manifest} and the image {entry['file']} say different things: run the same sample.py command again."
+            )
     known = all(isinstance(label, int) for label in labels)  # not for samples without a label or of a mixture
     first = entries[0]
     shared = {key: first[key] for key in first if key not in OF_ONE and all(e.get(key) == first[key] for e in entries)}
     counts = [entry["evaluations"] for entry in entries if "evaluations" in entry]
+    if any(count.keys() != counts[0].keys() for count in counts):
+        raise UserError(f"{manifest} counts the evaluations of different networks: draw the images again.")
     evaluations = {name: float(np.mean([count[name] for count in counts])) for name in counts[0]} if counts else None
     images = _read_images([folder / name for name in names])
     if not known:
         return ImageSet(images, None, None, names, shared, evaluations)
     return ImageSet(images, np.array(labels), class_names, names, shared, evaluations)
+
+
+def _entry(line: str, what: str) -> dict:
+    """A line of a manifest.
+
+    Raises:
+        UserError, KeyError, TypeError: It is none, or names a file that is not in the manifest's folder.
+    """
+    entry = parse_json(dict, line, what)
+    label, name = entry["label"], entry.get("name")
+    if Path(entry["file"]).name != entry["file"] or entry["file"].startswith("."):
+        raise UserError(f"{what} names the file {entry['file'][:100]!r}")
+    if type(label) not in (int, dict, type(None)) or not isinstance(name, str if type(label) is int else str | None):
+        raise TypeError(f"{what} has a label of a wrong type")
+    if not all(type(count) in (int, float) for count in dict(entry.get("evaluations", {})).values()):
+        raise TypeError(f"{what} has evaluations of a wrong type")
+    return entry
+
+
+def _own_entry(file: Path) -> dict | None:
+    """What an image itself says of how it was drawn; None if it was saved by another program since."""
+    try:
+        with Image.open(file) as image:
+            text = image.info.get(PNG_KEY)
+        return None if text is None else parse_json(dict, text, str(file))
+    except Exception as error:  # Pillow's readers raise nearly every type on bad bytes
+        raise UserError(f"{file} is damaged: run the same sample.py command again.") from error
 
 
 def _read_images(files: list[Path]) -> np.ndarray:
@@ -124,6 +166,9 @@ def _read_images(files: list[Path]) -> np.ndarray:
             pictures = list(pool.map(_read_image, files))
         except UnreadableImage as error:
             raise UserError(error.without_option) from error
+        except BaseException:  # such as Ctrl-C
+            pool.shutdown(cancel_futures=True)
+            raise
     for file, picture in zip(files, pictures):
         if picture.size != pictures[0].size:
             sizes = [f"{name.name} has {p.width}x{p.height}" for name, p in ((files[0], pictures[0]), (file, picture))]

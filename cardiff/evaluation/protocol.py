@@ -14,9 +14,10 @@ from cardiff.data import UnreadableImage
 from cardiff.distributed import device_name, this_process
 from cardiff.errors import UserError
 from cardiff.evaluation.estimator import Estimator, Measured
-from cardiff.evaluation.features.extraction import RealImages, export_reference, extract, import_reference, open_real
+from cardiff.evaluation.features.extraction import RealImages, extract, open_real
 from cardiff.evaluation.features.network import FeatureNetwork, class_columns
 from cardiff.evaluation.features.networks import load_network
+from cardiff.evaluation.features.statistics import export_reference, import_reference
 from cardiff.evaluation.metrics.frechet import infinity_needs
 from cardiff.evaluation.metrics.memorisation import FEWEST
 from cardiff.evaluation.metrics.registry import LEAST, LEAST_REAL, METRICS, chosen_metrics

@@ -1,6 +1,7 @@
 """The samples of a model to be measured: drawn as by sample.py, with classes as frequent as in the data."""
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -11,9 +12,15 @@ from cardiff.errors import UserError
 from cardiff.files import file_hash, written_aside
 from cardiff.hub.provenance import read_record
 from cardiff.hub.serialization import load_pipeline, weights_file
+from cardiff.integrity import CHECKSUMS, find_damage, read_json, write_checksums
 from cardiff.sampling.options import DrawOptions, SampleOptions
 from cardiff.sampling.sample import run as run_sampling
 from cardiff.training.checkpoint import run_of
+
+logger = logging.getLogger(__name__)
+
+BEST_RECORD = "evaluation.json"
+"""The evaluation of the best model of a run, in its folder."""
 
 
 def labels_as_in(shares: np.ndarray, count: int) -> list[int]:
@@ -122,21 +129,36 @@ def keep_best(folder: Path, record: dict, save: Callable[[Path], None]) -> bool:
     """Save a model into `folder` if its distance is smaller than that of the model there.
 
     Args:
-        folder: The best model so far, with its record in evaluation.json; it need not exist.
+        folder: The best model so far, with its record in evaluation.json and checksums; it need not exist.
         record: The evaluation; has `distance` with a `value`.
         save: Writes the model into a folder.
 
     Returns:
         Whether it is the best.
     """
-    file = folder / "evaluation.json"
-    try:
-        if json.loads(file.read_text())["distance"]["value"] <= record["distance"]["value"]:
-            return False
-    except (OSError, ValueError, KeyError):
-        pass  # there is none, or it is incomplete
+    best = _smallest_distance(folder)
+    if best is not None and not record["distance"]["value"] < best:
+        return False
     with written_aside(folder) as aside:
         aside.mkdir(parents=True)
         save(aside)
-        (aside / file.name).write_text(json.dumps(record, indent=1) + "\n")
+        (aside / BEST_RECORD).write_text(json.dumps(record, indent=1) + "\n")
+        write_checksums(aside)
     return True
+
+
+def _smallest_distance(folder: Path) -> float | None:
+    """The distance of the best model so far; None if there is none, or none that is whole."""
+    if not folder.exists():
+        return None
+    reason = find_damage(folder) if (folder / CHECKSUMS).exists() else None  # those of earlier versions have none
+    if reason is None:
+        try:
+            distance = read_json(folder / BEST_RECORD)["distance"]["value"]
+            if type(distance) in (int, float):
+                return distance
+            reason = f"{BEST_RECORD} has no distance"
+        except (OSError, KeyError, TypeError, UserError) as error:
+            reason = str(error)
+    logger.warning("The best model so far is damaged and is replaced: %s", reason)
+    return None

@@ -3,11 +3,13 @@
 import json
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, get_args
+from typing import Any, NotRequired, TypedDict, get_args, get_type_hints
 from urllib.parse import urlsplit
 
 from cardiff.config.run import Kind
 from cardiff.errors import UserError
+from cardiff.hub.forms import fits
+from cardiff.integrity import read_json
 from cardiff.version import cardiff_version
 
 RUN_RECORD = "run.json"
@@ -48,8 +50,8 @@ def read_record(folder: Path) -> RunRecord | None:
     file = Path(folder, RUN_RECORD)
     if not file.is_file():
         return None
+    record: Any = read_json(file)
     try:
-        record: RunRecord = json.loads(file.read_text())
         sections = {name: dict(record["config"][name]) for name in ("data", "scheduler", "train")}
         whole_numbers = [record["step"], record["images_seen"], sections["train"]["batch_size"]]
         texts = [sections["scheduler"]["name"], sections["data"]["path"], sections["data"]["split"]]
@@ -57,6 +59,9 @@ def read_record(folder: Path) -> RunRecord | None:
             raise UserError(f"kind is {record['kind']!r}")
         if not all(type(n) is int for n in whole_numbers) or not all(type(text) is str for text in texts):
             raise TypeError("a field is of the wrong type")
+        for name, hint in get_type_hints(RunRecord).items():
+            if name in record and not fits(record[name], hint):
+                raise TypeError(f"{name} is of the wrong type")
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is damaged or was not written by this project ({error!r}): copy it again.") from error
     return {**record, "config": without_paths(record["config"])}

@@ -13,18 +13,21 @@ import torch
 from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, ModelMixin, UNet2DModel
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
-from cardiff.errors import UserError
+from cardiff.errors import DISK_ERRORS, UserError
 from cardiff.files import apply_folder_permissions
 from cardiff.hub.client import download
 from cardiff.hub.provenance import RUN_RECORD, read_record, write_record
+from cardiff.hub.trust import check_network, check_noise, read_arguments, refuse_links
+from cardiff.integrity import CHECKSUMS, check_model, read_json
 from cardiff.pipelines import ClassConditionalPipeline, NoisyClassifier
 
 Network = TypeVar("Network", bound=ModelMixin)
+Scheduler = TypeVar("Scheduler", bound=SchedulerMixin)
 VARIANTS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 """Half-precision weights by their names in diffusers, from_pretrained(variant=…)."""
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 MODEL_FILES = ["model_index.json", "unet/config.json", f"unet/{_WEIGHTS}", "scheduler/scheduler_config.json"]
-MODEL_FILES += ["classifier/config.json", f"classifier/{_WEIGHTS}", RUN_RECORD]
+MODEL_FILES += ["classifier/config.json", f"classifier/{_WEIGHTS}", RUN_RECORD, CHECKSUMS]
 """The files that are read of a model, by name: a pattern would also match names such as unet/../../x.json."""
 
 
@@ -56,8 +59,9 @@ def export_model(folder: Path, target: Path, variants: Sequence[str] = ()) -> No
         variants: Half-precision weights to write beside the float32 ones: "fp16", "bf16".
 
     Raises:
-        UserError: The folder holds no model of this project, or a damaged one.
+        UserError: The folder holds no model of this project, or a damaged one, or a file of it lies elsewhere.
     """
+    refuse_links([folder / name for name in MODEL_FILES], folder)
     if _classifier_config(folder).is_file() and not Path(folder, "model_index.json").is_file():
         network, scheduler = load_classifier(folder)
         save_classifier(network, scheduler, target)
@@ -114,12 +118,13 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> ClassCond
             f"{folder} has no model_index.json: name the output folder of a training run, one of its checkpoints, "
             "or a Hub repository."
         )
+    check_model(folder)
+    index = read_json(index_file)
     try:
-        index = json.loads(index_file.read_text())
         name = index["_class_name"]
         scheduler_library, scheduler_name = index["scheduler"]
         unet_library, unet_name = index["unet"]
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{index_file} does not describe a pipeline of this project ({error!r}): name another folder."
         ) from error
@@ -139,7 +144,7 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> ClassCond
         )
     with _damage_in_one_sentence(folder):
         unet = load_network(UNet2DModel, folder / "unet", dtype)
-        scheduler = scheduler_class.from_pretrained(folder / "scheduler")
+        scheduler = load_scheduler(scheduler_class, folder / "scheduler")
         return ClassConditionalPipeline(unet, scheduler, index.get("id2label"))
 
 
@@ -180,12 +185,13 @@ def load_classifier(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[N
             f"{folder} has no classifier/config.json: name the output folder of train_classifier.py, one of its "
             "checkpoints, or a Hub repository."
         )
+    check_model(folder)
     with _damage_in_one_sentence(folder):
-        name = json.loads(config_file.read_text())["_class_name"]
+        name = read_json(config_file)["_class_name"]
         if name != NoisyClassifier.__name__:
             raise UserError(f"{config_file} describes a {name}, not a {NoisyClassifier.__name__}.")
         classifier = load_network(NoisyClassifier, folder / "classifier", dtype)
-        scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
+        scheduler = load_scheduler(DDPMScheduler, folder / "scheduler")
         if scheduler.alphas_cumprod.tolist() != list(classifier.config.alphas_cumprod):
             raise UserError("classifier and scheduler have different noise levels.")
         return classifier, scheduler
@@ -197,10 +203,12 @@ def _classifier_config(folder: Path) -> Path:
 
 @contextmanager
 def _damage_in_one_sentence(folder: Path) -> Iterator[None]:
-    """Raise a UserError for whatever safetensors, json or diffusers raise on damaged files."""
+    """Raise a UserError for whatever safetensors, torch or diffusers raise on damaged files."""
     try:
         yield
     except Exception as error:
+        if (isinstance(error, UserError) and str(folder) in str(error)) or getattr(error, "errno", 0) in DISK_ERRORS:
+            raise
         reason = " ".join(str(error).split())
         raise UserError(f"{folder} is damaged or incomplete: {reason} Copy or train it again.") from error
 
@@ -219,12 +227,20 @@ def load_network(network: type[Network], folder: Path, dtype: torch.dtype = torc
         raise UserError(
             f"{folder.name}/{index.name} splits the weights into several files; this project reads a single one."
         )
-    model, loaded = network.from_pretrained(folder, use_safetensors=True, torch_dtype=dtype, output_loading_info=True)
-    # diffusers initializes missing weights at random and ignores unexpected ones.
-    for problem in ("missing_keys", "unexpected_keys"):
-        if loaded[problem]:
-            raise UserError(f"the weights have {problem.replace('_', ' ')}: {sorted(loaded[problem])[:3]}.")
-    return model
+    check_network(network, read_arguments(network, folder / "config.json"), folder / _WEIGHTS)
+    return network.from_pretrained(folder, use_safetensors=True, torch_dtype=dtype)
+
+
+def load_scheduler(kind: type[Scheduler], folder: Path) -> Scheduler:
+    """Load a scheduler.
+
+    Raises:
+        UserError: Its configuration is damaged, or its noise levels are none.
+    """
+    read_arguments(kind, folder / "scheduler_config.json")
+    scheduler = kind.from_pretrained(folder)
+    check_noise(scheduler)
+    return scheduler
 
 
 def variant_name(variant: str) -> str:

@@ -21,7 +21,8 @@ from cardiff.pipelines.pipeline_class_conditional import Scale
 from cardiff.sampling.draw import Plan, batches_of_process
 from cardiff.sampling.labels import ClassOrMixture, label_name
 
-_PNG_KEY = "cardiff"
+PNG_KEY = "cardiff"
+"""Name of an image's settings in its metadata."""
 
 
 def fill_folder(plan: Plan, output: Path, state: PartialState) -> Path:
@@ -107,7 +108,7 @@ def _claim_folder(output: Path, identity: dict) -> None:
 def _write_png(image: np.ndarray, path: Path, entry: dict) -> None:
     """Write an image with its settings in the metadata."""
     text = PngInfo()
-    text.add_text(_PNG_KEY, json.dumps(entry))
+    text.add_text(PNG_KEY, json.dumps(entry))
     with written_aside(path, per_process=True) as aside:
         Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(aside, "PNG", pnginfo=text)
 
@@ -121,7 +122,7 @@ def read_entry(path: Path) -> dict:
     try:
         with Image.open(path) as image:
             image.load()
-            return json.loads(image.text[_PNG_KEY])
+            return json.loads(image.text[PNG_KEY])
     except Exception as error:  # Pillow's readers raise nearly every type on bad bytes
         raise UserError(
             f"{path} is damaged or was not written by this command: remove it and run the command again."

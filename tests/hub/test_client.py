@@ -123,7 +123,7 @@ def test_a_hostile_repository_achieves_nothing(hub, folder, tmp_path, monkeypatc
     sums = json.dumps({"../../outside.json": "0", "training/state.json": "0"}).encode()
     hub.add("user/state", {"step-00000001/checksums.json": sums, "step-00000001/../outside.json": bomb})
     with pytest.raises(
-        ValueError, match="--resume_from user/state: step-00000001 is damaged .*which no checkpoint has"
+        ValueError, match="--resume_from user/state: step-00000001 is damaged .*which Cardiff never writes"
     ):
         client.download_checkpoint("user/state")
     assert not [p for p in tmp_path.rglob("*") if p.name in ("outside.json", "up.json")] and not marker.exists()
@@ -145,7 +145,7 @@ def test_a_checkpoint_replaces_those_before_it_and_itself(hub, tmp_path):
         checkpoint = checkpoint_of(tmp_path, step)
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # of a commit that removes what it adds
-            client.push_checkpoint(checkpoint, "user/state")
+            client.push_checkpoint(checkpoint, "user/state", client.Order(None, step))
     there = hub.repositories["user/state"].files()
     assert set(there) == {"README.md", "step-00000002/checksums.json", "step-00000002/training/state.json"}
 

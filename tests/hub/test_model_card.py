@@ -211,7 +211,8 @@ DAMAGES = [
     ({"config": {}}, "KeyError"),
     ({"class_counts": [1]}, "no card can be made"),
     ({"class_counts": [1] * 4}, "no card can be made"),
-    ({"hardware": None}, "no card can be made"),
+    ({"hardware": None}, "wrong type"),
+    ({"config": {"data": {}, "scheduler": [1], "train": {}}}, "was not written by this project"),
 ]
 
 

@@ -1,6 +1,8 @@
 """Models on a Hub of the loopback address: pushed by the unmodified client, loaded where the project is unknown."""
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +139,88 @@ def test_optimizer_states_never_share_the_models_repository(hub, folder, monkeyp
     assert f"{checkpoint.name}/a.json" in hub.repositories["user/state"].files()
     assert hub.repositories["user/state"].private
     assert all(name.startswith((".git", checkpoint.name)) for name in hub.repositories["user/state"].files())
+
+
+def run_folder(folder, run, step=2):
+    """A run whose root has the model, one of its steps, a picture and a checkpoint."""
+    shutil.copytree(folder, run)
+    data = {"path": "cats", "split": "train", "fit": "crop", "resolution": 8}
+    train = {"batch_size": 4, "label_dropout": 0.1, "ema_decay": 0.9}
+    sections = {"data": data, "scheduler": {"name": "cosine"}, "train": train}
+    record = {"kind": "conditional", "step": step, "images_seen": 8, "seconds": 1.5, "hardware": "CPU"}
+    write_record(run, {**record, "processes": 1, "precision": "no", "config": sections})
+    (run / "samples").mkdir()
+    Image.new("L", (8, 8), 99).save(run / f"samples/step-{step:08d}.png")
+
+    def fill(aside):
+        (aside / "training").mkdir()
+        (aside / "training/state.json").write_text("{}")
+
+    checkpoints.write_checkpoint(run / "checkpoints", step, fill)
+    return run
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("run.json", "samples/step-00000002.png", "samples", "reports/step-00000002.json", "best/evaluation.json"),
+        *("checkpoints", "checkpoints/step-00000002", "checkpoints/step-00000002/training/state.json"),
+        "unet/diffusion_pytorch_model.safetensors",
+    ],
+)
+def test_what_a_link_leads_to_is_not_published(name, hub, folder, tmp_path):
+    """Of a folder that came from somebody else it could be anything of whoever publishes it."""
+    run, elsewhere = run_folder(folder, tmp_path / "run"), tmp_path / "elsewhere"
+    (run / name).parent.mkdir(exist_ok=True)
+    if (run / name).exists():
+        shutil.move(run / name, elsewhere)
+    else:
+        elsewhere.write_text("{}")
+    (run / name).symlink_to(elsewhere)
+    with pytest.raises(UserError, match="is a link that leads out of .* and is not published"):
+        push(run, hub_resume_id="user/state")
+    assert not hub.repositories
+
+
+def test_a_run_behind_a_link_is_published(hub, folder, tmp_path):
+    (tmp_path / "name").symlink_to(run_folder(folder, tmp_path / "run"))
+    push(tmp_path / "name", hub_resume_id="user/state")
+    assert "samples.png" in hub.repositories["user/model"].files()
+    assert "step-00000002/training/state.json" in hub.repositories["user/state"].files()
+
+
+def test_a_damaged_checkpoint_is_not_pushed(hub, folder, tmp_path):
+    run = run_folder(folder, tmp_path / "run")
+    (run / "checkpoints/step-00000002/training/state.json").write_text("[]")
+    with pytest.raises(UserError, match="step-00000002 is damaged .training/state.json does not match its checksum"):
+        push(run, hub_resume_id="user/state")
+    assert not hub.repositories
+
+
+# Checksums
+
+
+def test_a_published_model_lists_its_files(hub, folder):
+    push(folder, variants="fp16")
+    files = hub.repositories["user/model"].files()
+    listed = json.loads(files["checksums.json"])
+    assert set(listed) == set(files) - {".gitattributes", "README.md", "checksums.json"}
+    assert all(hashlib.sha256(files[name]).hexdigest() == checksum for name, checksum in listed.items())
+    snapshot = find_model("user/model")
+    assert load_pipeline(snapshot).id2label == load_pipeline(folder).id2label
+    (snapshot / "unet/config.json").unlink()
+    (snapshot / "unet/config.json").write_bytes(files["unet/config.json"].replace(b"silu", b"relu"))
+    with pytest.raises(UserError, match="unet/config.json does not match its checksum"):
+        load_pipeline(snapshot)
+
+
+def test_a_flipped_bit_is_not_published(hub, folder, tmp_path):
+    push(folder, output=str(tmp_path / "preview"))
+    weights = tmp_path / "preview/unet/diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(UserError, match="preview is damaged .unet/diffusion_pytorch_model.safetensors does not match"):
+        push(tmp_path / "preview")
+    assert not hub.repositories
 
 
 # Round trips

@@ -4,7 +4,7 @@ from cardiff.hub.options import PublishOptions
 from cardiff.hub.publish import publish
 
 PIPELINE_FILES = {"model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors"}
-PIPELINE_FILES |= {"scheduler/scheduler_config.json", "README.md", "schedule.png", ".gitattributes"}
+PIPELINE_FILES |= {"scheduler/scheduler_config.json", "checksums.json", "README.md", "schedule.png", ".gitattributes"}
 
 
 def push(folder, repository="user/model", **more):

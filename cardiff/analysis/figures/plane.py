@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from cardiff.analysis.figures.labels import name_points
 from cardiff.analysis.figures.style import DPI, WIDTH, finish, legend
 from cardiff.analysis.optimum import Point
-from cardiff.plotting import BLUE, ORANGE
+from cardiff.plotting import BLUE, ORANGE, save_figure
 
 
 def draw_plane(
@@ -67,4 +67,4 @@ def draw_plane(
         marks = {f"κ={k:g}": (family[k].structure, getattr(family[k], norm)) for k in sorted(family)[-1:]}
         curves = [(p.structure, getattr(p, norm)) for found in (family.values(), front, bounds[norm]) for p in found]
         name_points(axis, places | marks, curves)
-    figure.savefig(path)
+    save_figure(figure, path, dpi=DPI)

@@ -21,7 +21,7 @@ from cardiff.analysis.figures.style import (
 from cardiff.analysis.measures import ScheduleMeasures
 from cardiff.analysis.spectra import to_float
 from cardiff.markup import figure_text, legend_text
-from cardiff.plotting import LIGHT_GREY, ORANGE
+from cardiff.plotting import LIGHT_GREY, ORANGE, save_figure
 from cardiff.schedulers.spectrum import Spectrum
 
 TIMES = 10  # columns of the strip of noised images
@@ -63,7 +63,7 @@ def draw_noising_strip(schedules: Sequence[ScheduleMeasures], images: np.ndarray
         figure.text(
             left - 0.01, (box.y0 + box.y1) / 2, figure_text(measures.name), ha="right", va="center", fontsize=10
         )
-    figure.savefig(path)
+    save_figure(figure, path, dpi=DPI)
 
 
 def draw_curves(schedules: Sequence[ScheduleMeasures], path: Path) -> None:
@@ -82,7 +82,7 @@ def draw_curves(schedules: Sequence[ScheduleMeasures], path: Path) -> None:
     axes[0].set_ylim(1e-5, 1.3)
     axes[2].set_ylim(-15, 15)
     legend(figure, axes[0])
-    figure.savefig(path)
+    save_figure(figure, path, dpi=DPI)
 
 
 def draw_structure(schedules: Sequence[ScheduleMeasures], path: Path) -> None:
@@ -97,7 +97,7 @@ def draw_structure(schedules: Sequence[ScheduleMeasures], path: Path) -> None:
     styles = choose_styles([m.name for m in schedules])
     coloured = [m.structure for m in schedules if m.name in styles]
     name_lines(axis, [(m.name, m.structure) for m in schedules if m.name not in styles], coloured)
-    figure.savefig(path)
+    save_figure(figure, path, dpi=DPI)
 
 
 def draw_octaves(schedules: Sequence[ScheduleMeasures], path: Path) -> None:
@@ -122,7 +122,7 @@ def draw_octaves(schedules: Sequence[ScheduleMeasures], path: Path) -> None:
     for axis in axes[:, 0]:
         axis.set_ylabel("readable share")
     legend(figure, axes[0, 0])
-    figure.savefig(path)
+    save_figure(figure, path, dpi=DPI)
 
 
 def draw_information(schedules: Sequence[ScheduleMeasures], path: Path) -> None:
@@ -143,7 +143,7 @@ def draw_information(schedules: Sequence[ScheduleMeasures], path: Path) -> None:
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     legend(figure, axes[0, 0])
-    figure.savefig(path)
+    save_figure(figure, path, dpi=DPI)
 
 
 def draw_density(schedules: Sequence[ScheduleMeasures], spectrum: Spectrum, path: Path) -> None:
@@ -176,7 +176,7 @@ def draw_density(schedules: Sequence[ScheduleMeasures], spectrum: Spectrum, path
     axis.set_title("grey: where each octave (in cycles an image) is half readable", fontsize=9.5, loc="left", pad=32)
     finish(axis)
     legend(figure, axis)
-    figure.savefig(path)
+    save_figure(figure, path, dpi=DPI)
 
 
 def _blend(first: str, last: str, share: float) -> str:

@@ -12,12 +12,12 @@ from tqdm.auto import tqdm
 from cardiff.distributed import this_process
 from cardiff.errors import UserError
 from cardiff.evaluation.compare.candidates import Candidate, Setting, Trial, base_setting, file_name
+from cardiff.evaluation.compare.trials import append_trial, keep_whole, read_trials
 from cardiff.evaluation.evaluate import check_seeds, class_shares
 from cardiff.evaluation.images import read_folder
 from cardiff.evaluation.options import CompareOptions
 from cardiff.evaluation.protocol import Protocol
 from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options
-from cardiff.files import write_text
 from cardiff.hub.serialization import find_model
 from cardiff.sampling.draw import make_plan
 from cardiff.sampling.options import DrawOptions, GuidanceOptions
@@ -209,8 +209,7 @@ class Comparison:
                     folder=folder,
                 )
                 if self.state.is_main_process:
-                    with open(self.file, "a") as file:
-                        file.write(json.dumps({"key": key, **trial.to_dict()}) + "\n")
+                    append_trial(self.file, key, trial)
                 yield trial
 
     def _key(self, model: ModelFacts, setting: Setting, seed: int, count: int) -> str:
@@ -235,17 +234,10 @@ class Comparison:
         if self.state.is_main_process:
             self.output.mkdir(parents=True, exist_ok=True)
         self.state.wait_for_everyone()
-        known, whole = {}, []
-        for line in self.file.read_text().splitlines() if self.file.exists() else []:
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue  # a killed process can leave its last line incomplete
-            known[entry.pop("key")] = entry
-            whole.append(f"{line}\n")
+        known, damaged = read_trials(self.file)
         self.state.wait_for_everyone()
-        if self.state.is_main_process and whole:
-            write_text(self.file, "".join(whole))
+        if self.state.is_main_process:
+            keep_whole(self.file, known, damaged)
         return known
 
 

@@ -9,16 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from cardiff.config.sections import DataConfig
 from cardiff.data import cache_root, open_store, random_part
 from cardiff.distributed import gather_dict, this_process
 from cardiff.errors import UserError
+from cardiff.evaluation.features.cache import read_features, write_features
 from cardiff.evaluation.features.network import FeatureNetwork
 from cardiff.evaluation.metrics.frechet import Gaussian
-from cardiff.files import apply_folder_permissions, written_aside
 from cardiff.hub.provenance import public_name
 
 # Raise it when the same images and network would give other features, or the files change.
@@ -69,6 +67,9 @@ def extract(
     """Features (N, D) and logits (N, K) or None of uint8 images (N, C, H, W), on every process.
 
     The batches are fixed ranges, whoever works on them, so any number of processes gives the same numbers.
+
+    Raises:
+        UserError: Some of them are not finite.
     """
     state = this_process()
     mine: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
@@ -78,6 +79,11 @@ def extract(
         mine[first] = (features.cpu().numpy(), None if logits is None else logits.cpu().numpy())
         progress(len(batch))
     parts = [part for _, part in sorted(gather_dict(mine).items())]
+    if not all(part is None or np.isfinite(part).all() for both in parts for part in both):
+        raise UserError(
+            f"{network.name} gives numbers that are not finite for some of the images: give another network, or check "
+            "its weights."
+        )
     all_logits = [part for _, part in parts if part is not None]
     return np.concatenate([part for part, _ in parts]), np.concatenate(all_logits) if all_logits else None
 
@@ -115,7 +121,7 @@ def open_real(
     digest = _digest([CACHE_VERSION, key, len(images), network.record])
     record = {"data": data, "network": network.record, "key": digest}
     folder = cache_root(config) / "features" / digest
-    found = _read(folder)
+    found = read_features(folder)
     # All or none: processes that took different branches here would wait for each other for ever.
     everyone = all(gather_dict({state.process_index: found is not None}).values())
     if found is not None and everyone:
@@ -124,7 +130,7 @@ def open_real(
     else:
         features, logits = extract(network, images, batch_size, progress)
         if state.is_main_process:
-            _write(folder, features, logits, record)
+            write_features(folder, features, logits, record)
     return RealImages(features, logits, labels, class_names, record, images)
 
 
@@ -142,87 +148,6 @@ def data_record(config: DataConfig, key: str, count: int) -> dict:
     return {**record, "resize": "antialiased bicubic", "pixels_key": key}
 
 
-def export_reference(real: RealImages, path: Path, with_features: bool) -> None:
-    """Write the statistics of real images, and their features, into one safetensors file.
-
-    With the features every metric but memorisation can be computed from the file, without them only the Fréchet
-    distance and the class accuracy.
-    """
-    tensors = {"mean": real.gaussian.mean, "covariance": real.gaussian.covariance}
-    if real.labels is not None:
-        tensors["labels"] = real.labels
-    if with_features:
-        tensors["features"] = np.ascontiguousarray(real.features)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"cardiff_reference": json.dumps({**real.record, "class_names": real.class_names})}
-    save_file(tensors, path, metadata=metadata)
-    apply_folder_permissions(path)
-
-
-def import_reference(path: Path, network: FeatureNetwork) -> RealImages:
-    """Read a file of `export_reference`.
-
-    Raises:
-        UserError: It is not such a file, or its features are of another network than the samples'.
-    """
-    try:
-        with safe_open(path, framework="np") as file:
-            record = json.loads((file.metadata() or {}).get("cardiff_reference", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, SafetensorError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as reference statistics ({error}): export them again.") from error
-    if record is None or "mean" not in tensors:
-        raise UserError(f"{path} does not contain reference statistics: write them with --export_reference.")
-    try:
-        theirs, class_names, count = record["network"], record.pop("class_names"), record["data"]["images"]
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} does not say of which data its statistics are ({error!r}): export them again."
-        ) from error
-    if theirs != json.loads(json.dumps(network.record)):
-        raise UserError(
-            f"{path} was made with another network or preprocessing ({_first_difference(theirs, network.record)}): "
-            "give that network, or export the statistics again."
-        )
-    statistics = Gaussian(tensors["mean"], tensors["covariance"], count)
-    features, labels = tensors.get("features"), tensors.get("labels")
-    return RealImages(features, None, labels, class_names, record, statistics=statistics)
-
-
 def _digest(value: object) -> str:
     """32 hex digits of a value in JSON's types."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _first_difference(one: dict, other: dict) -> str:
-    for name in sorted(one.keys() | other.keys()):
-        if one.get(name) != other.get(name):
-            return f"{name} is {one.get(name)} there and {other.get(name)} here"
-    return "no field differs"
-
-
-def _read(folder: Path) -> tuple[np.ndarray, np.ndarray | None] | None:
-    """Features and logits from the cache; None if they are missing or damaged."""
-    try:
-        meta = json.loads((folder / "meta.json").read_text())
-        features = np.load(folder / "features.npy", mmap_mode="r")
-        logits = np.load(folder / "logits.npy", mmap_mode="r") if meta["logits"] else None
-        return (features, logits) if list(features.shape) == meta["shape"] else None
-    except (OSError, ValueError, KeyError, EOFError):
-        return None
-
-
-def _write(folder: Path, features: np.ndarray, logits: np.ndarray | None, record: dict) -> None:
-    """Write features into the cache, replacing what is there."""
-    try:
-        with written_aside(folder, per_process=True) as aside:
-            aside.mkdir(parents=True)
-            np.save(aside / "features.npy", features)
-            if logits is not None:
-                np.save(aside / "logits.npy", logits)
-            meta = {"shape": list(features.shape), "logits": logits is not None, **record}
-            (aside / "meta.json").write_text(json.dumps(meta, indent=1))
-    except OSError as error:
-        raise UserError(
-            f"The cache {folder.parent} cannot be written ({error}): set data.cache_dir or CARDIFF_CACHE elsewhere."
-        ) from error

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cardiff.distributed import this_process
 from cardiff.evaluation.compare import differences
 from cardiff.evaluation.compare.candidates import Candidate, Setting, Trial, base_setting, best_setting
 from cardiff.evaluation.compare.comparison import Comparison
@@ -22,7 +23,9 @@ from cardiff.evaluation.reports.evaluation import (
 )
 from cardiff.evaluation.reports.figures import MANY_CLASSES
 from cardiff.evaluation.reports.wording import EXPLAINED, contradictions, interval, number
+from cardiff.files import remove
 from cardiff.markup import escape, fenced
+from cardiff.outputs import owned
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +36,17 @@ def run(options: CompareOptions) -> Path:
     Raises:
         UserError: Options, runs, data or networks that cannot be used or compared.
     """
-    comparison = Comparison(options)
-    comparison.run()
-    if comparison.state.is_main_process:
-        write_comparison(comparison)
-    comparison.state.wait_for_everyone()
-    return comparison.output
+    options.check()
+    output, state = Path(options.output), this_process()
+    with owned(output, state.is_main_process):
+        comparison = Comparison(options)
+        comparison.run()
+        if state.is_main_process:
+            write_comparison(comparison)
+            if not options.keep_images:
+                remove(output / "images")
+        state.wait_for_everyone()
+    return output
 
 
 def write_comparison(comparison: Comparison) -> None:

@@ -13,7 +13,7 @@ from cardiff.evaluation.images import read_folder
 from cardiff.evaluation.reports.evaluation import arrow, rows_by_class, shown_classes
 from cardiff.evaluation.reports.wording import name_with
 from cardiff.markup import figure_text, legend_text
-from cardiff.plotting import COLOURS, GREY, new_figure, save_labelled_grid
+from cardiff.plotting import COLOURS, GREY, new_figure, save_figure, save_labelled_grid
 
 CURVES = ("fid", "kid", "precision", "recall", "accuracy", "diversity")
 SHOWN_IMAGES = 6
@@ -138,4 +138,4 @@ def _finish(figure: Figure, panels: dict[str, Axes], path: Path) -> None:
     longest = max(map(len, lines), default=0)
     columns = max(1, min(4, len(lines), int(20 * figure.get_figwidth() / (longest + 8))))
     figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=columns, fontsize=8)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, dpi=110)

@@ -21,6 +21,7 @@ from cardiff.evaluation.protocol import Protocol
 from cardiff.evaluation.reports import figures
 from cardiff.evaluation.reports.wording import EXPLAINED, contradictions, interval, name_with, number
 from cardiff.evaluation.samples import ModelFacts
+from cardiff.files import write_text
 from cardiff.markup import code, escape, fenced
 from cardiff.plotting import save_labelled_grid
 
@@ -116,7 +117,7 @@ def write_report(
 
 def save_text(path: Path, text: str) -> None:
     """Write a report's text; bytes of a file name that are not UTF-8 are escaped."""
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_text(path, text.encode(errors="backslashreplace").decode())
 
 
 def _sections(output: Path, protocol: Protocol, drawn: ImageSet, measured: Measured, metrics: dict) -> list[str]:

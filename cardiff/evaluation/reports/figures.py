@@ -8,7 +8,7 @@ import numpy as np
 from cardiff.evaluation.metrics.frechet import Extrapolation
 from cardiff.evaluation.metrics.memorisation import Memorisation
 from cardiff.markup import figure_text
-from cardiff.plotting import BLUE, GREY, ORANGE, new_figure, save_labelled_grid
+from cardiff.plotting import BLUE, GREY, ORANGE, new_figure, save_figure, save_labelled_grid
 
 MANY_CLASSES = 30
 """With more classes a confusion matrix is drawn without names and numbers, and tables have only the extremes."""
@@ -42,7 +42,7 @@ def save_confusion(confusion: np.ndarray, names: Sequence[str], path: Path) -> N
     by = "" if few else ", by number"
     axes.set(xlabel=f"predicted class{by}", ylabel=f"requested class{by}")
     figure.colorbar(picture, shrink=0.7, label="share of the requested class")
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, dpi=110)
 
 
 def save_closest(
@@ -78,7 +78,7 @@ def save_distances(found: Memorisation, path: Path) -> None:
     axes.axvline(found.threshold, color=ORANGE, linestyle="--", label="nearer than chance explains")
     axes.set(xlabel="distance to the nearest training image, in features", ylabel="density", xlim=(0, None))
     axes.legend()
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path, dpi=120)
 
 
 def save_extrapolation(found: Extrapolation, distance: str, path: Path) -> None:
@@ -92,4 +92,4 @@ def save_extrapolation(found: Extrapolation, distance: str, path: Path) -> None:
     axes.plot(0, infinity, "s", color=ORANGE)
     axes.set(xlabel="1 / number of images", ylabel=figure_text(distance), xlim=(0, None))
     axes.legend()
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path, dpi=120)
