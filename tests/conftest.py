@@ -18,6 +18,9 @@ from accelerate.state import AcceleratorState
 
 from cardiff.interrupt import SIGNALS
 
+# A pytest in the background of a script has inherited an ignored Ctrl-C, and so would what it launches.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 ROOT = Path(__file__).parent.parent
 TINY_UNET = [
     *("--unet.block_out_channels", "[8,16]", "--unet.norm_num_groups", "4", "--unet.layers_per_block", "1"),

@@ -6,12 +6,15 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from cardiff.cli import one_sentence_errors
 from cardiff.config.sections import HubOptions, HubTarget
+from cardiff.files import ASIDE, remove
 from cardiff.hub.client import HubError, check_access, open_repository
 from cardiff.hub.options import PublishOptions
 from cardiff.hub.publish import default_repository, open_resume_repository, publish
@@ -20,6 +23,8 @@ LAST_UPLOAD_TIMEOUT = 900
 """Seconds that a finished run waits for its last upload."""
 NICENESS = 10
 """`nice` value of an upload: on Linux it then gets a tenth of a core that the training uses too."""
+POLLED = 0.5
+"""Seconds between the looks of an upload at whether its run is still there."""
 LAUNCHER = ("ACCELERATE_", "TORCHELASTIC_", "RANK", "LOCAL_", "WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_")
 """Prefixes of the environment variables by which a process takes part in a distributed launch."""
 
@@ -41,6 +46,8 @@ class BackgroundPublisher:
     def __init__(self, output_dir: Path, target: HubOptions):
         check_access()
         self.output_dir, self.target = output_dir, target
+        self.aside = output_dir / f"{ASIDE}upload"
+        """Where uploads are prepared; what a killed one leaves is removed when the run is started again."""
         self.repository = target.hub_model_id or default_repository(str(output_dir))
         self.process: subprocess.Popen | None = None
         self.in_use: Path | None = None
@@ -70,8 +77,9 @@ class BackgroundPublisher:
             self._warn(str(error))
 
     def push(self, checkpoint: Path) -> None:
-        """Upload this checkpoint, after the one that is being uploaded."""
-        self.waiting = checkpoint
+        """Upload this checkpoint, after the one that is being uploaded, unless it is published already."""
+        if checkpoint not in (self.in_use, self.published):
+            self.waiting = checkpoint
         self.poll()
 
     def poll(self) -> None:
@@ -92,8 +100,7 @@ class BackgroundPublisher:
                 self.say(f"The upload was stopped; publish with: {self.command}")
             self._kill()
             return
-        if checkpoint not in (self.in_use, self.waiting, self.published):
-            self.push(checkpoint)
+        self.push(checkpoint)
         self.say(f"Waiting for the upload to {self.repository}.")
         before = self.warning
         try:
@@ -123,8 +130,9 @@ class BackgroundPublisher:
 
     def _start(self, checkpoint: Path) -> None:
         self.log = tempfile.TemporaryFile("w+")  # a pipe would have to be read
+        given = {"options": self._options(checkpoint), "aside": str(self.aside), "parent": os.getpid()}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "cardiff.hub.background", json.dumps(self._options(checkpoint))],
+            [sys.executable, "-m", "cardiff.hub.background", json.dumps(given)],
             env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=self.log,
@@ -158,6 +166,7 @@ class BackgroundPublisher:
             self.process.kill()
             self.process.wait()
             self.process = self.in_use = None
+            remove(self.aside)
 
 
 def _environment() -> dict[str, str]:
@@ -170,7 +179,18 @@ def _environment() -> dict[str, str]:
 @one_sentence_errors
 def _upload(argv: Sequence[str] | None) -> None:
     """The program that a BackgroundPublisher starts."""
-    publish(PublishOptions(**json.loads(sys.argv[1])))
+    given = json.loads(sys.argv[1])
+    aside = Path(given["aside"])
+    threading.Thread(target=_end_with, args=(given["parent"], aside), daemon=True).start()
+    publish(PublishOptions(**given["options"]), aside)
+
+
+def _end_with(parent: int, aside: Path) -> None:
+    """End this process as soon as its run has ended, however that did: a later run may push to the same place."""
+    while os.getppid() == parent:
+        time.sleep(POLLED)
+    remove(aside)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,13 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from cardiff.errors import UserError
-from cardiff.integrity import CHECKSUMS, listed_files
+from cardiff.integrity import CHECKSUMS, listed_files, read_json
 from cardiff.training.checkpoint import step_of
 
 TIMEOUT = 120.0
@@ -128,48 +129,127 @@ def open_repository(repository: str, private: bool, revision: str | None = None,
     return _attempt(make, repository) if retry else _attempt(make, repository, waits=(), timeout=OPENING_TIMEOUT)
 
 
-def push_model(folder: Path, repository: str, message: str, revision: str | None = None) -> str:
+def head_of(repository: str, revision: str | None = None) -> str | None:
+    """The newest commit of a branch, for a push that must not overwrite a later one.
+
+    None if there is no such branch, or the repository's name has no owner yet.
+
+    Raises:
+        HubError: The Hub cannot be asked.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    def ask() -> str:
+        try:
+            return HfApi(library_name="cardiff").repo_info(repository, revision=revision).sha or ""
+        except (RepositoryNotFoundError, RevisionNotFoundError):
+            return ""
+
+    return (_attempt(ask, repository) or None) if "/" in repository else None
+
+
+@dataclass
+class Order:
+    """Which of two pushes counts, if another one came in between."""
+
+    parent: str | None
+    """The newest commit when the push was prepared, as of `head_of`."""
+    step: int | None
+    """Of the model that is pushed."""
+    yields: bool = False
+    """Whether it gives up when a model of a later step was pushed meanwhile; otherwise the last one counts."""
+
+    def moved(self, repository: str, head: str | None, step: int | None) -> None:
+        """Take another commit for the parent.
+
+        Raises:
+            HubError: The push has to give up.
+        """
+        if self.yields and step is not None and self.step is not None and step > self.step:
+            raise HubError(
+                f"{repository}: step {step} was pushed meanwhile, later than step {self.step} of this upload, and was "
+                "left as it is."
+            )
+        self.parent = head
+
+
+def push_model(folder: Path, repository: str, message: str, order: Order, revision: str | None = None) -> str:
     """Upload a folder as the model of a repository, in one commit, and return the repository's URL.
 
     Raises:
-        HubError: The upload failed.
+        HubError: The upload failed, or gave up for a later one.
     """
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
 
     api = HfApi(library_name="cardiff")
 
     def push() -> str:
-        api.upload_folder(
-            repo_id=repository,
-            folder_path=folder,
-            revision=revision,
-            commit_message=message,
-            delete_patterns=REPLACED,
-        )
+        try:
+            api.upload_folder(
+                repo_id=repository,
+                folder_path=folder,
+                revision=revision,
+                commit_message=message,
+                delete_patterns=REPLACED,
+                parent_commit=order.parent,
+            )
+        except HfHubHTTPError as error:
+            if _status(error) == 412:
+                head = api.repo_info(repository, revision=revision).sha
+                order.moved(repository, head, _step_at(repository, head))
+            raise
         return f"{api.endpoint}/{repository}" + (f"/tree/{revision}" if revision else "")
 
     return _attempt(push, repository)
 
 
-def push_checkpoint(checkpoint: Path, repository: str) -> str:
-    """Upload a whole checkpoint in place of the older ones, in one commit, and return the repository's URL.
+def _step_at(repository: str, commit: str | None) -> int | None:
+    """The step of the model in a commit, or None if it does not say."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    try:
+        step = read_json(Path(hf_hub_download(repository, "run.json", revision=commit))).get("step")
+    except (RemoteEntryNotFoundError, UserError):
+        return None
+    return step if type(step) is int else None
+
+
+def push_checkpoint(checkpoint: Path, repository: str, order: Order) -> str:
+    """Upload a whole checkpoint in place of the others, in one commit, and return the repository's URL.
 
     Raises:
-        HubError: The upload failed.
+        HubError: The upload failed, or gave up for a later one.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub.errors import HfHubHTTPError
 
     api = HfApi(library_name="cardiff")
 
     def push() -> str:
-        there = {name.split("/")[0] for name in api.list_repo_files(repository) if name.startswith("step-")}
+        there = _checkpoints_in(api.list_repo_files(repository))
         operations = [CommitOperationDelete(f"{old}/", is_folder=True) for old in there - {checkpoint.name}]
         for name in (CHECKSUMS, *listed_files(checkpoint)):
             operations.append(CommitOperationAdd(f"{checkpoint.name}/{name}", str(checkpoint / name)))
-        api.create_commit(repository, operations, commit_message=f"Checkpoint of step {step_of(checkpoint)}")
+        message = f"Checkpoint of step {step_of(checkpoint)}"
+        try:
+            api.create_commit(repository, operations, commit_message=message, parent_commit=order.parent)
+        except HfHubHTTPError as error:
+            if _status(error) == 412:
+                now = api.repo_info(repository)
+                found = _checkpoints_in(sibling.rfilename for sibling in now.siblings or [])
+                order.moved(repository, now.sha, max((step_of(Path(name)) for name in found), default=None))
+            raise
         return f"{api.endpoint}/{repository}"
 
     return _attempt(push, repository)
+
+
+def _checkpoints_in(names: Iterable[str]) -> set[str]:
+    """The folders of checkpoints among the files of a repository."""
+    return {found[0] for found in (re.match(r"step-\d{8,}(?=/)", name) for name in names) if found}
 
 
 def _attempt(

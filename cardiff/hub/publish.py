@@ -1,58 +1,105 @@
 """publish.py: uploads a model with its card and samples to the Hub."""
 
-import shutil
+import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
 
 from cardiff.config.sections import HubTarget
 from cardiff.errors import UserError
-from cardiff.files import file_hash
-from cardiff.hub.client import check_access, open_repository, push_checkpoint, push_model
+from cardiff.files import ASIDE, disk_errors, file_hash, remove
+from cardiff.hub.client import Order, check_access, head_of, open_repository, push_checkpoint, push_model
 from cardiff.hub.model_card import write_card
 from cardiff.hub.options import PublishOptions
 from cardiff.hub.provenance import RunRecord, read_record, write_record
 from cardiff.hub.serialization import VARIANTS, classifier_weights_file, export_model, find_model, weights_file
 from cardiff.hub.trust import refuse_links
 from cardiff.integrity import CHECKSUMS, find_damage, listed_files, read_json, write_checksums
-from cardiff.training.checkpoint import newest_in, run_of
+from cardiff.outputs import check_folder
+from cardiff.training.checkpoint import newest_in, run_of, step_of
 
 
-def publish(options: PublishOptions) -> str:
+def publish(options: PublishOptions, aside: Path | None = None) -> str:
     """Publish a model as the options say, and return a sentence that names the repository or the folder.
+
+    Args:
+        options: What to publish, and where.
+        aside: Where a run has its uploads prepared. They give up when a later step was pushed meanwhile.
 
     Raises:
         UserError: There is no model to publish, an option is wrong, or the upload is not possible.
+        OSError: The disk is full or not writable.
     """
     options.check()
+    if options.output is not None:
+        _check_output(Path(options.output))
     folder = find_model(options.model)
     repository = options.hub_model_id or default_repository(options.model)
     if options.output is not None:
         output = Path(options.output)
-        if output.exists() and any(output.iterdir()):
-            raise UserError(f"--output {output} is not empty: name another folder.")
-    else:
-        check_access()
-    checkpoint = _checkpoint_of(folder) if options.hub_resume_id is not None else None
-    with tempfile.TemporaryDirectory() as aside:
-        prepared = Path(aside, "model")
+        with _prepared(_beside(output)) as prepared:
+            metrics, best = prepare(folder, prepared, options)
+            complete(prepared, repository, options, metrics, best)
+            _move(prepared, output)
+        return f"Wrote {output}; nothing was uploaded."
+
+    check_access()
+    order = Order(head_of(repository, options.hub_revision), None, aside is not None)
+    checkpoint, state = None, None
+    if options.hub_resume_id is not None:
+        checkpoint = _checkpoint_of(folder)
+        state = Order(head_of(options.hub_resume_id), step_of(checkpoint), aside is not None)
+    with tempfile.TemporaryDirectory() as temporary, _prepared(aside or Path(temporary, "model")) as prepared:
         metrics, best = prepare(folder, prepared, options)
-        if options.output is None:  # after everything that can be refused
-            repository = open_repository(repository, options.hub_private, options.hub_revision)
-            if checkpoint is not None and options.hub_resume_id is not None:
-                store = open_resume_repository(options.hub_resume_id, repository)
-        write_card(prepared, repository, options.hub_revision, options.hub_license, metrics, best)
-        write_checksums(prepared, leave_out=["README.md"])  # last; the card may be edited on the Hub
-        if options.output is not None:
-            shutil.copytree(prepared, output, dirs_exist_ok=True)
-            return f"Wrote {output}; nothing was uploaded."
+        # After everything that can be refused.
+        repository = open_repository(repository, options.hub_private, options.hub_revision)
+        order.parent = order.parent or head_of(repository, options.hub_revision)
+        if options.hub_resume_id is not None:
+            store = open_resume_repository(options.hub_resume_id, repository)
+        complete(prepared, repository, options, metrics, best)
         record = read_record(prepared)
-        message = f"Model of step {record['step']}" if record else "Model"
-        address = push_model(prepared, repository, message, options.hub_revision)
-    if checkpoint is not None:
-        push_checkpoint(checkpoint, store)
+        order.step = record["step"] if record else None
+        message = f"Model of step {order.step}" if record else "Model"
+        address = push_model(prepared, repository, message, order, options.hub_revision)
+    if checkpoint is not None and state is not None:
+        push_checkpoint(checkpoint, store, state)
     return f"Published {address}"
+
+
+@contextmanager
+def _prepared(folder: Path) -> Iterator[Path]:
+    """A new folder to prepare a model in, which is removed however this ends."""
+    remove(folder)
+    try:
+        with disk_errors(folder):
+            folder.mkdir(parents=True)
+            yield folder
+    finally:
+        remove(folder)
+
+
+def _check_output(output: Path) -> None:
+    """Refuse a folder that cannot be written, or that has files of others."""
+    check_folder("--output", output)
+    if output.exists() and any(not path.name.startswith(ASIDE) for path in output.iterdir()):
+        raise UserError(f"--output {output} is not empty: name another folder.")
+
+
+def _beside(output: Path) -> Path:
+    """Where a folder is prepared: beside it, or in it if it exists already."""
+    return output / f"{ASIDE}model" if output.exists() else output.with_name(f"{ASIDE}{output.name}")
+
+
+def _move(prepared: Path, output: Path) -> None:
+    """Put a model that was prepared into its place, the list of its files last."""
+    if not output.exists():
+        os.replace(prepared, output)
+    else:
+        for path in sorted(prepared.iterdir(), key=lambda path: path.name == CHECKSUMS):
+            os.replace(path, output / path.name)
 
 
 def _checkpoint_of(folder: Path) -> Path:
@@ -125,6 +172,14 @@ def prepare(folder: Path, output: Path, options: PublishOptions) -> tuple[dict |
     if picture is not None:
         _copy_picture(picture, output / "samples.png")
     return metrics, best
+
+
+def complete(
+    prepared: Path, repository: str, options: PublishOptions, metrics: dict | None, best: dict | None
+) -> None:
+    """Write the card, and the list of all files but it, since it may be edited on the Hub."""
+    write_card(prepared, repository, options.hub_revision, options.hub_license, metrics, best)
+    write_checksums(prepared, leave_out=["README.md"])
 
 
 def _metrics_of(folder: Path, file: Path) -> dict:

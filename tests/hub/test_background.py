@@ -2,18 +2,32 @@
 
 import json
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from threading import Event
+from time import monotonic
 
 import pytest
 from huggingface_hub import constants
 
 import train_conditional
 from cardiff.config.sections import HubOptions
-from cardiff.hub import background
+from cardiff.errors import UserError
+from cardiff.hub import background, client
+from cardiff.hub import publish as publishing
 from cardiff.hub.background import BackgroundPublisher
+from cardiff.hub.options import PublishOptions
+from cardiff.hub.provenance import write_record
 from cardiff.hub.serialization import load_pipeline
 from cardiff.training import checkpoint as checkpoints
+from tests.conftest import ROOT
 from tests.support.hub_server import HubServer
 from tests.support.pushed import PIPELINE_FILES
+
+pause = Event()
+"""Waits as long as it is told, where the fixture `hub` cuts sleep short."""
 
 
 def options(digits_options, folder, *more):
@@ -91,7 +105,7 @@ class Upload:
     pid = 7
 
     def __init__(self, command, stdout, **_):
-        self.options, self.log, self.returncode = json.loads(command[-1]), stdout, None
+        self.options, self.log, self.returncode = json.loads(command[-1])["options"], stdout, None
 
     def poll(self):
         return self.returncode
@@ -134,6 +148,151 @@ def test_one_upload_at_a_time_the_newest_next(hub, tmp_path, monkeypatch):
     publisher.push(checkpoints.checkpoint_dir(root, 7))
     publisher.finish(None)
     assert started[-1].returncode == -9 and "publish with: python publish.py" in said[-1]
+
+
+def run_of_step(folder, run, step):
+    """A run's folder whose root has the model of a step."""
+    shutil.copytree(folder, run, dirs_exist_ok=True)
+    data = {"path": "cats", "split": "train", "fit": "crop", "resolution": 8}
+    sections = {"data": data, "scheduler": {"name": "cosine"}, "train": {"batch_size": 4, "ema_decay": 0.9}}
+    sections["train"]["label_dropout"] = 0.1
+    record = {"kind": "conditional", "step": step, "images_seen": 8, "seconds": 1.5, "hardware": "CPU"}
+    write_record(run, {**record, "processes": 1, "precision": "no", "config": sections})
+    checkpoints.write_checkpoint(run / "checkpoints", step, lambda aside: (aside / "a.json").write_text("{}"))
+    return run
+
+
+def meanwhile(hub, monkeypatch, what):
+    """Something that another process does while this one prepares its push."""
+    prepare = publishing.prepare
+
+    def slowly(*arguments):
+        monkeypatch.setattr(publishing, "prepare", prepare)
+        what()
+        return prepare(*arguments)
+
+    monkeypatch.setattr(publishing, "prepare", slowly)
+
+
+def steps_on(hub):
+    model, state = (hub.repositories[name].files() for name in ("user/run", "user/state"))
+    return json.loads(model["run.json"])["step"], {name.split("/")[0] for name in state} - {".gitattributes"}
+
+
+def push(run, aside=None, **more):
+    options = PublishOptions(model=str(run), hub_model_id="user/run", hub_resume_id="user/state", **more)
+    return publishing.publish(options, aside)
+
+
+def test_a_later_step_that_came_in_between_is_not_overwritten(hub, folder, tmp_path, monkeypatch):
+    """As of an upload whose run was killed, while the next one pushes."""
+    first, second = run_of_step(folder, tmp_path / "a", 10), run_of_step(folder, tmp_path / "b", 20)
+    hub.add("user/run", {})  # as the start of the run has made it
+    meanwhile(hub, monkeypatch, lambda: push(second))
+    with pytest.raises(UserError, match="user/run: step 20 was pushed meanwhile, later than step 10 of this upload"):
+        push(first, tmp_path / ".writing-upload")
+    assert steps_on(hub) == (20, {"step-00000020"}) and not (tmp_path / ".writing-upload").exists()
+
+
+def test_nor_is_a_later_checkpoint(hub, folder, tmp_path, monkeypatch):
+    first, second = run_of_step(folder, tmp_path / "a", 10), run_of_step(folder, tmp_path / "b", 20)
+    push(first)
+    later = checkpoints.newest_in(second)
+    meanwhile(hub, monkeypatch, lambda: client.push_checkpoint(later, "user/state", client.Order(None, 20)))
+    with pytest.raises(UserError, match="user/state: step 20 was pushed meanwhile, later than step 10"):
+        push(first, tmp_path / ".writing-upload")
+    assert steps_on(hub) == (10, {"step-00000020"})
+
+
+@pytest.mark.parametrize("step", [20, 30])
+def test_an_earlier_step_is_overwritten(step, hub, folder, tmp_path, monkeypatch):
+    """By a background upload; also one of the same step, such as its own whose answer was lost."""
+    first, second = run_of_step(folder, tmp_path / "a", step), run_of_step(folder, tmp_path / "b", 20)
+    meanwhile(hub, monkeypatch, lambda: push(second))
+    push(first, tmp_path / ".writing-upload")
+    assert steps_on(hub) == (step, {f"step-{step:08d}"})
+
+
+def test_a_user_s_own_push_counts_whatever_came_in_between(hub, folder, tmp_path, monkeypatch):
+    first, second = run_of_step(folder, tmp_path / "a", 10), run_of_step(folder, tmp_path / "b", 20)
+    meanwhile(hub, monkeypatch, lambda: push(second))
+    push(first)
+    assert steps_on(hub) == (10, {"step-00000010"})
+
+
+def test_a_later_step_of_an_earlier_run_is_replaced(hub, folder, tmp_path):
+    """What was there before the upload began is of a run that the user has started again."""
+    push(run_of_step(folder, tmp_path / "b", 20))
+    push(run_of_step(folder, tmp_path / "a", 10), tmp_path / ".writing-upload")
+    assert steps_on(hub) == (10, {"step-00000010"})
+
+
+RUN = """
+import sys, time
+from pathlib import Path
+from cardiff.config.sections import HubOptions
+from cardiff.hub.background import BackgroundPublisher
+run = Path(sys.argv[1])
+publisher = BackgroundPublisher(run, HubOptions(push_to_hub=True, hub_model_id="user/run"))
+publisher.open(print)
+publisher.push(run)
+print("upload", publisher.process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_an_upload_ends_with_its_run_however_that_ends(hub, folder, tmp_path):
+    """Killed while the Hub keeps the upload waiting."""
+    run = run_of_step(folder, tmp_path / "run", 10)
+    hub.fail("POST /api/models/user/run/(preupload|commit)", "hang", times=float("inf"))
+    process = subprocess.Popen([sys.executable, "-c", RUN, str(run)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    upload = next(int(line.split()[1]) for line in process.stdout if line.startswith("upload"))
+    until(lambda: any("preupload" in request.path for request in hub.requests))
+    assert (run / ".writing-upload/README.md").is_file()
+    process.kill()
+    process.wait()
+    until(lambda: not alive(upload) and not (run / ".writing-upload").exists(), 10)
+    process.stdout.close()
+
+
+def alive(pid):
+    """Whether a process runs; one that ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def until(done, seconds=120):
+    """Wait for something."""
+    end = monotonic() + seconds
+    while not done():
+        assert monotonic() < end, "it did not happen"
+        pause.wait(0.05)
+
+
+def test_what_is_published_already_is_not_pushed_again(hub, tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(background.subprocess, "Popen", lambda *a, **k: started.append(Upload(*a, **k)) or started[-1])
+    monkeypatch.setattr(os, "setpriority", lambda *given: None)
+    publisher = BackgroundPublisher(tmp_path / "run", HubOptions(push_to_hub=True))
+    checkpoint = tmp_path / "run/checkpoints/step-00000001"
+    publisher.push(checkpoint)
+    publisher.push(checkpoint)  # the next one could not be written, so that this is still the last
+    started[0].returncode = 0
+    publisher.push(checkpoint)
+    publisher.finish(checkpoint)
+    assert len(started) == 1 and publisher.waiting is None
+
+
+def test_a_stopped_run_leaves_no_upload(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(background.subprocess, "Popen", Upload)
+    monkeypatch.setattr(os, "setpriority", lambda *given: None)
+    publisher = BackgroundPublisher(tmp_path / "run", HubOptions(push_to_hub=True))
+    publisher.push(tmp_path / "run/checkpoints/step-00000001")
+    (tmp_path / "run/.writing-upload").mkdir(parents=True)
+    publisher.finish(None)
+    assert not (tmp_path / "run/.writing-upload").exists() and publisher.process is None
 
 
 def test_a_process_that_cannot_be_started_is_a_warning(hub, tmp_path, monkeypatch):

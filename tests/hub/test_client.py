@@ -145,7 +145,7 @@ def test_a_checkpoint_replaces_those_before_it_and_itself(hub, tmp_path):
         checkpoint = checkpoint_of(tmp_path, step)
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # of a commit that removes what it adds
-            client.push_checkpoint(checkpoint, "user/state")
+            client.push_checkpoint(checkpoint, "user/state", client.Order(None, step))
     there = hub.repositories["user/state"].files()
     assert set(there) == {"README.md", "step-00000002/checksums.json", "step-00000002/training/state.json"}
 

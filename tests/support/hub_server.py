@@ -339,6 +339,8 @@ class _Handler(BaseHTTPRequestHandler):
             key, value = entry["key"], entry["value"]
             if key == "header":
                 message = value["summary"]
+                if value.get("parentCommit") not in (None, repository.find(rev).oid):
+                    raise _Problem(412, "A commit has happened since. Please refresh and try again.")
             elif key == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif key == "lfsFile":
