@@ -45,8 +45,8 @@ def _read(folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise UserError("features.npy is not what meta.json describes")
     if logits is not None and (logits.ndim != 2 or len(logits) != len(features) or logits.dtype.kind not in "fiu"):
         raise UserError("logits.npy does not fit features.npy")
-    for array in (features, logits):
-        for start in range(0, 0 if array is None else len(array), ROWS):
+    for array in [features] if logits is None else [features, logits]:
+        for start in range(0, len(array), ROWS):
             if not np.isfinite(array[start : start + ROWS]).all():
                 raise UserError("it holds numbers that are not finite")
     return features, logits
