@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from benchmarks.campaign.trials import BAD, GOOD, SKIPPED, Trial, random_of  # noqa: E402 - its folder must be found first
 
-PARTS = ("kills", "mutations", "full_disk", "read_only", "owners", "hub", "inputs", "hostile", "processes")
+PARTS = ("kills", "stops", "mutations", "full_disk", "read_only", "owners", "hub", "inputs", "hostile", "processes")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "PYTHONHASHSEED": "0"}
 ENVIRONMENT |= {"HF_HUB_OFFLINE": "1"}
 """Of all commands: one thread, no accelerator, nothing from the network."""
@@ -126,7 +126,7 @@ def summary(results: list[dict]) -> dict:
     again = "python benchmarks/reliability.py --only {part} --seed {seed} --trial {number} --keep"
     return {
         "command": "python " + " ".join(sys.argv),
-        "machine": f"{platform.system()}, Python {platform.python_version()}, {os.cpu_count()} CPUs",
+        "machine": f"{platform.system()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
         "seconds": round(sum(result["seconds"] for result in results)),
         "counts": {
             part: dict(Counter(result["verdict"] for result in results if result["part"] == part)) for part in PARTS

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -38,17 +39,26 @@ def signal_name(number: int) -> str:
     return "a closed output" if number == CLOSED_PIPE else signal.Signals(number).name
 
 
-def take_signals(handler: Callable[[int, FrameType | None], object]) -> dict[int, Any]:
+def take_signals(handler: Callable[[int, FrameType | None], object], patience: float = 0.0) -> dict[int, Any]:
     """Have the signals handled, and return who handled them before.
 
     The first one calls the handler, after which a second one ends the process at once. Ignored ones stay ignored, as
     of a command under nohup.
+
+    Args:
+        handler: Called once.
+        patience: Seconds in which further signals are the same request, as where a launcher passes on what its
+            processes have received too.
     """
+    first: list[float] = []
 
     def once(number: int, frame: FrameType | None) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_DFL)
-        handler(number, frame)
+        if not first:
+            first.append(time.monotonic())
+            handler(number, frame)
+        elif time.monotonic() - first[0] >= patience:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
     before = {number: known for number, known in before.items() if known not in (signal.SIG_IGN, None)}

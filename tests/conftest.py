@@ -1,6 +1,7 @@
 """Fixtures: everything offline, one process at a time, a small labelled set, and the real scripts as subprocesses."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +17,9 @@ import torch
 from accelerate.state import AcceleratorState
 
 from cardiff.interrupt import SIGNALS
+
+# A pytest in the background of a script has inherited an ignored Ctrl-C, and so would what it launches.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 TINY_UNET = [
@@ -110,3 +114,14 @@ def launch():
         return process
 
     return run
+
+
+@pytest.fixture
+def small_files():
+    """No file may be larger than 8 KiB, which is what a full disk looks like to a program."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, ignored)

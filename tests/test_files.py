@@ -3,8 +3,8 @@
 import errno
 import hashlib
 import os
-import resource
-import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -114,17 +114,6 @@ def test_who_may_read_a_folder_may_read_its_file(tmp_path, folder, before, after
     assert file.stat().st_mode & 0o777 == after
 
 
-@pytest.fixture
-def small_files():
-    """No file may be larger than 8 KiB, which is what a full disk looks like to a program."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, ignored)
-
-
 WRITERS = {
     "text": ("a.txt", lambda path: path.write_text("x" * 100_000)),
     "numpy": ("a.npy", lambda path: np.save(path, np.zeros(100_000))),
@@ -206,3 +195,43 @@ def test_a_kill_while_a_folder_is_replaced_leaves_no_half_of_it(tmp_path, monkey
     assert names(tmp_path) == [f"{REMOVING}model.{os.getpid()}", "model"]
     remove_leftovers(tmp_path)
     assert names(tmp_path) == ["model"]
+
+
+RACE = """
+import os, sys, time
+from pathlib import Path
+from cardiff.files import written_aside
+
+target, end = Path(sys.argv[1]), time.monotonic() + 1.5
+while time.monotonic() < end:
+    with written_aside(target, per_process=True) as aside:
+        aside.mkdir()
+        for name in "ab":
+            (aside / name).write_text(str(os.getpid()))
+"""
+
+
+def test_processes_replace_the_same_folder_at_once(tmp_path):
+    """None fails, and the folder is that of one of them."""
+    command = [sys.executable, "-c", RACE, str(tmp_path / "folder")]
+    racers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    for racer in racers:
+        assert racer.communicate(timeout=60) == (None, "") and racer.returncode == 0
+    assert names(tmp_path) == ["folder"] and names(tmp_path / "folder") == ["a", "b"]
+    assert (tmp_path / "folder/a").read_text() == (tmp_path / "folder/b").read_text()
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/old").write_text("x")
+    replace = os.replace
+
+    def stopped(source, target):
+        if Path(source).name.startswith(ASIDE):
+            raise KeyboardInterrupt  # between the two renames
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt), written_aside(tmp_path / "model") as aside:
+        aside.mkdir()
+    assert names(tmp_path) == ["model"] and names(tmp_path / "model") == ["old"]

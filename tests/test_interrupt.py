@@ -44,8 +44,10 @@ def test_a_signal_ends_a_command_in_good_order(number, tmp_path):
 
 def test_a_second_signal_ends_it_at_once(tmp_path):
     """Also where the first one's work is not done."""
-    work = "\n        try: time.sleep(100)\n        finally: print('cleaning', flush=True); time.sleep(100)"
+    work = "\n        try: print('on it', flush=True); time.sleep(100)\n"
+    work += "        finally: print('cleaning', flush=True); time.sleep(100)"
     process = command(tmp_path, work)
+    assert process.stdout.readline() == "on it\n"
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "cleaning\n"
     process.send_signal(signal.SIGINT)

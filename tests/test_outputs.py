@@ -10,7 +10,7 @@ import pytest
 
 from cardiff import outputs
 from cardiff.errors import UserError
-from cardiff.outputs import LOCK, FolderLock, check_file, check_folder
+from cardiff.outputs import LOCK, FolderLock, check_file, check_folder, owned
 
 OWNER = """
 import sys, time
@@ -148,3 +148,30 @@ def test_a_disk_without_locks_is_used_without(tmp_path, monkeypatch):
 
     monkeypatch.setattr(outputs.fcntl, "flock", refuse)
     FolderLock(tmp_path).release()
+
+
+def test_a_folder_is_owned_while_a_command_works_on_it(tmp_path):
+    folder = tmp_path / "report"
+    folder.mkdir()
+    for name in (".writing-a.json", ".removing-b.1/c"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("of a killed command")
+    code = f"from cardiff.outputs import FolderLock\nFolderLock({str(folder)!r})"
+    with owned(folder):
+        assert [path.name for path in folder.iterdir()] == [LOCK]
+        held = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert "is in use by another command" in held.stderr
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert folder.is_dir()
+
+
+def test_a_folder_into_which_nothing_was_written_is_removed_again(tmp_path):
+    with pytest.raises(UserError, match="refused"), owned(tmp_path / "new"):
+        raise UserError("An option is refused.")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(KeyboardInterrupt), owned(tmp_path / "new"):
+        (tmp_path / "new/figure.png").write_text("x")
+        raise KeyboardInterrupt
+    assert (tmp_path / "new/figure.png").exists()
+    with owned(tmp_path / "other", main=False):
+        assert not (tmp_path / "other").exists()

@@ -55,7 +55,8 @@ def trial(world: World, number: int, random: Random) -> Trial:
         return Trial(NAME, number, what, verdict, str(command), detail)
     warned = "Warning: " in outcome.output + outcome.errors
     disk.make_room()
-    again = world.run(command)
+    complete = verdict == "identical" and kind == "publish"  # into an empty folder only
+    again = outcome if complete else world.run(command)
     found, expected = fingerprint(result), world.references[f"{NAME} {kind}"]
     if warned and kind in NEWEST:  # what could not be written on the way is missing, and was said to be
         found, expected = ({n: v for n, v in f.items() if _lasting(kind, n)} for f in (found, expected))

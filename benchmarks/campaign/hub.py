@@ -81,7 +81,7 @@ def repository(name: str) -> dict[str, str]:
     for file in files:
         with urllib.request.urlopen(f"{address}/{name}/resolve/main/{file}") as answer:
             content = answer.read().replace(name.split("/")[1].encode(), b"NAME")
-        found[file] = str(hash(re.sub(rb'"seconds": [\d.]+', b"", content)))
+        found[file] = str(hash(re.sub(rb'"seconds": [\d.]+|, in [\d.]+ \w+ on ', b"", content)))
     return found
 
 

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 # Raise it when the same data and settings would decode to other pixels, or the files change.
 STORE_VERSION = 2
 CHUNK = 32  # rows per task
+ATTEMPTS = 3
+"""Times that a store is built while somebody clears the cache."""
 
 
 @dataclass
@@ -86,16 +88,10 @@ def open_store(config: DataConfig, conditional: bool) -> ImageStore:
     folder = cache / key
     store = _read_if_sound(folder)
     if store is None:
+        if conditional:  # before hours of decoding, not after
+            _check_labels(_labels(dataset, config), _class_names(dataset, config), [], config)
         try:
-            cache.mkdir(parents=True, exist_ok=True)
-            _remove_leftovers(cache)
-            with FileLock(cache / f"{key}.lock"):
-                store = _read_if_sound(folder)  # another process may have built it in the meantime
-                if store is None:
-                    if conditional:  # before hours of decoding, not after
-                        _check_labels(_labels(dataset, config), _class_names(dataset, config), [], config)
-                    _build(dataset, config, settings, folder)
-                    store = _read(folder)
+            store = _build_once(dataset, config, settings, folder)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 size = len(dataset) * config.channels * config.resolution**2 / 2**30
@@ -112,6 +108,26 @@ def open_store(config: DataConfig, conditional: bool) -> ImageStore:
     if conditional:
         _check_labels(store.labels, store.class_names, [entry["row"] for entry in store.skipped], config)
     return store
+
+
+def _build_once(dataset: datasets.Dataset, config: DataConfig, settings: dict, folder: Path) -> ImageStore:
+    """Build a store in one process while others that want the same wait; also while somebody clears the cache."""
+    for attempt in range(ATTEMPTS):
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(folder.parent)
+            with FileLock(folder.parent / f"{folder.name}.lock"):
+                store = _read_if_sound(folder)  # another process may have built it in the meantime
+                if store is None:
+                    _build(dataset, config, settings, folder)
+                    store = _read(folder)
+                return store
+        except FileNotFoundError as error:
+            if attempt == ATTEMPTS - 1:
+                raise UserError(
+                    f"The cache {folder.parent} is being cleared while images are decoded into it: run this again."
+                ) from error
+    raise AssertionError("the last attempt returns or raises")
 
 
 def cache_root(config: DataConfig) -> Path:
@@ -163,7 +179,8 @@ def _remove_leftovers(cache: Path) -> None:
     """Removes the unfinished folders of builds that were killed: those whose lock is free."""
     for unfinished in cache.glob(f"{ASIDE}*"):
         try:
-            with FileLock(cache / f"{unfinished.name.removeprefix(ASIDE)}.lock", timeout=0):
+            key = unfinished.name.removeprefix(ASIDE).partition(".")[0]
+            with FileLock(cache / f"{key}.lock", timeout=0):
                 remove(unfinished)
         except Timeout:
             pass  # another process is building it
@@ -175,7 +192,8 @@ def _build(dataset: datasets.Dataset, config: DataConfig, settings: dict, folder
         logger.warning(
             "The image store %s is damaged, or was built by an earlier version, and is built again.", folder
         )
-    with written_aside(folder) as aside:
+    # To a path of its own: a lock that was cleared away with the cache is no lock.
+    with written_aside(folder, per_process=True) as aside:
         aside.mkdir()
         kept, skipped = _write_images(dataset, config, aside / "images.npy")
         if not kept:

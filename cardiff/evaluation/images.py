@@ -144,7 +144,7 @@ def _entry(line: str, what: str) -> dict:
         raise UserError(f"{what} names the file {entry['file'][:100]!r}")
     if type(label) not in (int, dict, type(None)) or not isinstance(name, str if type(label) is int else str | None):
         raise TypeError(f"{what} has a label of a wrong type")
-    if not all(type(count) in (int, float) for count in entry.get("evaluations", {}).values()):
+    if not all(type(count) in (int, float) for count in dict(entry.get("evaluations", {})).values()):
         raise TypeError(f"{what} has evaluations of a wrong type")
     return entry
 

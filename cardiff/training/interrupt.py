@@ -12,6 +12,9 @@ import torch
 
 from cardiff.interrupt import GuardedStream, give_back, take_signals
 
+PATIENCE = 5.0
+"""Seconds in which a second signal of a launched run is the first one again, which its launcher has passed on."""
+
 
 class StopRequest:
     """Whether a signal came or the output was closed, agreed on by all processes. A second signal ends it at once."""
@@ -21,7 +24,8 @@ class StopRequest:
         """The signal's; 0 as long as there was none."""
         # Agreed on the CPU, so that the device is not waited for.
         self.group: Any = torch.distributed.new_group(backend="gloo") if num_processes > 1 else None
-        self.before, self.lost_before = take_signals(self._receive), GuardedStream.lost
+        patience = PATIENCE if "TORCHELASTIC_RUN_ID" in os.environ or _launcher() else 0.0
+        self.before, self.lost_before = take_signals(self._receive, patience), GuardedStream.lost
         GuardedStream.lost = self._receive
         self.tied = _end_with_launcher(self._receive)
 
@@ -49,12 +53,17 @@ def _end_with_launcher(receive: Callable[[int], None]) -> bool:
     With one process it passes no signal on and would leave the training running unseen. A batch system that ends both
     must not be taken for two requests, so this has a signal of its own. Linux only.
     """
-    parent = Path(f"/proc/{os.getppid()}/cmdline")
-    if not parent.exists() or b"accelerate" not in parent.read_bytes():
+    if not _launcher():
         return False
     signal.signal(signal.SIGRTMIN, lambda number, frame: receive(signal.SIGTERM))
     _ask_for_signal(signal.SIGRTMIN)
     return True
+
+
+def _launcher() -> bool:
+    """Whether the parent process is `accelerate launch`."""
+    parent = Path(f"/proc/{os.getppid()}/cmdline")
+    return parent.exists() and b"accelerate" in parent.read_bytes()
 
 
 def _ask_for_signal(number: int) -> None:

@@ -206,7 +206,11 @@ def _load_tensors(trainer: "Trainer", path: Path) -> None:
         for (name, parameter), average in zip(parameters, trainer.ema.shadow_params, strict=True):
             parameter.copy_(as_sharded(weights[name], parameter))
             average.copy_(as_sharded(averages[name], average))
-            moments[name] = {k: as_sharded(v, parameter) if v.dim() else v for k, v in moments[name].items()}
+            # In the parameter's memory format, be it channels-last: the fused optimizer does not look at strides.
+            moments[name] = {
+                key: torch.empty_like(parameter).copy_(as_sharded(value, parameter)) if value.dim() else value
+                for key, value in moments[name].items()
+            }
     in_order = {i: moments[name] for i, (name, _) in enumerate(parameters)}
     inner.load_state_dict({"state": in_order, "param_groups": inner.state_dict()["param_groups"]})
 

@@ -322,6 +322,25 @@ def test_damaged_store_is_built_again(config, caplog, damage):
     np.testing.assert_array_equal(store.labels, np.arange(100) % 2)
 
 
+@pytest.mark.parametrize("times", [1, 2, 9])
+def test_a_cache_that_is_cleared_meanwhile(config, times, monkeypatch):
+    """By somebody who makes room: the images are decoded again, or it is said what happens."""
+    write, cleared = cardiff.data.store._write_images, []
+
+    def clear_and_write(dataset, config, path):
+        if len(cleared) < times:
+            cleared.append(path)
+            shutil.rmtree(config.cache_dir)
+        return write(dataset, config, path)
+
+    monkeypatch.setattr(cardiff.data.store, "_write_images", clear_and_write)
+    if times < 3:
+        np.testing.assert_array_equal(open_store(config, conditional=True).images, expected_images(range(100)))
+    else:
+        with pytest.raises(UserError, match="cache is being cleared while images are decoded into it: run this again"):
+            open_store(config, conditional=True)
+
+
 def test_full_disk(config, monkeypatch):
     monkeypatch.setattr(cardiff.data.store, "open", lambda path, mode: open("/dev/full", mode), raising=False)
     with pytest.raises(UserError, match=r"^The cache .*cache is full \(0.10 GiB are needed\): set data.cache_dir or"):

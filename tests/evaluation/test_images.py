@@ -1,6 +1,7 @@
 """Folders of images: the three layouts, what a manifest says, and what is refused in a sentence."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -194,6 +195,8 @@ def several_heights(folder):
         (lambda folder: (folder / "manifest.jsonl").write_text("{"), "is not a manifest of sample.py"),
         (lambda folder: (folder / "manifest.jsonl").write_text('{"index": 0}\n'), "is not a manifest of sample.py"),
         (lambda folder: (folder / "manifest.jsonl").write_text(""), "manifest.jsonl lists no images"),
+        (lambda folder: (folder / "manifest.jsonl").write_text("[" * 100_000), "line 1 is nested too deeply"),
+        (lambda folder: (folder / "manifest.jsonl").write_bytes(b"\xff\xfe"), "is not a manifest of sample.py"),
     ],
 )
 def test_what_is_refused(make, sentence, tmp_path):
@@ -203,6 +206,62 @@ def test_what_is_refused(make, sentence, tmp_path):
     with pytest.raises(UserError) as error:
         read_folder(folder)
     assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"file": "../000001.png"}, "names the file '../000001.png'"),
+        ({"file": "/etc/passwd"}, "names the file '/etc/passwd'"),
+        ({"file": ".."}, "names the file '..'"),
+        ({"file": 3}, "is not a manifest of sample.py"),
+        ({"file": "000000.png"}, "lists an image twice"),
+        ({"label": True}, "has a label of a wrong type"),
+        ({"label": "ant"}, "has a label of a wrong type"),
+        ({"label": 1, "name": None}, "has a label of a wrong type"),
+        ({"evaluations": [3]}, "is not a manifest of sample.py"),
+        ({"evaluations": {"unet": "4"}}, "has evaluations of a wrong type"),
+        ({"evaluations": {"other": 4}}, "say different things"),
+        ({"evaluations": {"unet": math.nan}}, "is not a manifest of sample.py"),
+        ({"label": 0}, "manifest.jsonl and the image 000001.png say different things"),
+        ({"steps": 3}, "say different things"),
+    ],
+)
+def test_a_manifest_that_was_changed(changes, sentence, options):
+    """The same command writes it again, from what the images themselves say."""
+    folder = run(replace(options, labels="ant,bee"))
+    manifest = folder / "manifest.jsonl"
+    lines = manifest.read_text().splitlines()
+    lines[1] = json.dumps({**json.loads(lines[1]), **changes})
+    manifest.write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError) as error:
+        read_folder(folder)
+    assert sentence in str(error.value)
+    assert "run the same sample.py command again" in str(error.value)
+    run(replace(options, labels="ant,bee"))
+    assert read_folder(folder).labels.tolist() == [0, 1, 0, 1, 0]
+
+
+def test_images_that_another_program_saved_again(options):
+    """They have lost what they say of themselves, and the manifest is believed."""
+    folder = run(replace(options, labels="ant,bee"))
+    for file in folder.glob("*.png"):
+        Image.open(file).convert("RGB").save(file)
+    assert read_folder(folder).labels.tolist() == [0, 1, 0, 1, 0]
+
+
+def test_a_bit_of_a_drawn_image(options):
+    folder = run(options)
+    whole = (folder / "000002.png").read_bytes()
+    before = read_folder(folder).images
+    for bit in range(0, 8 * len(whole), 61):
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        (folder / "000002.png").write_bytes(content)
+        try:
+            np.testing.assert_array_equal(read_folder(folder).images, before)
+        except UserError as error:
+            assert "000002.png" in str(error)
 
 
 def test_sampling_that_was_interrupted(options):

@@ -11,6 +11,7 @@ from cardiff.evaluation.evaluate import run
 from cardiff.evaluation.options import EvaluateOptions
 from cardiff.evaluation.samples import ModelFacts
 from cardiff.hub.serialization import load_pipeline, weights_file
+from cardiff.integrity import write_checksums
 
 EVALUATED = ["--train.evaluate_every", "2", "--train.evaluate_images", "24", "--train.max_steps", "5"]
 
@@ -61,6 +62,7 @@ def test_a_resumed_run_keeps_the_best_of_before(tmp_path, digits_options):
     record = json.loads((folder / "best/evaluation.json").read_text())
     record["distance"]["value"] = 1e-6  # nothing can be better
     (folder / "best/evaluation.json").write_text(json.dumps(record))
+    write_checksums(folder / "best")
     train_conditional.main([*digits_options, *EVALUATED, "--train.max_steps", "6", "--output_dir", str(folder)])
     assert 6 in evaluated(folder)
     assert json.loads((folder / "best/evaluation.json").read_text()) == record

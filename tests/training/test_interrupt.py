@@ -36,6 +36,19 @@ def test_a_second_signal_ends_at_once_and_without_a_traceback(second):
     assert (result.returncode, result.stdout, result.stderr) == (-second, "first\n", "")
 
 
+def test_a_launcher_passes_on_what_its_processes_have_received(monkeypatch):
+    """Within some seconds; later it is a second request."""
+    code = (
+        "import os, signal, time\nfrom cardiff.training import interrupt\ninterrupt.PATIENCE = 0.5\n"
+        "stop = interrupt.StopRequest(1)\nfor _ in range(3): os.kill(os.getpid(), signal.SIGTERM)\n"
+        "assert stop()\nprint('saving', flush=True)\ntime.sleep(0.6)\nos.kill(os.getpid(), signal.SIGTERM)\n"
+        "print('still there', flush=True)"
+    )
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (-signal.SIGTERM, "saving\n", "")
+
+
 def test_a_closed_output_is_a_request_too(stop):
     GuardedStream.lost(CLOSED_PIPE)
     assert stop() and stop.number == CLOSED_PIPE

@@ -11,12 +11,14 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 import train_conditional
 from cardiff.config.run import parse_run
 from cardiff.errors import UserError
 from cardiff.files import file_hash
+from cardiff.interrupt import SIGNALS
 from cardiff.outputs import LOCK
 from cardiff.training import checkpoint as checkpoints
 from cardiff.training.resume import TrainingState, refuse_changes
@@ -262,7 +264,7 @@ def test_what_was_due_at_the_step_of_the_checkpoint_is_done(
     function, when, time, due_options, whole, tmp_path, monkeypatch
 ):
     """A run that was killed there ends exactly like one that was not."""
-    calls = []
+    calls, handlers = [], {number: signal.getsignal(number) for number in SIGNALS}
     module, name = function.rsplit(".", 1)
     real = getattr(importlib.import_module(module), name)
 
@@ -280,8 +282,8 @@ def test_what_was_due_at_the_step_of_the_checkpoint_is_done(
         train_conditional.main([*due_options, "--output_dir", str(folder)])
     monkeypatch.undo()
     assert files_of(folder) != whole
-    signal.signal(signal.SIGTERM, signal.SIG_DFL), signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the killed run's
+    for number, handler in handlers.items():
+        signal.signal(number, handler)  # in the place of the killed run's
     assert train_conditional.main([*due_options, "--output_dir", str(folder)])
     assert files_of(folder) == whole
 
@@ -314,3 +316,30 @@ def test_two_runs_do_not_share_a_folder(due_options, tmp_path, capsys):
     assert stop.value.code == 1 and [path.name for path in tmp_path.iterdir()] == [LOCK]
     error = capsys.readouterr().err.splitlines()[-1]
     assert re.search(rf"^error: .* is in use by another command .process {owner.pid} on .*: wait until", error)
+
+
+PRECISIONS = {
+    "channels_last": ["--train.channels_last", "true"],
+    "bf16": ["--train.mixed_precision", "bf16"],
+    "accumulation": ["--train.gradient_accumulation_steps", "2"],
+    "long average": ["--train.ema_decay", "0.5"],
+    "all": ["--train.channels_last", "true", "--train.mixed_precision", "bf16", "--train.gradient_accumulation_steps"]
+    + ["2", "--train.ema_decay", "0.5"],
+}
+
+
+@pytest.mark.parametrize("options", PRECISIONS.values(), ids=PRECISIONS)
+def test_resuming_is_bit_exact(options, digits_options, tmp_path):
+    """Moments must lie in memory as the parameters do: the fused optimizer goes through both in one order."""
+    options = [*digits_options, *options, "--train.batch_size", "8", "--train.lr_schedule", "constant"]
+    for folder, steps in (("whole", "6"), ("halves", "3"), ("halves", "6")):
+        train_conditional.main([*options, "--train.max_steps", steps, "--output_dir", str(tmp_path / folder)])
+    whole, halves = (
+        {
+            path.name: load_file(path)
+            for path in sorted((tmp_path / folder / "checkpoints/step-00000006").rglob("*.safetensors"))
+        }
+        for folder in ("whole", "halves")
+    )
+    assert len(whole) == 3
+    torch.testing.assert_close(halves, whole, rtol=0, atol=0)

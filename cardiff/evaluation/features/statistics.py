@@ -19,8 +19,11 @@ from cardiff.integrity import parse_json
 
 logger = logging.getLogger(__name__)
 
-RECORD, DIGEST = "cardiff_reference", "sha256"
-"""What the metadata of a file hold: the data and the network as JSON, and the checksum of that and of the tensors."""
+RECORD = "cardiff_reference"
+"""What the metadata of a file hold: the data, the network, the class names and the checksum as JSON."""
+DIGEST = "sha256"
+"""The checksum of all of these and of the tensors."""
+FIELDS = {"data", "network", "key", "class_names"}
 
 
 def export_reference(real: RealImages, path: Path, with_features: bool) -> None:
@@ -37,10 +40,11 @@ def export_reference(real: RealImages, path: Path, with_features: bool) -> None:
         tensors["labels"] = real.labels
     if with_features:
         tensors["features"] = np.ascontiguousarray(real.features)
-    record = json.dumps({**real.record, "class_names": real.class_names})
+    record = {**real.record, "class_names": real.class_names}
 
     def write(file: Path) -> None:
-        save_file(tensors, file, metadata={RECORD: record, DIGEST: _digest(record, tensors)})
+        # In one entry, as safetensors writes several in no order.
+        save_file(tensors, file, metadata={RECORD: json.dumps({**record, DIGEST: _digest(record, tensors)})})
         apply_folder_permissions(file)
 
     write_file(path, write)
@@ -60,8 +64,8 @@ def import_reference(path: Path, network: FeatureNetwork) -> RealImages:
         raise UserError(f"{path} cannot be read as reference statistics ({error}): export them again.") from error
     if RECORD not in metadata:
         raise UserError(f"{path} does not contain reference statistics: write them with --export_reference.")
-    _verify(path, metadata, tensors)
     record = parse_json(dict, metadata[RECORD], f"The record in {path}")
+    _verify(path, record, tensors)
     _check_form(path, record, tensors)
     theirs, class_names = record["network"], record.pop("class_names")
     if theirs != json.loads(json.dumps(network.record)):
@@ -74,23 +78,27 @@ def import_reference(path: Path, network: FeatureNetwork) -> RealImages:
     return RealImages(features, None, labels, class_names, record, statistics=statistics)
 
 
-def _digest(record: str, tensors: dict[str, np.ndarray]) -> str:
+def _digest(record: dict, tensors: dict[str, np.ndarray]) -> str:
     """SHA-256 of everything that is in a file."""
-    digest = hashlib.sha256(record.encode())
+    digest = hashlib.sha256(json.dumps(record).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(json.dumps([name, tensor.dtype.str, tensor.shape]).encode())
         digest.update(np.ascontiguousarray(tensor).data)
     return digest.hexdigest()
 
 
-def _verify(path: Path, metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> None:
-    """Refuse a file that is not as it was written. One of an earlier version has no checksum."""
-    if metadata.keys() == {RECORD}:
+def _verify(path: Path, record: dict, tensors: dict[str, np.ndarray]) -> None:
+    """Refuse a file that is not as it was written, and take the checksum from the record.
+
+    A file of an earlier version has none.
+    """
+    expected = record.pop(DIGEST, None)
+    if expected is None and record.keys() <= FIELDS:
         if this_process().is_main_process:
             logger.warning(
                 "%s was exported by an earlier version, without a checksum: damage would not be noticed.", path
             )
-    elif metadata.keys() != {RECORD, DIGEST} or metadata[DIGEST] != _digest(metadata[RECORD], tensors):
+    elif expected != _digest(record, tensors):
         raise UserError(f"{path} is damaged (it does not match its checksum): copy it or export the statistics again.")
 
 
