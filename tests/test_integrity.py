@@ -1,6 +1,7 @@
 """What is read: files that changed are found, once per modification, and JSON of any form is refused in a sentence."""
 
 import json
+import math
 
 import pytest
 
@@ -149,3 +150,12 @@ def test_what_was_read_is_noted_for_other_processes(folder, monkeypatch):
 
 def _full(*arguments, **more):
     raise OSError(28, "No space left on device")
+
+
+def test_infinite_numbers_where_they_may_be(tmp_path):
+    """As the ends of the intervals of sample.py; NaN is no number anywhere."""
+    (tmp_path / "a.json").write_text('{"interval": [-Infinity, 1e999], "one": 1.5}')
+    assert read_json(tmp_path / "a.json", infinite=True) == {"interval": [-math.inf, math.inf], "one": 1.5}
+    (tmp_path / "a.json").write_text('{"a": NaN}')
+    with pytest.raises(UserError, match="it holds NaN, which is not a number"):
+        read_json(tmp_path / "a.json", infinite=True)
