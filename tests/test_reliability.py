@@ -84,7 +84,15 @@ def test_every_damage_changes_the_file(tmp_path):
 
 def test_a_failure_is_listed_with_the_command_that_repeats_it():
     results = [
-        {"part": "kills", "number": 3, "seed": 1, "what": "training", "detail": "different: x", "seconds": 1.0}
+        {
+            "part": "kills",
+            "number": 3,
+            "seed": 1,
+            "what": "training",
+            "detail": "different: x",
+            "seconds": 1.0,
+            "version": "1",
+        }
         | {"verdict": verdict, "command": ""}
         for verdict in ("identical", BAD[0])
     ]
