@@ -80,6 +80,7 @@ def campaign(given: argparse.Namespace, work: Path) -> dict:
     from benchmarks.campaign.world import World
     from cardiff.version import cardiff_version
 
+    version = cardiff_version()
     import_commands()
     world = World(work / "world")
     world.make()
@@ -96,7 +97,7 @@ def campaign(given: argparse.Namespace, work: Path) -> dict:
             except Exception as error:  # of the campaign; the next trial may tell more
                 trial = Trial(name, number, "", "broken", detail=repr(error))
             trial.seconds = round(time.monotonic() - started, 2)
-            results.append({**trial.to_dict(), "seed": given.seed, "version": cardiff_version()})
+            results.append({**trial.to_dict(), "seed": given.seed, "version": version})
             if given.trial is None:
                 with open(file, "a") as lines:
                     lines.write(json.dumps(results[-1]) + "\n")
