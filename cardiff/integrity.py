@@ -29,46 +29,49 @@ _verified: dict[Path, list] = {}
 Form = TypeVar("Form", dict, list)
 
 
-def read_json(file: Path) -> dict:
+def read_json(file: Path, infinite: bool = False) -> dict:
     """The content of a JSON file with one object, which may come from anyone; see `read_json_as`."""
-    return read_json_as(dict, file)
+    return read_json_as(dict, file, infinite)
 
 
-def read_json_as(form: type[Form], file: Path) -> Form:
+def read_json_as(form: type[Form], file: Path, infinite: bool = False) -> Form:
     """The content of a JSON file, which may come from anyone.
 
     Args:
         form: The type that the file must contain: an object (dict) or a list.
         file: The file.
+        infinite: Whether numbers may be infinite, such as the end of an interval.
 
     Raises:
         FileNotFoundError: The file does not exist.
         UserError: It is not JSON of this type, is too large or too deeply nested, or has a number that is not finite.
     """
     if file.stat().st_size > LARGEST_JSON:
-        raise UserError(f"{file} is damaged (larger than {LARGEST_JSON >> 20} MiB): copy or create it again.")
+        raise UserError(f"{file} is larger than {LARGEST_JSON >> 20} MiB and was not read: copy or create it again.")
     try:
         text = file.read_text(encoding="utf-8")
-    except (IsADirectoryError, ValueError) as error:  # ValueError for bytes that are not UTF-8
+    except (IsADirectoryError, ValueError) as error:  # also bytes that are not UTF-8
         raise UserError(f"{file} is damaged ({error}): copy or create it again.") from error
-    return parse_json(form, text, str(file))
+    return parse_json(form, text, str(file), infinite)
 
 
-def parse_json(form: type[Form], text: str, what: str) -> Form:
-    """Parse JSON that may come from anyone, such as a line of a file.
+def parse_json(form: type[Form], text: str, what: str, infinite: bool = False) -> Form:
+    """JSON that may come from anyone, such as a line of a file.
 
     Args:
         form: The type that it must have: an object (dict) or a list.
-        text: The JSON.
-        what: Where it comes from, for the error message.
+        text: The JSON text.
+        what: Its source, for the message.
+        infinite: Whether numbers may be infinite.
 
     Raises:
         UserError: It is not JSON of this type, is too large or too deeply nested, or has a number that is not finite.
     """
     if len(text) > LARGEST_JSON:
-        raise UserError(f"{what} is damaged (larger than {LARGEST_JSON >> 20} MiB): copy or create it again.")
+        raise UserError(f"{what} is larger than {LARGEST_JSON >> 20} MiB and was not read: copy or create it again.")
     try:
-        content = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        constant, number = (_infinite, float) if infinite else (_refuse_constant, _finite)
+        content = json.loads(text, parse_constant=constant, parse_float=number)
     except RecursionError as error:
         raise UserError(f"{what} is nested too deeply to be read: copy or create it again.") from error
     except ValueError as error:
@@ -81,6 +84,10 @@ def parse_json(form: type[Form], text: str, what: str) -> Form:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"it contains {name}, which is not a finite number")
+
+
+def _infinite(name: str) -> float:
+    return _refuse_constant(name) if name == "NaN" else float(name)
 
 
 def _finite(text: str) -> float:

@@ -6,12 +6,12 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
 from cardiff.errors import UserError
-from cardiff.files import remove, remove_leftovers
+from cardiff.files import ASIDE, remove, remove_leftovers
 
 try:
     import fcntl
@@ -79,8 +79,12 @@ def _check_name(option: str, path: Path | str, kind: str) -> None:
         raise UserError(f"{option} is empty: give {kind}.")
     if "\0" in text:
         raise UserError(f"{option} has a null character in its name: choose another name.")
+    # A file is first written under a name that is longer by so much.
+    aside = Path(text).with_name(f"{ASIDE}{Path(text).name}.{2**22}{Path(text).suffix}") if Path(text).name else text
     try:
-        os.lstat(text)
+        for name in (text, aside):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.lstat(name)
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
             raise UserError(

@@ -1,6 +1,7 @@
 """What is read: files that changed are found, once per modification, and JSON of any form is refused in a sentence."""
 
 import json
+import math
 
 import pytest
 
@@ -53,7 +54,7 @@ def test_json_that_is_read(tmp_path):
 def test_a_huge_file_is_not_read(tmp_path, monkeypatch):
     with open(tmp_path / "a.json", "wb") as file:
         file.truncate(integrity.LARGEST_JSON + 1)  # takes no room
-    with pytest.raises(UserError, match="a.json is damaged .larger than 64 MiB"):
+    with pytest.raises(UserError, match="a.json is larger than 64 MiB and was not read"):
         read_json(tmp_path / "a.json")
 
 
@@ -149,3 +150,12 @@ def test_what_was_read_is_noted_for_other_processes(folder, monkeypatch):
 
 def _full(*arguments, **more):
     raise OSError(28, "No space left on device")
+
+
+def test_infinite_numbers_where_they_may_be(tmp_path):
+    """As the ends of the intervals of sample.py; NaN is no number anywhere."""
+    (tmp_path / "a.json").write_text('{"interval": [-Infinity, 1e999], "one": 1.5}')
+    assert read_json(tmp_path / "a.json", infinite=True) == {"interval": [-math.inf, math.inf], "one": 1.5}
+    (tmp_path / "a.json").write_text('{"a": NaN}')
+    with pytest.raises(UserError, match="it holds NaN, which is not a number"):
+        read_json(tmp_path / "a.json", infinite=True)

@@ -154,8 +154,8 @@ def test_killing_the_launcher_saves_too(whom, shared, launch, digits_options):
     process = launch("train_conditional.py", *options, accelerate_config="cpu.yaml", wait=False)
     wait_for(lambda: (folder / "logs/metrics.jsonl").exists() and len(losses(folder)) >= 2, process)
     process.terminate() if whom == "launcher" else os.killpg(process.pid, signal.SIGTERM)
-    said = process.communicate(timeout=60)[0]  # ends when the script has, too
-    assert "run the same command again to resume" in said
+    out, _ = process.communicate(timeout=60)  # ends when the script has, too
+    assert "run the same command again to resume" in out
     assert list_checkpoints(folder / "checkpoints")
 
 

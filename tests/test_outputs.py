@@ -50,6 +50,13 @@ def test_folders_that_cannot_be_made(tmp_path):
             check_folder("--output", folder)
 
 
+def test_a_name_that_leaves_no_room_for_the_unfinished_file(tmp_path):
+    """Found before the work and not when the file is written."""
+    with pytest.raises(UserError, match=r"x… cannot be a file \(File name too long\): name another"):
+        check_file("--grid", "x" * 240 + ".png", [".png"])
+    check_file("--grid", tmp_path / ("x" * 200 + ".png"), [".png"])
+
+
 def test_a_place_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: os.fspath(path) != str(tmp_path))  # root may do anything
     with pytest.raises(UserError, match="--output .*/new cannot be written: choose another folder"):
