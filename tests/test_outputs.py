@@ -52,7 +52,7 @@ def test_folders_that_cannot_be_made(tmp_path):
 
 def test_a_name_that_leaves_no_room_for_the_unfinished_file(tmp_path):
     """Found before the work and not when the file is written."""
-    with pytest.raises(UserError, match=r"x… cannot be a file \(File name too long\): name another"):
+    with pytest.raises(UserError, match=r"x… cannot be a file \(File name too long\): choose another name"):
         check_file("--grid", "x" * 240 + ".png", [".png"])
     check_file("--grid", tmp_path / ("x" * 200 + ".png"), [".png"])
 
