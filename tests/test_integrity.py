@@ -157,5 +157,5 @@ def test_infinite_numbers_where_they_may_be(tmp_path):
     (tmp_path / "a.json").write_text('{"interval": [-Infinity, 1e999], "one": 1.5}')
     assert read_json(tmp_path / "a.json", infinite=True) == {"interval": [-math.inf, math.inf], "one": 1.5}
     (tmp_path / "a.json").write_text('{"a": NaN}')
-    with pytest.raises(UserError, match="it holds NaN, which is not a number"):
+    with pytest.raises(UserError, match="it contains NaN, which is not a finite number"):
         read_json(tmp_path / "a.json", infinite=True)
