@@ -117,6 +117,8 @@ def test_a_released_folder_can_be_taken_by_another_process(tmp_path):
     lock = FolderLock(tmp_path)
     inner = FolderLock(tmp_path)  # by what this command calls
     inner.release()
+    (tmp_path / "link").symlink_to(tmp_path)
+    FolderLock(tmp_path / "link").release()
     code = f"from cardiff.outputs import FolderLock\nFolderLock({str(tmp_path)!r})"
     held = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "is in use by another command" in held.stderr
