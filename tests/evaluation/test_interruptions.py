@@ -112,7 +112,7 @@ def test_the_second_command_in_a_folder_is_refused(command, world, tmp_path, cap
 @pytest.mark.parametrize(
     ("output", "sentence"),
     [
-        ("", "is empty: name a folder."),
+        ("", "is empty: give a folder."),
         ("x" * 300, "(File name too long): choose another name."),
         ("setup.cfg", "setup.cfg is a file: choose another folder."),
         ("setup.cfg/deeper", "setup.cfg is a file: choose another folder."),
