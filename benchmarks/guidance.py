@@ -201,7 +201,7 @@ def table(entries: list[dict], judge: Judge, seconds: dict[str, float]) -> str:
     """One row per setting: means and standard deviations over seeds."""
     real = judge.real
     lines = [
-        "| kind | setting | read as asked for | distance | diversity | UNet evaluations | seconds an image |",
+        "| kind | setting | classified as requested | distance | diversity | UNet evaluations | seconds an image |",
         "|---|---|---|---|---|---|---|",
         f"| training images | | {real['accuracy']:.1%} | {real['distance']:.2f} | {real['diversity']:.2f} | | |",
     ]
@@ -250,9 +250,9 @@ def draw_sweeps(entries: list[dict], path: Path) -> None:
             left.errorbar(w, means["accuracy"] * 100, error, fmt=style, capsize=2, **look)
         middle.plot(means["accuracy"] * 100, means["distance"], style, **look)
         right.plot(means["accuracy"] * 100, means["diversity"], style, **look)
-    left.set(xlabel="guidance scale w", ylabel="read as asked for, %")
-    middle.set(xlabel="read as asked for, %", ylabel="distance to held-out images", yscale="log")
-    right.set(xlabel="read as asked for, %", ylabel="diversity within a class, real = 1")
+    left.set(xlabel="guidance scale w", ylabel="classified as requested, %")
+    middle.set(xlabel="classified as requested, %", ylabel="distance to held-out images", yscale="log")
+    right.set(xlabel="classified as requested, %", ylabel="diversity within a class, real = 1")
     middle.set_yticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
     middle.minorticks_off()
     for axes in (left, middle, right):

@@ -23,12 +23,12 @@ BAD_JSON = {
     "no text": (b"\xff\xfe\x00", "is damaged"),
     "empty": (b"", "is damaged"),
     "deep": (b"[" * 200_000 + b"]" * 200_000, "is nested too deeply"),
-    "a list": (b"[1]", "does not hold an object but list"),
-    "a string": (b'"../elsewhere"', "does not hold an object but str"),
-    "null": (b"null", "does not hold an object but NoneType"),
-    "NaN": (b'{"a": NaN}', "it holds NaN, which is not a number"),
-    "infinite": (b'{"a": -Infinity}', "it holds -Infinity, which is not a number"),
-    "too large a number": (b'{"a": 1e999}', "it holds 1e999, which is not finite"),
+    "a list": (b"[1]", "must contain an object, not list"),
+    "a string": (b'"../elsewhere"', "must contain an object, not str"),
+    "null": (b"null", "must contain an object, not NoneType"),
+    "NaN": (b'{"a": NaN}', "it contains NaN, which is not a finite number"),
+    "infinite": (b'{"a": -Infinity}', "it contains -Infinity, which is not a finite number"),
+    "too large a number": (b'{"a": 1e999}', "it contains 1e999, which is not finite"),
     "digits without end": (b'{"a": ' + b"9" * 100_000 + b"}", "is damaged"),
 }
 
@@ -38,7 +38,7 @@ def test_json_that_is_refused(content, reason, tmp_path):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(UserError, match=f"a.json .*{reason}") as error:
         read_json(tmp_path / "a.json")
-    assert str(error.value).endswith(": copy or make it again.") and len(str(error.value)) < 500
+    assert str(error.value).endswith(": copy or create it again.") and len(str(error.value)) < 500
 
 
 def test_json_that_is_read(tmp_path):
@@ -54,7 +54,7 @@ def test_json_that_is_read(tmp_path):
 def test_a_huge_file_is_not_read(tmp_path, monkeypatch):
     with open(tmp_path / "a.json", "wb") as file:
         file.truncate(integrity.LARGEST_JSON + 1)  # takes no room
-    with pytest.raises(UserError, match="a.json is larger than 64 MiB and not read"):
+    with pytest.raises(UserError, match="a.json is damaged .larger than 64 MiB"):
         read_json(tmp_path / "a.json")
 
 

@@ -87,9 +87,7 @@ def test_a_full_disk_at_any_moment(command, moments, world, tmp_path, monkeypatc
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert not leftovers(tmp_path)
         found = results(output) if output.exists() else {}
-        assert all(
-            expected[name].startswith(content) for name, content in found.items()
-        )  # trials.jsonl is appended to
+        assert all(expected[name].startswith(data) for name, data in found.items())  # of trials.jsonl the beginning
         command.main(arguments)
         assert results(output) == expected
     signal.signal(signal.SIGXFSZ, ignored)

@@ -113,8 +113,8 @@ def test_a_preview_uploads_nothing(hub, folder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"repository": "a/b/c"}, "cannot be a repository of the Hub"),
-        ({"hub_resume_id": "user/model"}, "must be another repository"),
+        ({"repository": "a/b/c"}, "is not a valid repository name"),
+        ({"hub_resume_id": "user/model"}, "is the same repository as"),
         ({"variants": "int4"}, "--variants int4 is unknown: choose from fp16, bf16."),
         ({"metrics": "nowhere"}, "--metrics nowhere does not exist"),
         ({"samples": "nowhere.png"}, "--samples nowhere.png is not a file"),

@@ -15,6 +15,9 @@ from cardiff.integrity import find_damage, read_json, write_checksums
 
 logger = logging.getLogger(__name__)
 
+ROWS = 4096
+"""Images whose features are looked at together."""
+
 
 def read_features(folder: Path) -> tuple[np.ndarray, np.ndarray | None] | None:
     """Features and logits from the cache; None if they are missing, or damaged in any way."""
@@ -42,6 +45,10 @@ def _read(folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise UserError("features.npy is not what meta.json describes")
     if logits is not None and (logits.ndim != 2 or len(logits) != len(features) or logits.dtype.kind not in "fiu"):
         raise UserError("logits.npy does not fit features.npy")
+    for array in [features] if logits is None else [features, logits]:
+        for start in range(0, len(array), ROWS):
+            if not np.isfinite(array[start : start + ROWS]).all():
+                raise UserError("it holds numbers that are not finite")
     return features, logits
 
 

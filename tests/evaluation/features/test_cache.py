@@ -1,5 +1,6 @@
 """The features of real images on the disk: verified, computed again if damaged, shared by processes."""
 
+import io
 import shutil
 import signal
 import subprocess
@@ -75,12 +76,23 @@ def header(shape) -> bytes:
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
 
 
+def saved(array) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
         ("features.npy", header((10**6, 10**6))),
         ("features.npy", header((10**15, 10**15))),
         ("features.npy", b""),
+        ("features.npy", saved(np.array([[1, 2, 3], [np.nan, 1, 2], [1, 2, 3], [4, 5, 6]], np.float32))),
+        ("features.npy", saved(np.zeros((3, 3), np.float32))),
+        ("features.npy", saved(np.array([["a"]]))),
+        ("logits.npy", saved(np.full((4, 2), np.inf, np.float32))),
+        ("logits.npy", saved(np.zeros((3, 2), np.float32))),
         ("meta.json", b"[" * 100_000),
         ("meta.json", b"[]"),
         ("meta.json", b"{}"),
