@@ -14,7 +14,7 @@ from cardiff.cli import one_sentence_errors
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    # Before numpy is imported: the searches' matrices are small, and sharing them between threads costs more than not.
+    # Before numpy is imported: the matrices are so small that several threads would be slower than one.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     asked = parse_analysis(argv, description=__doc__)
     from cardiff.analysis.analyze import run

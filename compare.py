@@ -1,4 +1,4 @@
-"""Compare runs fairly: the same seeds, noise, classes, images and reference, over guidance, solvers and steps.
+"""Compare trained models: the same seeds, noise, classes and reference, over guidance scales, solvers and steps.
 
 python compare.py runs/conditional runs/unconditional --network pixels --output runs/comparison
 python compare.py conditional=runs/c0 conditional=runs/c1 unconditional=runs/u0 unconditional=runs/u1 \\

@@ -1,6 +1,7 @@
-"""Show it all on the shipped digits: train, draw each class with every kind of guidance, and check the images.
+"""Demonstrate the whole project on the shipped digits: train, draw every class with every kind of guidance, and
+classify the samples.
 
-`make demo` runs it; `python demo.py --output_dir DIR` puts the run elsewhere.
+`make demo` runs it; `python demo.py --output_dir DIR` writes the run to another folder.
 """
 
 import argparse
@@ -13,12 +14,12 @@ from cardiff.cli import one_sentence_errors
 from cardiff.layout import IS_CHECKOUT, shipped_config
 from cardiff.outputs import check_folder, owned
 
-# After a training this short, more of DDPM's samples are classified as the requested class than DPM-Solver++'s:
+# After such a short training, more of DDPM's samples are classified as the requested class than DPM-Solver++'s:
 # docs/results.md.
 SOLVER, STEPS = "ddpm", 20
 WORSE = 200  # the step of the checkpoint that autoguidance steers away from
 SHOWN = 6  # images of each class and kind of guidance in the grid
-MEASURED = {"guidance 1": 40, "guidance 2": 40}  # images of each class behind the shares that are printed
+MEASURED = {"guidance 1": 40, "guidance 2": 40}  # images of each class for the accuracies that are printed
 
 
 @one_sentence_errors
@@ -48,12 +49,12 @@ def show(output_dir: Path) -> None:
     from cardiff.scripts import train_classifier, train_conditional
     from cardiff.training.checkpoint import checkpoint_dir
 
-    # Train the model, and the classifier that can guide it.
+    # Train the model, and a classifier to guide it.
     options = ["--config", str(shipped_config("digits_16_conditional")), "--output_dir", str(output_dir)]
     classifier_dir = output_dir / "classifier"
     config = shipped_config("digits_16_classifier")
     if not train_conditional.main(options):
-        return  # interrupted: the same command goes on
+        return  # interrupted: the same command resumes
     if not train_classifier.main(["--config", str(config), "--output_dir", str(classifier_dir)]):
         return
 

@@ -1,4 +1,4 @@
-"""Measure a model or a folder of images against real ones: distances, classes, memorisation, each with its interval.
+"""Evaluate a model or a folder of images against real images: distances, classes, memorisation, all with intervals.
 
 python evaluate.py --model runs/digits --network pixels --solver ddpm --steps 20 --output runs/digits_report
 python evaluate.py --images samples/cifar10 --reference configs/cifar10_32_conditional.yaml --metrics fid,kid,prdc \\

@@ -1,9 +1,9 @@
-"""Publish a trained model on the Hub: with a card that says what it is, what trained it and how good it is.
+"""Publish a trained model on the Hub: with a card that says what it is, how it was trained and how good it is.
 
     python publish.py --model runs/digits --hub_model_id user/digits --hub_private
     python publish.py --model runs/digits --metrics runs/digits_report --variants fp16 --output preview
 
-The second line uploads nothing and shows what would be. The token is that of `hf auth login` or HF_TOKEN.
+The second command uploads nothing and shows what would be uploaded. The token comes from `hf auth login` or HF_TOKEN.
 """
 
 from collections.abc import Sequence

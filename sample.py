@@ -1,4 +1,4 @@
-"""Draw images from a trained model: single files with a manifest, or a labelled grid.
+"""Draw images from a trained model: as single files with a manifest, or as a labelled grid.
 
 python sample.py --model runs/digits --labels 0,3,seven --guidance_scale 2 --grid grid.png
 accelerate launch sample.py --model runs/digits --num_images 5000 --output samples/

@@ -1,9 +1,9 @@
-"""Train a classifier of noised images, by whose gradient a diffusion model can be guided to a class: cross-entropy at
-all noise levels of a schedule, which must be that of the diffusion model.
+"""Train a classifier of noised images, whose gradient can guide a diffusion model to a class: cross-entropy at all
+noise levels of a schedule, which must be that of the diffusion model.
 
     accelerate launch train_classifier.py --config configs/digits_16_classifier.yaml --output_dir runs/classifier
 
-Run the same command again to go on with an interrupted run. Any option can follow the config: --train.batch_size 256.
+Run the same command again to resume an interrupted run. Any option can follow the config: --train.batch_size 256.
 With --push_to_hub --hub_model_id user/name the model is published while it trains.
 """
 
@@ -14,7 +14,7 @@ from cardiff.config.run import parse_run
 @one_sentence_errors
 def main(argv: list[str] | None = None) -> bool:
     config = parse_run(argv, kind="classifier", description=__doc__)
-    from cardiff.training.build import build  # after the options, of which a help text needs no torch
+    from cardiff.training.build import build  # after parsing the options, since --help needs no torch
 
     trainer = build(config)  # data, schedule, network, loss, trainer, callbacks: cardiff/training/build.py
     while not trainer.done:

@@ -78,7 +78,9 @@ def campaign(given: argparse.Namespace, work: Path) -> dict:
         os.environ |= serve()
     from benchmarks.campaign.commands import import_commands
     from benchmarks.campaign.world import World
+    from cardiff.version import cardiff_version
 
+    version = cardiff_version()
     import_commands()
     world = World(work / "world")
     world.make()
@@ -95,7 +97,7 @@ def campaign(given: argparse.Namespace, work: Path) -> dict:
             except Exception as error:  # of the campaign; the next trial may tell more
                 trial = Trial(name, number, "", "broken", detail=repr(error))
             trial.seconds = round(time.monotonic() - started, 2)
-            results.append({**trial.to_dict(), "seed": given.seed})
+            results.append({**trial.to_dict(), "seed": given.seed, "version": version})
             if given.trial is None:
                 with open(file, "a") as lines:
                     lines.write(json.dumps(results[-1]) + "\n")
@@ -127,6 +129,7 @@ def summary(results: list[dict]) -> dict:
     return {
         "command": "python " + " ".join(sys.argv),
         "machine": f"{platform.system()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
+        "versions": sorted({result["version"] for result in results}),
         "seconds": round(sum(result["seconds"] for result in results)),
         "counts": {
             part: dict(Counter(result["verdict"] for result in results if result["part"] == part)) for part in PARTS

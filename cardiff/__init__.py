@@ -14,7 +14,7 @@ Train, as `train_conditional.py` does; here a tiny network for two steps:
 Trained to step 2; the model is in runs/tiny.
 True
 
-Load what was trained, and draw from it with classifier-free guidance:
+Load the trained model, and sample from it with classifier-free guidance:
 
 >>> pipeline = cardiff.load_pipeline("runs/tiny")
 >>> pipeline.scheduler = cardiff.make_solver(pipeline.scheduler, "dpm")
@@ -23,13 +23,13 @@ Load what was trained, and draw from it with classifier-free guidance:
 >>> images.shape, images.dtype, cost[0]
 ((4, 16, 16, 1), dtype('uint8'), {'unet': 10})
 
-A schedule is a scheduler of diffusers; its log-SNR falls with t:
+A schedule is a diffusers scheduler; its ᾱ decreases with t:
 
 >>> schedule = cardiff.make_schedule({"name": "cosine", "num_train_timesteps": 100})
 >>> bool((schedule.alphas_cumprod.diff() < 0).all())
 True
 
-What a user did wrong is a UserError, in one sentence:
+Invalid input raises a UserError, with a message of one sentence:
 
 >>> cardiff.make_schedule({"name": "cosin"})
 Traceback (most recent call last):
@@ -90,7 +90,7 @@ API = {
     "publish": "hub.publish.publish",
     "UserError": "errors.UserError",
 }
-"""What a notebook imports, and where it is; nothing is imported before it is asked for."""
+"""The public API: names and their modules, which are imported only on first use."""
 __all__ = ["API", "__version__", *API]  # noqa: PLE0604
 
 

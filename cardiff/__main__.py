@@ -1,4 +1,4 @@
-"""The `cardiff` command: every script of a checkout's top folder as a subcommand.
+"""The `cardiff` command: each script at the top of a checkout is a subcommand.
 
 cardiff train-conditional --config digits_16_conditional --output_dir runs/digits
 accelerate launch -m cardiff train-conditional --config digits_16_conditional --output_dir runs/digits
@@ -26,11 +26,11 @@ COMMANDS = (
     "analyze-schedules",
     "demo",
 )
-"""The subcommands: scripts with dashes for the underscores in their names."""
+"""The subcommands: the names of the scripts, with dashes for underscores."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the subcommand that a command line begins with; nothing else is imported.
+    """Run the subcommand named first on the command line; the others are not imported.
 
     Args:
         argv: The command line without the program's name (default: that of the process).
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif name == "--version":
         print(f"cardiff {cardiff_version()}")
     elif name in COMMANDS:
-        sys.argv = [f"cardiff {name}", *rest]  # what the help of the subcommand calls it
+        sys.argv = [f"cardiff {name}", *rest]  # the program's name in the subcommand's help
         importlib.import_module(f"cardiff.scripts.{_script(name)}").main(rest)
     else:
         dashed = name.removesuffix(".py").replace("_", "-")
@@ -55,7 +55,7 @@ def _script(command: str) -> str:
 
 
 def _help() -> str:
-    """The subcommands with the beginning of their scripts' descriptions, which are read and not imported."""
+    """The subcommands with the first sentence of their scripts' docstrings, which are parsed without an import."""
     lines = ["usage: cardiff COMMAND [options]", "       cardiff COMMAND --help", "       cardiff --version", ""]
     for command in COMMANDS:
         text = ast.get_docstring(ast.parse((TOP / f"{_script(command)}.py").read_text(encoding="utf-8")))

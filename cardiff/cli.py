@@ -1,4 +1,4 @@
-"""What every script shares: a command line from a documented dataclass, and errors in one sentence."""
+"""Shared by all scripts: a command line from a documented dataclass, and one-sentence errors."""
 
 import functools
 import os
@@ -35,7 +35,7 @@ EXTRAS = {
     "transformers": "evaluate",
     "torchmetrics": "analysis",
 }
-"""The extra of setup.cfg that installs a package which loading a model and drawing from it do not need."""
+"""Package -> the extra in setup.cfg that installs it, for packages that loading and sampling do not need."""
 
 
 def parse_options(
@@ -47,7 +47,7 @@ def parse_options(
 ) -> Options:
     """Parse the flat options of a documented dataclass; `--config FILE` reads them from YAML.
 
-    The option named by `positional`, a list, is given without its name; those named in `flags` need no value.
+    The list option named by `positional` is given without its name; those named in `flags` need no value.
     """
     parser = CommandLine(description)
     parser.add_argument("--config", action="config", help="YAML file with the options below.")
@@ -66,11 +66,11 @@ def parse_options(
 
 
 def one_sentence_errors(main: Callable) -> Callable:
-    """Turn a UserError into one sentence and exit status 1; anything else is a bug and keeps its traceback.
+    """Print a UserError as one sentence and exit with status 1; anything else is a bug and keeps its traceback.
 
-    So are a missing package of an extra and a disk that is full or cannot be written. A command that is stopped by a
-    signal, or whose output nobody reads any more, exits with 128 and the signal's number, as a shell reports it.
-    CARDIFF_DEBUG=1 in the environment shows the traceback of what is the user's, too. `--config` also takes the bare
+    A missing optional package and a disk that is full or not writable are printed in the same way. A command that is
+    stopped by a signal, or whose output pipe is closed, exits with 128 plus the signal's number, as a shell reports
+    it. CARDIFF_DEBUG=1 in the environment also shows the tracebacks of user errors. `--config` also accepts the bare
     name of a shipped configuration.
     """
 
@@ -101,14 +101,14 @@ def one_sentence_errors(main: Callable) -> Callable:
 
 
 def _end_bars() -> None:
-    """End the progress bars of what was cut short, so that the sentence has a line of its own and is the last."""
+    """Close unfinished progress bars, so that the error is on a line of its own and comes last."""
     tqdm = sys.modules.get("tqdm.std")
     for bar in list(tqdm.tqdm._instances) if tqdm else []:
         bar.close()
 
 
 def _sentence(error: Exception) -> str | None:
-    """What the user can do about an error; None if it is a bug."""
+    """The message for the user about an error; None if it is a bug."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):
@@ -118,10 +118,10 @@ def _sentence(error: Exception) -> str | None:
 
 
 def _with_shipped_configs(argv: Sequence[str]) -> list[str]:
-    """The command line with the files of the shipped configurations that `--config` names without a folder.
+    """The command line, with bare names of shipped configurations after `--config` replaced by their files.
 
     Raises:
-        UserError: A file of `--config` cannot be used, or names code that the command line does not show.
+        UserError: A file of `--config` is invalid, or names code that is not on the command line.
     """
     argv = list(map(str, argv))
     found = []
@@ -136,10 +136,10 @@ def _with_shipped_configs(argv: Sequence[str]) -> list[str]:
 
 
 def config_file(config: str) -> str:
-    """The file that a value of `--config` names; anything but a bare name is left to the parser.
+    """The file that a value of `--config` stands for; anything but a bare name is returned as it is.
 
     Raises:
-        UserError: Neither a file nor a shipped configuration has this name.
+        UserError: There is neither a file nor a shipped configuration of this name.
     """
     if not re.fullmatch(r"\w[\w.-]*", config) or Path(config).exists():
         return config
@@ -152,12 +152,12 @@ def config_file(config: str) -> str:
 
 
 def say_error(message: str) -> None:
-    """Print one sentence to stderr, from one process of a launch and not from all."""
+    """Print an error as one line to stderr, from only one process of a launch."""
     _say(f"error: {message}")
 
 
 def say_note(message: str) -> None:
-    """Print what the user should know but need not correct, as `say_error` does."""
+    """Print a note, like `say_error`."""
     _say(f"note: {message}")
 
 
@@ -167,23 +167,23 @@ def _say(message: str) -> None:
 
 
 def _documented(options: type, name: str) -> str:
-    """The docstring below a field of a dataclass, or of one that it inherits from."""
+    """The docstring of a field of a dataclass or of its base classes."""
     documented = [field for base in options.__mro__[:-1] for field in docstring_parser.parse_from_object(base).params]
     return next(field.description for field in documented if field.arg_name == name)
 
 
 class _Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Keeps the line breaks of a script's description, which ends with examples."""
+    """Keeps the line breaks of a script's description, since it ends with examples."""
 
 
 class CommandLine(ArgumentParser):
-    """An argument parser whose errors are one sentence that names the nearest valid option."""
+    """An argument parser whose errors are one sentence, with the nearest valid option for a misspelt one."""
 
     def __init__(self, description: str):
         super().__init__(description=description, formatter_class=_Formatter, allow_abbrev=False)
 
     def add_options(self, options: type, flags: Sequence[str] = (), skip: Sequence[str] = ()) -> None:
-        """Add the fields of a documented dataclass; those named in `flags` mean true without a value."""
+        """Add the fields of a documented dataclass; those named in `flags` are true if given without a value."""
         for name in flags:
             default = next(field.default for field in fields(options) if field.name == name)
             self.add_argument(
@@ -192,7 +192,7 @@ class CommandLine(ArgumentParser):
         self.add_class_arguments(options, None, skip={*flags, *skip})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print one sentence (from one process of a launch, not from all) and exit with status 2."""
+        """Print one sentence, from only one process of a launch, and exit with status 2."""
         say_error(self._one_sentence(str(message)))
         sys.exit(2)
 
@@ -212,12 +212,12 @@ class CommandLine(ArgumentParser):
             return f"there is no option {key!r}; {hint}"
         empty = re.search(r"argument (--[\w.]+)\S*: expected one argument", message)
         if empty:
-            return f"{empty[1]} has no value; one that begins with a dash needs an equals sign: {empty[1]}=-x."
+            return f"{empty[1]} needs a value; give one that begins with a dash after an equals sign: {empty[1]}=-x."
         wrong = re.search(r'Parser key "([\w.]+)": (.*)', message)
         if wrong is None:
             return message
         key, reason = wrong.groups()
-        if reason.startswith("is "):  # a sentence about the key, of cardiff.config.types
+        if reason.startswith("is "):  # a sentence from cardiff.config.types
             return f"{key} {reason}"
         value = re.split(r"Given value type.*Given value: |Got value: ", reason)
         kinds = re.findall(r"Literal\[([^\]]*)\]|<class '(\w+)'>|\b(List\[\w+\])", value[0])

@@ -1,4 +1,4 @@
-"""The processes of a launch, which share a run's work."""
+"""The processes of a launch, which share the work."""
 
 import os
 import platform
@@ -11,13 +11,12 @@ from cardiff.errors import UserError
 
 
 def this_process() -> PartialState:
-    """This process among those that were launched together, with its device.
+    """Accelerate's state of this process: its rank, the number of processes and the device.
 
-    Accelerate's own PartialState does not look at ACCELERATE_USE_CPU, without which processes on CPUs know nothing of
-    each other.
+    PartialState itself does not read ACCELERATE_USE_CPU, without which processes on CPUs are not connected.
 
     Raises:
-        UserError: It would work alone, as each of the others.
+        UserError: The launched processes are not connected.
     """
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     check_world_size(state.num_processes)
@@ -25,27 +24,27 @@ def this_process() -> PartialState:
 
 
 def check_world_size(num_processes: int) -> None:
-    """Refuse to do in each process of a launch what all of them were to share, into the same folder.
+    """Check that the processes are connected; otherwise each would do the whole work, in the same folder.
 
     Raises:
-        UserError: The launcher started more processes than know of each other.
+        UserError: The launcher started another number of processes than are connected.
     """
     launched = int(os.environ.get("WORLD_SIZE", 1))
     if launched != num_processes:
         raise UserError(
-            f"{launched} processes were launched (WORLD_SIZE), but they do not find each other to share the work, as "
-            "without GPUs: launch one, or set ACCELERATE_USE_CPU=1 to use several on the CPU."
+            f"{launched} processes were launched (WORLD_SIZE), but they are not connected, as happens without GPUs: "
+            "launch one, or set ACCELERATE_USE_CPU=1 to use several on the CPU."
         )
 
 
 def print_once(text: str) -> None:
-    """Print a line from one of the processes."""
+    """Print a line from the main process only."""
     if this_process().is_main_process:
         print(text)
 
 
 def gather_dict(mine: dict) -> dict:
-    """The union of the processes' dictionaries, on every process."""
+    """The union of all processes' dictionaries, in every process."""
     count = this_process().num_processes
     if count == 1:
         return mine
@@ -55,11 +54,11 @@ def gather_dict(mine: dict) -> dict:
 
 
 def device_name(device: torch.device, with_threads: bool = False) -> str:
-    """The GPU's name, or the kind of device, such as "CPU".
+    """The GPU's name, or the type of device, such as "CPU".
 
     Args:
         device: A device of this machine.
-        with_threads: Of a CPU also the architecture and torch's threads, both of which can change the last bits.
+        with_threads: For a CPU, add the architecture and torch's number of threads, which can affect the last bits.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

@@ -1,4 +1,4 @@
-"""What a user did wrong, told apart from what the project did wrong."""
+"""Errors that the user can correct, as opposed to bugs."""
 
 import difflib
 import errno
@@ -7,36 +7,39 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 REPORT = "This is a bug in Cardiff: please report it with the lines above and the command."
-"""What follows the traceback of anything that is not a UserError."""
+"""Printed after the traceback of a bug."""
 
-_ROOM = "make room, or name a place on another disk, and run the command again."
-_RIGHTS = "change who may read and write there, or name another place."
+_ROOM = "free some space, or use another disk, and run the command again."
+_RIGHTS = "change the permissions, or choose another place."
 DISK_ERRORS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _ROOM),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _RIGHTS),
-    **dict.fromkeys((errno.EIO, errno.ESTALE), "the disk does not work as it should."),
-    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY), "something else is in its place."),
-    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "name another."),
+    **dict.fromkeys((errno.EIO, errno.ESTALE), "check the disk or the network connection to it."),
+    **dict.fromkeys(
+        (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY),
+        "remove what is in its place, or choose another place.",
+    ),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "choose another name."),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (ulimit -n)."),
 }
-"""What to do about an error of the operating system; those that are not here are bugs."""
+"""Remedies for errors of the operating system; other OSErrors are bugs."""
 
 
 class UserError(ValueError):
-    """Something that whoever gave the command can mend, in one sentence that says how.
+    """An error that the user can correct; its message is one sentence that says how.
 
-    It is a ValueError, for callers who catch that; only a UserError is printed without a traceback.
+    It is a ValueError for callers who catch that, but only a UserError is printed without a traceback.
     """
 
 
 def did_you_mean(name: str, choices: Iterable[str], otherwise: str) -> str:
-    """The end of a message about an unknown name: the nearest of the choices, or what else to do."""
+    """The end of a message about an unknown name: the nearest choice, or `otherwise` if none is near."""
     near = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.4)
     return f"did you mean {near[0]!r}?" if near else otherwise
 
 
 def disk_sentence(error: BaseException | None) -> str | None:
-    """What an error of a disk or of a file's place means, and what to do about it; None if it is another error."""
+    """One sentence about a disk or file system error, with a remedy; None for any other error."""
     if not isinstance(error, OSError) or error.errno not in DISK_ERRORS:
         return None
     where = f"{error.filename}: " if error.filename else ""
@@ -45,9 +48,9 @@ def disk_sentence(error: BaseException | None) -> str | None:
 
 @contextmanager
 def user_errors(kind: type[ValueError] = ValueError) -> Iterator[None]:
-    """Take errors of the schedules and pipelines, which know nothing of this package, for the user's.
+    """Convert ValueErrors of the schedules and pipelines, which do not import this package, to UserErrors.
 
-    Only around what checks the user's arguments: a ValueError from numpy or torch is a bug and keeps its traceback.
+    To be used only around checks of the user's arguments: a ValueError from numpy or torch is a bug.
     """
     try:
         yield

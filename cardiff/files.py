@@ -1,4 +1,4 @@
-"""Files and folders that are whole whenever they exist: written aside and renamed; checksums and permissions."""
+"""Atomic writing of files and folders (to a temporary path, then renamed), checksums and permissions."""
 
 import errno
 import hashlib
@@ -10,21 +10,21 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 ASIDE = ".writing-"
-"""How the name of an unfinished file or folder begins. A killed process leaves it behind."""
+"""Prefix of unfinished files and folders. A killed process leaves them behind."""
 REMOVING = ".removing-"
-"""How the name of a folder begins that is being removed."""
+"""Prefix of folders that are being removed."""
 
 
 @contextmanager
 def written_aside(target: Path, per_process: bool = False) -> Iterator[Path]:
-    """Yield a path beside `target` to write to; it is renamed to `target` at the end, or removed after an error.
+    """Yield a temporary path next to `target`, which is renamed to `target` at the end, or removed after an error.
 
     Args:
-        target: File or folder. A folder of that name is removed just before the rename, and a file is replaced.
-        per_process: Processes may write the same target at the same time, each to a path of its own.
+        target: File or folder. An existing folder is removed just before the rename; an existing file is replaced.
+        per_process: Use a separate temporary path for each process, so that several can write the same target at once.
 
     Raises:
-        OSError: The disk is full or not writable; the target is as it was.
+        OSError: The disk is full or not writable; the target is unchanged.
     """
     aside = target.with_name(f"{ASIDE}{target.name}" + (f".{os.getpid()}" if per_process else ""))
     remove(aside)
@@ -65,17 +65,17 @@ def write_text(target: Path, text: str, per_process: bool = False) -> None:
 
 
 def append_text(target: Path, text: str) -> None:
-    """Add text to a file, all of it or none.
+    """Append text to a file, all of it or none.
 
     Raises:
-        OSError: The disk is full or not writable; the file is as it was.
+        OSError: The disk is full or not writable; the file is unchanged.
     """
     left = memoryview(text.encode())
     with disk_errors(target), open(target, "ab", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         try:
             while left:
-                left = left[file.write(left) :]  # a nearly full disk takes a part
+                left = left[file.write(left) :]  # a nearly full disk accepts only a part
         except OSError:
             with suppress(OSError):
                 file.truncate(size)
@@ -83,11 +83,11 @@ def append_text(target: Path, text: str) -> None:
 
 
 def write_file(target: Path, write: Callable[[Path], object]) -> None:
-    """Write a file, in a folder that is made for it, with `written_aside` and a function that knows its format."""
+    """Write a file with `written_aside` by a function for its format, creating its folder if need be."""
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(target, per_process=True) as aside:
-        # The function may choose the format by the end of the name.
+        # The function may infer the format from the extension.
         named = aside.with_name(aside.name + target.suffix)
         try:
             write(named)
@@ -98,10 +98,10 @@ def write_file(target: Path, write: Callable[[Path], object]) -> None:
 
 
 def copy_together(sources: Iterable[Path], folder: Path, target: Path) -> None:
-    """Copy files of a folder to the same places in another, all or, when the disk is full, none of them.
+    """Copy files of a folder to the same places in another folder; all of them, or none if the disk is full.
 
-    All are copied aside before the first is renamed, so that there is one short moment in which a kill leaves files of
-    both kinds, which checksums then tell.
+    All are copied to temporary files before the first is renamed. A kill during the renames can leave a mixture of
+    old and new files, which the checksums reveal.
     """
     with ExitStack() as stack:
         for source in sources:
@@ -113,10 +113,10 @@ def copy_together(sources: Iterable[Path], folder: Path, target: Path) -> None:
 
 @contextmanager
 def disk_errors(target: Path) -> Iterator[None]:
-    """Have the error of a full disk or the like say which file could not be written, whichever library met it.
+    """Convert disk errors of any library to an OSError with the errno and the name of the file.
 
     Raises:
-        OSError: With the number of the error and the name of the file.
+        OSError: The disk is full or not writable.
     """
     try:
         yield
@@ -134,7 +134,7 @@ def disk_errors(target: Path) -> Iterator[None]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with its content, as far as it exists and may be removed."""
+    """Remove a file, or a folder with its content; errors are ignored."""
     with suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -143,14 +143,14 @@ def remove(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left half-written or half-removed in a folder that nobody else writes to."""
+    """Remove unfinished files and folders of killed processes, in a folder that no other process is writing to."""
     for pattern in (f"{ASIDE}*", f"{REMOVING}*"):
         for path in folder.glob(pattern):
             remove(path)
 
 
 def flush(path: Path) -> None:
-    """Have the operating system put a file or a folder's list of files on the disk."""
+    """Flush a file, or a folder's list of files, to the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -159,15 +159,15 @@ def flush(path: Path) -> None:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
+    """SHA-256 of a file's content, as hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def apply_folder_permissions(file: Path) -> None:
-    """Let everyone who may read a file's folder read the file: safetensors writes it for the owner alone."""
+    """Make a file readable for everyone who can read its folder: safetensors makes it readable for its owner only."""
     mode = file.stat().st_mode & 0o777
     wanted = mode | file.parent.stat().st_mode & 0o444
     if wanted != mode:
-        with suppress(PermissionError):  # a file system without such rights
+        with suppress(PermissionError):  # a file system without permissions
             file.chmod(wanted)

@@ -1,4 +1,4 @@
-"""Being stopped: by a signal, or because nobody reads the output any more. What is being written aside is removed."""
+"""Stopping a command by a signal or a closed output pipe, with unfinished files removed."""
 
 import errno
 import os
@@ -12,16 +12,16 @@ from types import FrameType
 from typing import Any, TextIO
 
 SIGNALS = [number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
-"""Signals that ask a command to stop: Ctrl-C, a batch system, a terminal that is closed."""
+"""Signals that stop a command: from Ctrl-C, a batch system, or a closed terminal."""
 CLOSED_PIPE = 13
-"""SIGPIPE, whose number stands for an output that nobody reads any more."""
+"""The number of SIGPIPE, used for a closed output pipe."""
 
 
 class Stopped(BaseException):
-    """A command was asked to stop, and has ended in good order.
+    """A command is stopped; raised so that everything is cleaned up on the way out.
 
     Args:
-        number: Of the signal.
+        number: Number of the signal.
     """
 
     def __init__(self, number: int):
@@ -30,25 +30,25 @@ class Stopped(BaseException):
 
     @property
     def exit_status(self) -> int:
-        """What a shell reports for a program that the signal ended, such as 143 for SIGTERM."""
+        """The exit status that a shell reports for a program ended by the signal, such as 143 for SIGTERM."""
         return 128 + self.number
 
 
 def signal_name(number: int) -> str:
-    """Such as "SIGTERM"."""
+    """The name of a signal, such as "SIGTERM"."""
     return "a closed output" if number == CLOSED_PIPE else signal.Signals(number).name
 
 
 def take_signals(handler: Callable[[int, FrameType | None], object], patience: float = 0.0) -> dict[int, Any]:
-    """Have the signals handled, and return who handled them before.
+    """Install a handler for the signals and return the previous handlers.
 
-    The first one calls the handler, after which a second one ends the process at once. Ignored ones stay ignored, as
-    of a command under nohup.
+    The first signal calls the handler; a second one kills the process. Signals that are ignored, as under nohup, stay
+    ignored.
 
     Args:
         handler: Called once.
-        patience: Seconds in which further signals are the same request, as where a launcher passes on what its
-            processes have received too.
+        patience: Seconds after the first signal in which others are ignored, because a launcher forwards the signals
+            that its processes have also received.
     """
     first: list[float] = []
 
@@ -68,7 +68,7 @@ def take_signals(handler: Callable[[int, FrameType | None], object], patience: f
 
 
 def give_back(before: dict[int, Any]) -> None:
-    """Give the signals back to whoever had them, as `take_signals` says."""
+    """Restore the previous handlers, as returned by `take_signals`."""
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -79,7 +79,7 @@ def _stop(number: int, _frame: FrameType | None = None) -> None:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Within it a signal or a closed output raises Stopped, so that everything ends in good order."""
+    """A context in which a signal or a closed output pipe raises Stopped, so that everything is cleaned up."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -89,23 +89,23 @@ def stoppable() -> Iterator[None]:
         yield
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
-                stream.flush()  # a closed pipe is noticed here and not when the interpreter ends
+                stream.flush()  # so that a closed pipe is noticed here and not at the interpreter's exit
     finally:
         sys.stdout, sys.stderr = streams
         give_back(before)
 
 
 class GuardedStream:
-    """An output stream that may lose its reader, or its disk, where nobody can be told and no work is to be lost."""
+    """An output stream whose errors, such as a closed pipe or a full disk, do not interrupt the work."""
 
     lost: Callable[[int], object] = staticmethod(_stop)
-    """What is done, once a stream, when nobody reads it any more; a training run saves first."""
+    """Called when the pipe of a stream is closed, once per stream; a training run saves first."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write, or drop the text."""
+        """Write the text, or drop it after an error."""
         try:
             return self._stream.write(text)
         except OSError as error:
@@ -113,7 +113,7 @@ class GuardedStream:
             return len(text)
 
     def flush(self) -> None:
-        """Flush, or drop what was not written."""
+        """Flush the stream, or drop its buffer after an error."""
         try:
             self._stream.flush()
         except OSError as error:
@@ -121,7 +121,7 @@ class GuardedStream:
 
     def _failed(self, error: OSError) -> None:
         if error.errno in (errno.EPIPE, errno.EIO):
-            with suppress(OSError, ValueError):  # from now on to nowhere, also at the interpreter's end
+            with suppress(OSError, ValueError):  # discard all further output, also at the interpreter's exit
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self._stream.fileno())
                 os.close(nowhere)

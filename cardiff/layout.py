@@ -1,13 +1,13 @@
-"""Where the parts of the package lie that a checkout keeps at its top.
+"""Locates the parts of the package that a checkout keeps at its top level.
 
-A wheel puts one name into site-packages, `cardiff`, with everything inside: cardiff/schedulers, cardiff/pipelines, and
-cardiff/scripts, which holds the scripts, configs/ and data/digits.parquet (setup.cfg maps them). A checkout has them
-beside cardiff/. `cardiff.schedulers`, `cardiff.pipelines` and `cardiff.scripts` are their names in both: in a checkout
-an import finder looks for them at its top.
+A wheel installs a single top-level package, `cardiff`, that contains everything: cardiff/schedulers,
+cardiff/pipelines, and cardiff/scripts with the scripts, configs/ and data/digits.parquet (setup.cfg maps them). In a
+checkout they are next to cardiff/. Both use the names `cardiff.schedulers`, `cardiff.pipelines` and `cardiff.scripts`:
+in a checkout an import finder looks them up at the top level.
 
-Why not otherwise: packages named `schedulers` and `pipelines` in site-packages would be hidden by any folder of that
-name where a user works; symbolic links are not copied by every tool, and imports rewritten while the wheel is built
-would make another program of it than the one that is tested.
+Alternatives considered: packages named `schedulers` and `pipelines` in site-packages would be shadowed by any folder
+of that name in the working directory; symbolic links are not copied by every tool; and with imports rewritten during
+the build, the wheel would not be the program that is tested.
 """
 
 import sys
@@ -26,7 +26,7 @@ TOP = _PACKAGE.parent if IS_CHECKOUT else _PACKAGE / "scripts"
 
 
 def shipped_config(name: str) -> Path | None:
-    """The shipped configuration of a bare name, such as digits_16_conditional; None if there is none."""
+    """The file of a shipped configuration by its bare name, such as digits_16_conditional; None if there is none."""
     file = TOP / "configs" / f"{name.removesuffix('.yaml')}.yaml"
     return file if file.name.removesuffix(".yaml") in shipped_configs() else None
 
@@ -37,9 +37,9 @@ def shipped_configs() -> list[str]:
 
 
 def find_data(file: str) -> str:
-    """A file of images as given; where there is none, the shipped one, such as data/digits.parquet, if that is meant.
+    """The file as given; if data/digits.parquet does not exist in the working directory, the shipped one.
 
-    So shipped configurations can name their data in one way, wherever a command runs.
+    So shipped configurations can refer to their data by the same path wherever a command runs.
     """
     shipped = TOP / file
     return str(shipped) if file == "data/digits.parquet" and not Path(file).exists() and shipped.exists() else file
@@ -48,14 +48,14 @@ def find_data(file: str) -> str:
 class CheckoutFinder(MetaPathFinder):
     """Finds `cardiff.schedulers`, `cardiff.pipelines` and `cardiff.scripts` at the top of a checkout.
 
-    There they can also be imported as `schedulers`, `pipelines` and, say, `train_conditional`. Both names stand for
-    one module, whichever is imported first: of two copies of a class only one would be known to isinstance.
+    There they can also be imported as `schedulers`, `pipelines` and, say, `train_conditional`. Both names refer to one
+    module, whichever is imported first: with two copies of a class, isinstance would fail.
     """
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """What importlib asks of a finder; None for everything that is not one of these modules."""
+        """The finder's method for importlib; None for all other modules."""
         if name == _SCRIPTS:  # a package without an __init__.py
             scripts = ModuleSpec(name, None, is_package=True)
             scripts.submodule_search_locations = [str(TOP)]
@@ -71,7 +71,7 @@ class CheckoutFinder(MetaPathFinder):
 
 
 class _Loaded(Loader):
-    """Gives a module that has been loaded its other name."""
+    """Provides an already loaded module under its other name."""
 
     def __init__(self, module: ModuleType):
         self._module, self._spec = module, module.__spec__
@@ -84,7 +84,7 @@ class _Loaded(Loader):
 
 
 def _other_name(name: str) -> str | None:
-    """`schedulers.x` for `cardiff.schedulers.x` and the other way round, and so for the scripts; None for the rest."""
+    """`schedulers.x` for `cardiff.schedulers.x` and vice versa, likewise for the scripts; None for other modules."""
     if name.startswith(f"{_SCRIPTS}."):
         return name.removeprefix(f"{_SCRIPTS}.")
     if name.split(".")[0] in ("schedulers", "pipelines"):

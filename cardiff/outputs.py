@@ -1,4 +1,4 @@
-"""Where a command writes: checked before the work, and owned by one command at a time."""
+"""Output files and folders: checked before the work starts, and locked so that one command at a time writes."""
 
 import errno
 import json
@@ -6,99 +6,103 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
 from cardiff.errors import UserError
-from cardiff.files import remove, remove_leftovers
+from cardiff.files import ASIDE, remove, remove_leftovers
 
 try:
     import fcntl
-except ImportError:  # Windows, where nothing is locked: docs/reliability.md says so
+except ImportError:  # Windows, where there are no locks: see docs/reliability.md
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
-"""Name of the file by which a folder is owned. It stays; what counts is its lock, which ends with the process."""
+"""Name of a folder's lock file. The file remains; the lock on it (flock) ends with the process."""
 _held: dict[str, int] = {}
-"""Descriptors of the locks of this process by the real path of their folders."""
+"""File descriptors of the locks held by this process, by the real path of the folder."""
 
 
 def check_folder(option: str, folder: Path | str) -> None:
-    """Refuse a folder that could not be written, without making it.
+    """Check that a folder can be written, without creating it.
 
     Args:
-        option: What named it, such as "--output".
-        folder: It need not exist.
+        option: The option that names it, such as "--output".
+        folder: The folder, which need not exist.
 
     Raises:
-        UserError: Something else is in its place, its name cannot be one, or it is not writable.
+        UserError: Its name is invalid, something else is in its place, or it is not writable.
     """
     _check_name(option, folder, "a folder")
     _check_place(f"{option} {folder}", Path(folder), "folder")
 
 
 def check_file(option: str, file: Path | str, endings: Sequence[str]) -> None:
-    """Refuse a file that could not be written, or whose name does not end as its format does.
+    """Check that a file can be written and has one of the given extensions.
 
     Args:
-        option: What named it, such as "--grid".
-        file: It need not exist; one that is there will be replaced.
-        endings: The formats that it can have, such as [".png"].
+        option: The option that names it, such as "--grid".
+        file: The file; an existing one will be replaced.
+        endings: Valid extensions, such as [".png"].
 
     Raises:
-        UserError: As for a folder; or a folder is in its place, or the ending is another.
+        UserError: Its name or extension is invalid, a folder is in its place, or it is not writable.
     """
     _check_name(option, file, "a file")
     file = Path(file)
     if file.suffix.lower() not in endings:
-        raise UserError(f"{option} {file} must end in {' or '.join(endings)}: name such a file.")
+        raise UserError(f"{option} {file} must end in {' or '.join(endings)}: change the extension.")
     if file.is_dir():
-        raise UserError(f"{option} {file} is a folder: name a file.")
+        raise UserError(f"{option} {file} is a folder: give a file.")
     if file.is_symlink() and not file.exists():
         raise UserError(f"{option} {file} is a broken link: remove it.")
     if file.exists() and not os.access(file, os.W_OK):
-        raise UserError(f"{option} {file} cannot be written: name another file.")
+        raise UserError(f"{option} {file} cannot be written: choose another file, or change its permissions.")
     _check_place(f"{option} {file}", file.parent, "file")
 
 
 def _check_place(what: str, folder: Path, kind: str) -> None:
-    """Refuse a folder that neither exists nor can be made, or in which nothing can be made."""
+    """Refuse a folder that does not exist and cannot be created, or is not writable."""
     existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not existing.exists():
         raise UserError(f"{what} cannot be written, since {existing} is a broken link: remove the link.")
     if not existing.is_dir():
-        raise UserError(f"{what} cannot be written, since {existing} is a file: name another {kind}.")
+        raise UserError(f"{what} cannot be written, since {existing} is a file: choose another {kind}.")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"{what} cannot be written: name another {kind}, or change who may write there.")
+        raise UserError(f"{what} cannot be written: choose another {kind}, or change the permissions.")
 
 
 def _check_name(option: str, path: Path | str, kind: str) -> None:
     text = str(path)
     if not text.strip():
-        raise UserError(f"{option} is empty: name {kind}.")
+        raise UserError(f"{option} is empty: give {kind}.")
     if "\0" in text:
-        raise UserError(f"{option} has a null character in its name: name another.")
+        raise UserError(f"{option} has a null character in its name: choose another name.")
+    # A file is first written under a name that is longer by so much.
+    aside = Path(text).with_name(f"{ASIDE}{Path(text).name}.{2**22}{Path(text).suffix}") if Path(text).name else text
     try:
-        os.lstat(text)
+        for name in (text, aside):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.lstat(name)
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
             raise UserError(
-                f"{option} {text[:60]}… cannot be {kind} ({os.strerror(error.errno)}): name another."
+                f"{option} {text[:60]}… cannot be {kind} ({os.strerror(error.errno)}): choose another name."
             ) from error
 
 
 class FolderLock:
-    """Keeps other processes out of a folder until it is released, or this process ends, however it ends.
+    """An exclusive lock on a folder until it is released or the process ends, however it ends.
 
-    Workers that are forked meanwhile do not keep it. A process may take the lock of a folder several times; the first
-    of these locks is the one that counts.
+    Forked workers do not keep the lock. A process can lock the same folder several times; the lock is released with
+    the first of them.
 
     Args:
-        folder: What is written to. It is made.
+        folder: The folder to lock; created if need be.
 
     Raises:
-        UserError: Another process has it.
+        UserError: Another process holds the lock.
         OSError: The folder cannot be written.
     """
 
@@ -111,7 +115,7 @@ class FolderLock:
             _held[self.path] = _lock(folder / LOCK, folder)
 
     def release(self) -> None:
-        """Let others have the folder."""
+        """Release the lock."""
         descriptor = _held.pop(self.path, None) if self.outermost else None
         self.outermost = False
         if descriptor is not None:
@@ -156,7 +160,7 @@ def owned(folder: Path | str, main: bool = True) -> Iterator[None]:
 
 
 def _lock(file: Path, folder: Path) -> int:
-    """The descriptor of the locked file, into which this process writes who it is."""
+    """Lock the file, write this process's identity to it, and return its descriptor."""
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -164,7 +168,7 @@ def _lock(file: Path, folder: Path) -> int:
         owner = _owner(descriptor)
         os.close(descriptor)
         raise UserError(
-            f"{folder} is in use by another command{owner}: wait until it has ended, or name another folder."
+            f"{folder} is in use by another command{owner}: wait until it has ended, or choose another folder."
         ) from error
     except OSError as error:  # a network disk without locks
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
@@ -175,7 +179,7 @@ def _lock(file: Path, folder: Path) -> int:
         me = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         os.pwrite(descriptor, json.dumps(me).encode(), 0)
     except OSError:
-        pass  # a full disk: the lock holds without a name
+        pass  # a full disk: the lock works without the identity
     return descriptor
 
 
@@ -188,7 +192,7 @@ def _owner(descriptor: int) -> str:
 
 
 def _forget_locks() -> None:
-    """In a forked child: it must not keep the folder when its parent is gone."""
+    """Close the locks in a forked child, which must not keep them after its parent has ended."""
     for descriptor in _held.values():
         os.close(descriptor)
     _held.clear()

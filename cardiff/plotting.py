@@ -1,4 +1,4 @@
-"""Pictures of samples and of what classifiers read."""
+"""Grids of samples, and the accuracy curve of a classifier."""
 
 import math
 import re
@@ -15,32 +15,32 @@ from PIL import Image, ImageDraw, ImageFont
 from cardiff.files import write_file
 from cardiff.markup import FONT, drawable
 
-BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # of Okabe and Ito, told apart by the colour-blind as well
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # Okabe and Ito's, safe for colour-blind readers
 PINK, YELLOW, LIGHT_BLUE = "#CC79A7", "#E69F00", "#56B4E9"
 COLOURS = (BLUE, ORANGE, GREEN, PINK, YELLOW, LIGHT_BLUE)
 """The palette of every figure, in the order of use."""
 GREY, LIGHT_GREY = "#777777", "#9a9a9a"
-"""For what the others are compared with: curves, and marks behind curves."""
+"""For references: baseline curves, and marks behind curves."""
 TEXT, PAPER = (30, 30, 30), (255, 255, 255)
 SCREEN = 2000
-"""Pixels in width and height up to which a grid is one line of blocks with all rows below each other."""
+"""Largest width and height in pixels at which all blocks of a grid are side by side in one panel of rows."""
 LARGEST = 25_000_000
-"""Pixels of a whole grid above which its images are drawn smaller."""
+"""Number of pixels of a grid above which its images are drawn smaller."""
 SMALLEST = 16
-"""Pixels in width below which no image is reduced."""
+"""Smallest width in pixels to which images are reduced."""
 BETWEEN = 12
 """Pixels between blocks."""
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of this size in inches, drawn without a screen and without global state."""
+    """A figure of this size in inches, which needs neither a display nor pyplot's global state."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = 100) -> None:
-    """Write a figure into a file, whole or not at all, in the format of the file's ending."""
+    """Save a figure atomically, in the format of the file's extension."""
     write_file(path, partial(figure.savefig, dpi=dpi))
 
 
@@ -54,18 +54,17 @@ def save_labelled_grid(
 ) -> None:
     """Draw a grid with a named row per class and a titled block of columns per setting.
 
-    Of a grid that is larger than a screen, too many blocks go on in further lines and too many rows in panels beside
-    the first. Long names and titles are wrapped; of a name that is still too
-    long the middle is left out.
+    A grid that is larger than a screen continues in further lines of blocks, or in panels of rows next to the first.
+    Long names and titles are wrapped, and the middle of a name that is still too long is omitted.
 
     Args:
         blocks: uint8 (blocks, rows · columns, H, W, C), row by row.
         row_names: One per row; "" for none.
         block_titles: One per block; "" for none.
         path: PNG file to write.
-        zoom: Screen pixels per image pixel; by default what makes an image about 64 pixels wide, or less where the
-            grid would have more than LARGEST pixels.
-        blocks_per_line: Blocks side by side; by default all of them, if a screen is wide enough.
+        zoom: Screen pixels per image pixel; by default, images are about 64 pixels wide, or smaller if the grid would
+            have more than LARGEST pixels.
+        blocks_per_line: Blocks side by side; by default all of them, if they fit on a screen.
     """
     names, titles = [drawable(name) for name in row_names], [drawable(title) for title in block_titles]
     for size in [zoom] if zoom else _zooms(blocks.shape[3]):
@@ -78,8 +77,8 @@ def save_labelled_grid(
 def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int, most: int | None = None) -> list[str]:
     """Text in lines of at most this width, in pixels.
 
-    Where that takes more than `most` lines the middle is replaced by "…", since it is at their ends that long names of
-    classes differ.
+    If that takes more than `most` lines, the middle is replaced by "…", since long class names tend to differ at their
+    ends.
     """
     lines = _broken(text, font, width)
     if most is None or len(lines) <= most:
@@ -92,7 +91,7 @@ def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int, most: int | Non
 
 
 def _broken(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Text broken after spaces, hyphens, slashes and underscores, and inside of what is longer than a line."""
+    """Text broken after spaces, hyphens, slashes and underscores, and within words that are longer than a line."""
 
     def too_long(text: str) -> bool:
         return font.getlength(text.rstrip()) > width
@@ -109,13 +108,13 @@ def _broken(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
 
 
 def _zooms(width: int) -> list[float]:
-    """Enlargements from what makes an image about 64 pixels wide down to none, then reductions."""
+    """Zoom factors to try: from an image width of about 64 pixels down to 1:1, then reductions."""
     reductions = [eighths / 8 for eighths in range(7, 0, -1) if width * eighths / 8 >= SMALLEST]
     return [*range(max(1, round(64 / width)), 0, -1), *reductions]
 
 
 class _Sheet:
-    """Where everything in a grid is: blocks in lines, each with its rows in panels side by side."""
+    """The layout of a grid: blocks in lines, with the rows in panels side by side."""
 
     def __init__(self, shape: tuple[int, ...], names: list[str], titles: list[str], zoom: float, per_line: int | None):
         self.count, per_block, height, width, _ = shape
@@ -149,12 +148,12 @@ class _Sheet:
         return max((math.ceil(self.font.getlength(line)) for lines in texts for line in lines), default=0)
 
     def _extent(self, arrangement: tuple[int, int]) -> float:
-        """The longer side of a picture that may be half as wide again as it is high."""
+        """The longer side of the picture, with the width divided by 1.5, since screens are wider than high."""
         width, height = self.size(*arrangement)
         return max(width / 1.5, height)
 
     def size(self, per_line: int, panels: int) -> tuple[int, int]:
-        """Width and height with so many blocks in a line and so many panels."""
+        """Width and height for this many blocks per line and panels."""
         rows, lines = math.ceil(len(self.names) / panels), math.ceil(self.count / per_line)
         width = panels * (self.left + per_line * self.block_width)
         return width, lines * (self.top + rows * self.pitch) + 8
@@ -179,7 +178,7 @@ class _Sheet:
         return picture
 
     def _write(self, pen: ImageDraw.ImageDraw, x: float, y: float, lines: list[str], anchor: str) -> None:
-        """Lines of text around the height y, at x as the anchor says."""
+        """Draw lines of text, vertically centred at y, at x according to the anchor."""
         for i, text in enumerate(lines):
             pen.text((x, y + (i - len(lines) / 2) * self.line), text, TEXT, self.font, anchor=anchor)
 
@@ -189,11 +188,11 @@ class _Sheet:
 
 
 def save_accuracy_curve(report: dict, path: Path) -> None:
-    """Draw how well a classifier reads noised images, over log-SNR, as a PNG file.
+    """Draw a classifier's accuracy on noised images over log-SNR.
 
     Args:
         report: A report of cardiff/training/classifier_report.py.
-        path: File to write, in a folder that exists.
+        path: PNG file to write, in an existing folder.
     """
     figure = new_figure(7, 4)
     axes = figure.add_subplot()

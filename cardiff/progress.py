@@ -1,4 +1,4 @@
-"""Progress of the computations of a measurement, which can take minutes on large sets."""
+"""Progress bars for evaluation, which can take minutes on large data sets."""
 
 import os
 from collections.abc import Iterable
@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from tqdm.auto import tqdm
 
 DELAY = 2.0
-"""Seconds before a bar appears: what is done by then needs none."""
+"""Seconds before a bar appears; shorter computations have none."""
 
 
 def shown(parts: Iterable, what: str, total: int | None = None, delay: float | None = None) -> tqdm:
-    """The parts of a computation, with a bar from the main process while it lasts."""
+    """Iterate over the parts of a computation with a progress bar, in the main process."""
     main = os.environ.get("RANK", "0") == "0"
     return tqdm(parts, desc=what, total=total, delay=DELAY if delay is None else delay, leave=False, disable=not main)

@@ -1,4 +1,4 @@
-"""Which Cardiff this is: its version and, in a checkout, its commit."""
+"""Cardiff's version and, in a checkout, its commit."""
 
 import subprocess
 from functools import cache
@@ -9,7 +9,7 @@ from cardiff.layout import IS_CHECKOUT, TOP
 
 @cache
 def cardiff_version() -> str:
-    """The version, such as 0.2.0; in a checkout 0.2.0+g00dc4a9f1b2c, and .modified after it if files have changed."""
+    """The version, such as 0.2.0; in a checkout 0.2.0+g00dc4a9f1b2c, with .modified appended if files have changed."""
     if not IS_CHECKOUT or not (TOP / ".git").exists():
         return cardiff.__version__
     try:

@@ -112,11 +112,11 @@ def test_an_unknown_configuration_is_one_sentence(received, name, remedy, capsys
     [
         (
             OSError(28, "No space left on device", "out/a.png"),
-            "out/a.png: No space left on device: make room, or name",
+            "out/a.png: No space left on device: free some space, or use another disk",
         ),
-        (OSError(28, "No space left on device"), "No space left on device: make room, or name a place"),
-        (OSError(30, "Read-only file system", "a"), "a: Read-only file system: change who may read and write there"),
-        (NotADirectoryError(20, "Not a directory", "a/b"), "a/b: Not a directory: something else is in its place."),
+        (OSError(28, "No space left on device"), "No space left on device: free some space, or use another disk"),
+        (OSError(30, "Read-only file system", "a"), "a: Read-only file system: change the permissions"),
+        (NotADirectoryError(20, "Not a directory", "a/b"), "a/b: Not a directory: remove what is in its place"),
     ],
 )
 def test_what_the_disk_does_not_do_is_one_sentence(error, sentence, capsys, monkeypatch):

@@ -1,6 +1,8 @@
 """What is read: files that changed are found, once per modification, and JSON of any form is refused in a sentence."""
 
 import json
+import math
+from pathlib import Path
 
 import pytest
 
@@ -22,12 +24,12 @@ BAD_JSON = {
     "no text": (b"\xff\xfe\x00", "is damaged"),
     "empty": (b"", "is damaged"),
     "deep": (b"[" * 200_000 + b"]" * 200_000, "is nested too deeply"),
-    "a list": (b"[1]", "does not hold an object but list"),
-    "a string": (b'"../elsewhere"', "does not hold an object but str"),
-    "null": (b"null", "does not hold an object but NoneType"),
-    "NaN": (b'{"a": NaN}', "it holds NaN, which is not a number"),
-    "infinite": (b'{"a": -Infinity}', "it holds -Infinity, which is not a number"),
-    "too large a number": (b'{"a": 1e999}', "it holds 1e999, which is not finite"),
+    "a list": (b"[1]", "must contain an object, not list"),
+    "a string": (b'"../elsewhere"', "must contain an object, not str"),
+    "null": (b"null", "must contain an object, not NoneType"),
+    "NaN": (b'{"a": NaN}', "it contains NaN, which is not a finite number"),
+    "infinite": (b'{"a": -Infinity}', "it contains -Infinity, which is not a finite number"),
+    "too large a number": (b'{"a": 1e999}', "it contains 1e999, which is not finite"),
     "digits without end": (b'{"a": ' + b"9" * 100_000 + b"}", "is damaged"),
 }
 
@@ -37,7 +39,7 @@ def test_json_that_is_refused(content, reason, tmp_path):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(UserError, match=f"a.json .*{reason}") as error:
         read_json(tmp_path / "a.json")
-    assert str(error.value).endswith(": copy or make it again.") and len(str(error.value)) < 500
+    assert str(error.value).endswith(": copy or create it again.") and len(str(error.value)) < 500
 
 
 def test_json_that_is_read(tmp_path):
@@ -53,7 +55,8 @@ def test_json_that_is_read(tmp_path):
 def test_a_huge_file_is_not_read(tmp_path, monkeypatch):
     with open(tmp_path / "a.json", "wb") as file:
         file.truncate(integrity.LARGEST_JSON + 1)  # takes no room
-    with pytest.raises(UserError, match="a.json is larger than 64 MiB and not read"):
+    monkeypatch.setattr(Path, "read_text", None)
+    with pytest.raises(UserError, match="a.json is larger than 64 MiB and was not read"):
         read_json(tmp_path / "a.json")
 
 
@@ -116,7 +119,10 @@ def test_a_file_is_hashed_once_per_modification(folder, monkeypatch):
     assert hashed[2:] == ["config.json"]
 
 
-@pytest.mark.parametrize("listed", ['{"../a.json": "x"}', '{"a.json": 1}', '{"a.pkl": "x"}', '["a.json"]', '"a"', "{"])
+@pytest.mark.parametrize(
+    "listed",
+    ['{"../a.json": "x"}', '{"a.json": 1}', '{"a.pkl": "x"}', '{"a.json.exe": "x"}', '["a.json"]', '"a"', "{"],
+)
 def test_lists_that_are_not_ours(listed, folder):
     (folder / CHECKSUMS).write_text(listed)
     with pytest.raises(UserError, match="checksums.json"):
@@ -149,3 +155,12 @@ def test_what_was_read_is_noted_for_other_processes(folder, monkeypatch):
 
 def _full(*arguments, **more):
     raise OSError(28, "No space left on device")
+
+
+def test_infinite_numbers_where_they_may_be(tmp_path):
+    """As the ends of the intervals of sample.py; NaN is no number anywhere."""
+    (tmp_path / "a.json").write_text('{"interval": [-Infinity, 1e999], "one": 1.5}')
+    assert read_json(tmp_path / "a.json", infinite=True) == {"interval": [-math.inf, math.inf], "one": 1.5}
+    (tmp_path / "a.json").write_text('{"a": NaN}')
+    with pytest.raises(UserError, match="it contains NaN, which is not a finite number"):
+        read_json(tmp_path / "a.json", infinite=True)

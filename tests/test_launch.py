@@ -137,7 +137,7 @@ def test_a_signal_saves_and_exits_cleanly(number, whole_run, shared, launch, dig
     os.killpg(process.pid, number)  # to the worker process as well, as a terminal and a batch system do
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number, err[-2000:]
-    assert "run the same command to go on" in out and "Traceback" not in err
+    assert "run the same command again to resume" in out and "Traceback" not in err
     stopped_at = list_checkpoints(folder / "checkpoints")[-1].name
     assert "step-00000005" <= stopped_at < "step-00000042"
     if number == signal.SIGTERM:
@@ -154,7 +154,8 @@ def test_killing_the_launcher_saves_too(whom, shared, launch, digits_options):
     process = launch("train_conditional.py", *options, accelerate_config="cpu.yaml", wait=False)
     wait_for(lambda: (folder / "logs/metrics.jsonl").exists() and len(losses(folder)) >= 2, process)
     process.terminate() if whom == "launcher" else os.killpg(process.pid, signal.SIGTERM)
-    assert "run the same command to go on" in process.communicate(timeout=60)[0]  # ends when the script has, too
+    out, _ = process.communicate(timeout=60)  # ends when the script has, too
+    assert "run the same command again to resume" in out
     assert list_checkpoints(folder / "checkpoints")
 
 
@@ -184,7 +185,7 @@ def test_processes_that_know_nothing_of_each_other_are_refused(script, shared, l
     alone = {"ACCELERATE_USE_CPU": "false", "WORLD_SIZE": "2"}
     result = launch(script, *options, env=alone, check=False)
     assert result.returncode == 1 and not (shared / "strangers").exists()
-    assert result.err.startswith("error: 2 processes were launched (WORLD_SIZE), but they do not find each other")
+    assert result.err.startswith("error: 2 processes were launched (WORLD_SIZE), but they are not connected")
 
 
 def test_an_unconditional_run_is_a_stock_pipeline(shared, launch, digits_options):
@@ -210,7 +211,7 @@ def test_bad_input_is_one_sentence_without_traceback(tmp_path, launch, digits_op
     [
         (["--train.batch_sise", 3], "there is no option 'train.batch_sise'; did you mean 'train.batch_size'?"),
         (["--train.batch_size", 50, "--train.gradient_accumulation_steps", 3], "must be a multiple of 3"),
-        (["--train.trackers", "[wandb]"], "train.trackers names 'wandb', which is not installed"),
+        (["--train.trackers", "[wandb]"], "train.trackers lists 'wandb', which is not installed"),
     ],
 )
 def test_bad_input_is_one_sentence(options, sentence, tmp_path, capsys, digits_options):

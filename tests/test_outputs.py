@@ -35,12 +35,12 @@ def test_folders_that_cannot_be_made(tmp_path):
     (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     refused = {
-        "": "--output is empty: name a folder.",
-        "  ": "--output is empty: name a folder.",
+        "": "--output is empty: give a folder.",
+        "  ": "--output is empty: give a folder.",
         "a\0b": "--output has a null character",
-        "x" * 300: r"--output x{60}… cannot be a folder \(File name too long\): name another.",
-        str(tmp_path / "file"): "cannot be written, since .*/file is a file: name another folder.",
-        str(tmp_path / "file/deeper"): "cannot be written, since .*/file is a file: name another folder.",
+        "x" * 300: r"--output x{60}… cannot be a folder \(File name too long\): choose another name.",
+        str(tmp_path / "file"): "cannot be written, since .*/file is a file: choose another folder.",
+        str(tmp_path / "file/deeper"): "cannot be written, since .*/file is a file: choose another folder.",
         str(tmp_path / "broken"): "since .*/broken is a broken link: remove the link.",
         str(tmp_path / "broken/deeper"): "since .*/broken is a broken link: remove the link.",
         str(tmp_path / "loop"): "is a broken link",
@@ -50,9 +50,16 @@ def test_folders_that_cannot_be_made(tmp_path):
             check_folder("--output", folder)
 
 
+def test_a_name_that_leaves_no_room_for_the_unfinished_file(tmp_path):
+    """Found before the work and not when the file is written."""
+    with pytest.raises(UserError, match=r"x… cannot be a file \(File name too long\): choose another name"):
+        check_file("--grid", "x" * 240 + ".png", [".png"])
+    check_file("--grid", tmp_path / ("x" * 200 + ".png"), [".png"])
+
+
 def test_a_place_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: os.fspath(path) != str(tmp_path))  # root may do anything
-    with pytest.raises(UserError, match="--output .*/new cannot be written: name another folder"):
+    with pytest.raises(UserError, match="--output .*/new cannot be written: choose another folder"):
         check_folder("--output", tmp_path / "new")
     with pytest.raises(UserError, match="--grid .* cannot be written"):
         check_file("--grid", tmp_path / "a.png", [".png"])
@@ -65,11 +72,11 @@ def test_files(tmp_path, monkeypatch):
     for name in ("new.png", "old.png", "UPPER.PNG", "deep/new.png"):
         check_file("--grid", name, [".png"])
     refused = {
-        "": "--grid is empty: name a file.",
-        "grid": "--grid grid must end in .png: name such a file.",
+        "": "--grid is empty: give a file.",
+        "grid": "--grid grid must end in .png: change the extension.",
         "grid.jpg": "must end in .png",
         ".png": "must end in .png",
-        "folder.png": "is a folder: name a file.",
+        "folder.png": "is a folder: give a file.",
         "old.png/new.png": "since .*old.png is a file",
         "y" * 300 + ".png": "File name too long",
     }
@@ -114,6 +121,8 @@ def test_a_released_folder_can_be_taken_by_another_process(tmp_path):
     lock = FolderLock(tmp_path)
     inner = FolderLock(tmp_path)  # by what this command calls
     inner.release()
+    (tmp_path / "link").symlink_to(tmp_path)
+    FolderLock(tmp_path / "link").release()
     code = f"from cardiff.outputs import FolderLock\nFolderLock({str(tmp_path)!r})"
     held = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "is in use by another command" in held.stderr

@@ -13,7 +13,7 @@ from benchmarks.campaign.commands import Command, Outcome, run
 from benchmarks.campaign.trials import BAD, difference, fingerprint, judge
 from tests.conftest import ROOT
 
-COUNTS = {"kills": 2, "mutations": 16, "inputs": 20, "hostile": 16}
+COUNTS = {"kills": 1, "mutations": 8, "inputs": 12, "hostile": 10}
 
 
 def test_a_few_trials_of_each_quick_part(tmp_path):
@@ -84,7 +84,15 @@ def test_every_damage_changes_the_file(tmp_path):
 
 def test_a_failure_is_listed_with_the_command_that_repeats_it():
     results = [
-        {"part": "kills", "number": 3, "seed": 1, "what": "training", "detail": "different: x", "seconds": 1.0}
+        {
+            "part": "kills",
+            "number": 3,
+            "seed": 1,
+            "what": "training",
+            "detail": "different: x",
+            "seconds": 1.0,
+            "version": "1",
+        }
         | {"verdict": verdict, "command": ""}
         for verdict in ("identical", BAD[0])
     ]

@@ -103,6 +103,8 @@ def trial(world: World, number: int, random: Random) -> Trial:
 
 
 def _become_nobody() -> None:
+    # Git tells only those who trust its folder which version this is, and reports name it.
+    os.environ |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
     os.setgroups([])
     os.setgid(NOBODY)
     os.setuid(NOBODY)

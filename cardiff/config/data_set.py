@@ -1,4 +1,4 @@
-"""What a configuration says of its data set, which does not hold for another one that is named after it."""
+"""Options that describe a configuration's data set, and are dropped when another data set is named later."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from cardiff.config.limits import Option
 from cardiff.config.sections import DataConfig
 
 OF_DATA_SET = tuple(field.name for field in fields(DataConfig) if Option.of(field).of_data_set)
-"""Options of a data section that speak of its one data set; the others are what is done to any images."""
+"""Options of a data section that describe its data set; the others describe the processing of any images."""
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Options of a file that are not taken over, since a later file or option names another data set."""
+    """Options of a file that are ignored because a later file or option names another data set."""
 
     file: str
     path: str
@@ -26,7 +26,7 @@ class LeftOut:
     options: dict[str, Any]
 
     def report(self, data: DataConfig) -> None:
-        """Print which of them have no value now, unless that is the same."""
+        """Print a note about those that are now at a different default."""
         lost = [
             f"data.{name} ({value})"
             for name, value in self.options.items()
@@ -34,20 +34,20 @@ class LeftOut:
         ]
         if lost:
             say_note(
-                f"{self.file} says {', '.join(lost)} of its data.path {self.path}, which is not taken over for "
-                f"{data.path}: give what holds there, if it is needed."
+                f"{', '.join(lost)} of {self.file} is ignored, since it describes {self.path} and data.path is now "
+                f"{data.path}: set it for that data set if needed."
             )
 
 
 def fit_to_data_set(
     files: Sequence[ConfigFile], path: str | None, data_files: Any
 ) -> tuple[list[ConfigFile], list[LeftOut]]:
-    """The files without what they say of a data set that is not the one of the run, and what was left out.
+    """The files without the options that describe another data set than the run's, and those options.
 
     Args:
-        files: In their order.
-        path: `data.path` of the command line, if given.
-        data_files: `data.data_files` of the command line, if given.
+        files: The configuration files, in order.
+        path: `data.path` on the command line, if given.
+        data_files: `data.data_files` on the command line, if given.
     """
     sections = [file.section("data") for file in files]
     of_run, run_files = DataConfig.path, None
@@ -67,7 +67,7 @@ def fit_to_data_set(
 
 
 def _same_data_set(section: dict, path: str, data_files: list[str] | None) -> bool:
-    """Whether a data section is of the data set of this path; what a format is depends on the files too."""
+    """Whether a data section describes the data set of this path; where that is a format, the files count too."""
     own = _listed(section.get("data_files"))
     if not _same_path(str(section["path"]), path):
         return False

@@ -1,4 +1,4 @@
-"""Configurations as YAML files: read once, and handed to a parser as what they hold."""
+"""YAML configuration files: read once, with their content passed to a parser."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ConfigFile:
 
     @classmethod
     def read(cls, name: str | Path) -> ConfigFile:
-        """The file of this name.
+        """Read a file.
 
         Raises:
             UserError: It cannot be read, or is not a YAML file with sections.
@@ -33,24 +33,24 @@ class ConfigFile:
         return cls(str(name), read_sections(name))
 
     def section(self, name: str) -> dict:
-        """The options of a section; none where the file does not have it.
+        """The options of a section; empty if the file does not have it.
 
         Raises:
-            UserError: The section is empty, or is not a section.
+            UserError: The section has no options, or is not a mapping.
         """
         section = self.content.get(name, {})
         if section is None:
-            raise UserError(f"The section {name} of {self.name} is empty: give its options, or leave it out.")
+            raise UserError(f"The section {name} in {self.name} is empty: give it options, or remove it.")
         if not isinstance(section, dict):
-            raise UserError(f"{name} of {self.name} is {section!r}, but must be a section of options.")
+            raise UserError(f"{name} in {self.name} is {section!r}, but must be a section with options.")
         return section
 
     def only(self, section: str) -> ConfigFile:
-        """The same with nothing but this section."""
+        """A copy with only this section."""
         return replace(self, content={section: self.section(section)})
 
     def without(self, section: str, options: Collection[str]) -> ConfigFile:
-        """The same without these options of a section."""
+        """A copy without these options of a section."""
         if section not in self.content:
             return self
         kept = {key: value for key, value in self.section(section).items() if key not in options}
@@ -58,35 +58,35 @@ class ConfigFile:
 
 
 class ConfigFileOption(ActionConfigFile):
-    """`--config FILE` of a parser whose files were read before: `parse_with_files` is given them."""
+    """`--config FILE` for a parser whose files have already been read and are passed to `parse_with_files`."""
 
     def __call__(self, parser: ArgumentParser, cfg: Namespace, values: str, option_string: str | None = None) -> None:
-        """Nothing is left to do."""
+        """Do nothing."""
 
 
 def parse_with_files(parser: CommandLine, files: Sequence[ConfigFile], argv: Sequence[str]) -> Namespace:
-    """Parse a command line; a later file beats an earlier one, and the command line beats them all."""
+    """Parse a command line; later files override earlier ones, and the command line overrides them all."""
     given: dict = {}
     for file in files:
         for key, value in file.content.items():
             given[key] = {**given.get(key, {}), **value} if isinstance(value, dict) else value
     sections = {key: Namespace(**value) if isinstance(value, dict) else value for key, value in given.items()}
     parsed = parser.parse_args(argv, namespace=Namespace(**sections))
-    return parser.parse_object(parsed)  # numbers of the files in their options' types: 1 for a float is 1.0
+    return parser.parse_object(parsed)  # converts numbers from the files to their options' types: 1 to 1.0 for a float
 
 
 class FileParser(CommandLine):
-    """A parser of files, whose errors are for the caller to place."""
+    """A parser for files, which raises its errors so that the caller can add the file's name."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise UserError(self._one_sentence(str(message))) from ex
 
 
 def data_section(name: Path) -> DataConfig:
-    """The data section of a YAML file, read as a training script does; what else a run's file has is passed over.
+    """The data section of a YAML file, read as by a training script; other sections are ignored.
 
     Raises:
-        UserError: There is no such file, or it has no data section, or one that cannot be used.
+        UserError: The file does not exist, has no data section, or has an invalid one.
     """
     file = ConfigFile.read(name)
     if not isinstance(file.content.get("data"), dict):

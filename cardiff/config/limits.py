@@ -1,4 +1,4 @@
-"""What is declared beside the fields of a dataclass: limits of numbers, checked for all in one way, and more."""
+"""Declarations for the fields of option dataclasses: ranges of numbers, behaviour on resume, and more."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ from cardiff.errors import UserError
 
 @dataclass(frozen=True)
 class Limits:
-    """Which numbers a field can be used with; NaN never, and infinity only where it is allowed."""
+    """The valid range of a number; NaN is never valid, and infinity only if allowed."""
 
     least: float | None = None
     above: float | None = None
@@ -25,7 +25,7 @@ class Limits:
             and (self.above is None or number > self.above)
             and (self.most is None or number <= self.most)
             and (self.below is None or number < self.below)
-            # Of a whole number too large for a float, math.isfinite knows nothing.
+            # math.isfinite raises for an int that is too large for a float.
             and (isinstance(number, int) or math.isfinite(number) or (self.infinite and math.isinf(number)))
         )
 
@@ -40,47 +40,47 @@ class Limits:
 
 
 OnResume = Literal["refuse", "report", "ignore"]
-"""What a run that goes on does where an option differs from the checkpoint's."""
+"""What a resumed run does if an option differs from the checkpoint's."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """What is declared of a field of a dataclass besides its type and its default."""
+    """What is declared for a field of a dataclass besides its type and default."""
 
     limits: Limits = Limits()
     of_data_set: bool = False
-    """Whether it speaks of one data set, and so not of another that a later file or option names."""
+    """Whether it describes the data set, and so is dropped if a later file or option names another one."""
     on_resume: OnResume = "report"
 
     @classmethod
     def of(cls, field: dataclasses.Field) -> "Option":
-        """What was declared of this field."""
+        """The declaration of a field."""
         return field.metadata.get("option", cls())
 
 
 def option(default: Any, *, of_data_set: bool = False, on_resume: OnResume = "report", **limits: Any) -> Any:
-    """A field of a dataclass with this default, these Limits and what else an Option declares.
+    """A field of a dataclass with this default, these Limits and the other declarations of an Option.
 
-    Limits of a list hold for every number in it.
+    The limits of a list apply to every number in it.
     """
     how = {"default_factory": lambda: list(default)} if isinstance(default, list) else {"default": default}
     return dataclasses.field(**how, metadata={"option": Option(Limits(**limits), of_data_set, on_resume)})
 
 
 def limited(default: Any, **limits: Any) -> Any:
-    """A field of a dataclass with this default and these Limits; of a list they hold for every number in it."""
+    """A field of a dataclass with this default and these Limits; for a list they apply to every number in it."""
     return option(default, **limits)
 
 
 def check_limits(options: Any, prefix: str) -> None:
-    """Refuse numbers of a dataclass that have the right type and no meaning.
+    """Check the ranges of the numbers in a dataclass.
 
     Args:
-        options: The dataclass. Fields that declare nothing must be finite.
-        prefix: What stands before a field's name where the user gives it, such as `train.` or `--`.
+        options: The dataclass. Numbers without declared limits must be finite.
+        prefix: Prefix of the fields' names as the user gives them, such as `train.` or `--`.
 
     Raises:
-        UserError: In one sentence, for the first such number.
+        UserError: A number is out of range; the message names the first.
     """
     for field in fields(options):
         limits, value = Option.of(field).limits, getattr(options, field.name)
@@ -88,7 +88,7 @@ def check_limits(options: Any, prefix: str) -> None:
         if wrong is None:
             continue
         must = "each of them must" if isinstance(value, list) else "must"
-        # A number within the limits is wrong only because it is infinite.
+        # If the number is within the limits, the only problem is that it is infinite.
         what = (
             "be finite"
             if isinstance(wrong, float) and math.isinf(wrong) and wrong in dataclasses.replace(limits, infinite=True)
@@ -98,7 +98,7 @@ def check_limits(options: Any, prefix: str) -> None:
 
 
 def _numbers(value: Any) -> Iterator[float]:
-    """The numbers in a value or in a list of them."""
+    """The numbers in a value or in a (nested) list."""
     if isinstance(value, list):
         for part in value:
             yield from _numbers(part)

@@ -36,10 +36,10 @@ Kind = Literal["unconditional", "conditional", "classifier"]
 
 
 class Sections(NamedTuple):
-    """The sections of one kind of run that others do not have."""
+    """The sections that depend on the kind of run."""
 
     network_name: str
-    """What the run trains, which is also the name of the section that describes it."""
+    """Name of the network that the run trains, and of the section that describes it."""
     network: type[NetworkConfig]
     train: type[TrainConfig]
 
@@ -53,7 +53,7 @@ SECTIONS: dict[str, Sections] = {
 
 @dataclass
 class RunConfig:
-    """A whole run, resolved: what `config.yaml` in the output folder holds."""
+    """The complete configuration of a run, as written to `config.yaml` in the output folder."""
 
     output_dir: str
     kind: Kind
@@ -65,7 +65,7 @@ class RunConfig:
     train: TrainConfig
     hub: HubOptions = field(default_factory=HubOptions)
     resume_from: str | None = None
-    """Folder or Hub repository whose newest checkpoint the run goes on from."""
+    """Folder or Hub repository whose newest checkpoint the run resumes from."""
 
     @property
     def network_name(self) -> str:
@@ -78,16 +78,16 @@ class RunConfig:
         return self.kind != "unconditional"
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """The four sections, as the YAML file has them."""
+        """The four sections, as in the YAML file."""
         sections = asdict(self)
         sections[self.network_name] = sections["network"]
         return {name: sections[name] for name in ("data", self.network_name, "scheduler", "train")}
 
     def on_resume(self, key: str) -> OnResume:
-        """What a run that goes on does where an option such as `train.seed` differs from the checkpoint's.
+        """What a resumed run does if an option such as `train.seed` differs from the checkpoint's.
 
-        Without its network, its schedule and what is declared beside the fields of its other sections a run is
-        another one; so it is without its seed if that chose images that it must never see.
+        A change is refused for the network, the schedule, the options declared with on_resume="refuse", and the seed
+        of a classifier, since it chooses the validation images.
         """
         section, _, name = key.partition(".")
         if section not in ("data", "train"):
@@ -98,10 +98,10 @@ class RunConfig:
         return declared.get(name, "report")
 
     def check(self) -> None:
-        """Refuse numbers without meaning and sections that do not fit together, before any image is decoded.
+        """Check the ranges of the numbers, and that the sections fit together, before any image is decoded.
 
         Raises:
-            UserError: In one sentence.
+            UserError: A check fails; the message names the option and the remedy.
         """
         self.data.check()
         self.network.check(self.data)
@@ -111,22 +111,20 @@ class RunConfig:
 
 
 def configure(config: str, output_dir: str, **options: Any) -> RunConfig:
-    """The configuration of a run, as the command line of its training script gives it.
+    """The configuration of a run, as from the command line of its training script.
 
     Args:
         config: A YAML file, or the bare name of a shipped configuration, such as digits_16_conditional.
-        output_dir: Folder of the run; a run found there goes on.
+        output_dir: Folder of the run; an existing run in it is resumed.
         options: Any other option of the script, by its full name: `**{"train.max_steps": 100}`.
 
     Raises:
-        UserError: An option or a configuration that cannot be used.
+        UserError: An option or the configuration is invalid.
     """
     file = config_file(config)
     kind = ConfigFile.read(file).content.get("kind")
     if kind not in SECTIONS:
-        raise UserError(
-            f"{config} does not say what it is for: give it a line `kind:` with one of {', '.join(SECTIONS)}."
-        )
+        raise UserError(f"{config} has no valid `kind`: add a line `kind: …` with one of {', '.join(SECTIONS)}.")
     argv = ["--config", file, "--output_dir", str(output_dir)]
     for name, value in options.items():
         argv += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
@@ -136,10 +134,10 @@ def configure(config: str, output_dir: str, **options: Any) -> RunConfig:
 def parse_run(
     argv: Sequence[str] | None, *, kind: Kind, description: str, parser: CommandLine | None = None
 ) -> RunConfig:
-    """Parse the command line of a training script; prints help or one sentence and exits when there is no run to do.
+    """Parse the command line of a training script; prints help or an error and exits if it describes no run.
 
-    Which arguments `scheduler` takes depends on the schedule, and what a file says of its data set holds only for
-    that one. So the files and three options are read first, and the whole command line with what they leave.
+    The arguments in `scheduler` depend on the schedule, and some options of a file apply only to its data set. So the
+    files and three options are read first, and then the whole command line.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     network_name, network_section, train_section = SECTIONS[kind]
@@ -158,15 +156,15 @@ def parse_run(
 
         parser.add_argument("--config", action=ConfigFileOption, help="YAML file with the sections below.")
         parser.add_argument(
-            "--output_dir", type=str, required=True, help="Folder of the run; a run found there goes on."
+            "--output_dir", type=str, required=True, help="Folder of the run; an existing run in it is resumed."
         )
         parser.add_argument(
-            "--resume_from", type=str, help="Folder or Hub repository whose newest checkpoint this run goes on from."
+            "--resume_from", type=str, help="Folder or Hub repository whose newest checkpoint to resume from."
         )
         parser.add_argument("--allow_code", type=bool, nargs="?", const=True, default=False, help=ALLOW_CODE)
         parser.add_options(HubOptions, flags=("push_to_hub", "hub_private"))
         parser.add_argument(
-            "--kind", type=Literal[kind], default=kind, help="Of a configuration: the script that it is for."
+            "--kind", type=Literal[kind], default=kind, help="In a configuration file: the kind of run it is for."
         )
         parser.add_argument("--data", type=DataConfig, default=DataConfig())
         parser.add_argument(f"--{network_name}", type=network_section, default=network_section())
@@ -193,7 +191,7 @@ def parse_run(
 
 
 def _first_look(argv: Sequence[str]) -> dict[str, Any]:
-    """The options of a command line that decide how the others are read; what is wrong there is reported later."""
+    """The options that determine how the others are parsed; errors in them are reported later."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--config", action="append", default=[], nargs="?")
     for name in ("scheduler.name", "data.path", "data.data_files"):
@@ -207,10 +205,10 @@ def _first_look(argv: Sequence[str]) -> dict[str, Any]:
 
 
 def _check_kind(file: ConfigFile, kind: Kind) -> None:
-    """Refuse a configuration of another kind of run: one that says so, or has options that only others have.
+    """Refuse a configuration for another kind of run, by its `kind` or by options that only other kinds have.
 
     Raises:
-        UserError: With the script that it is for.
+        UserError: The configuration is for another script, which the message names.
     """
     if "kind" in file.content:
         fitting = [name for name in SECTIONS if name == file.content["kind"]]
@@ -225,6 +223,5 @@ def _check_kind(file: ConfigFile, kind: Kind) -> None:
     if fitting and kind not in fitting:
         scripts = " or ".join(f"train_{other}.py" for other in fitting)
         raise UserError(
-            f"{file.name} is a configuration for {scripts}, but this is train_{kind}.py: use that script, or another "
-            "file."
+            f"{file.name} is a configuration for {scripts}, not for train_{kind}.py: use that script, or another file."
         )

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from cardiff.schedulers import NoiseSchedule
 
 DEFAULT = "cosine"
-"""The schedule of a run that names none."""
+"""The default schedule."""
 
 
 def make_schedule(scheduler: dict) -> NoiseSchedule:
-    """The schedule of a `scheduler` section: what its name stands for, built from the other keys.
+    """Build the schedule of a `scheduler` section: `name` selects it, and the other keys are its arguments.
 
     Raises:
-        UserError: There is no such schedule, or its arguments do not describe one.
+        UserError: There is no such schedule, or its arguments are invalid.
     """
     arguments = dict(scheduler)
     with user_errors():
@@ -30,18 +30,18 @@ def make_schedule(scheduler: dict) -> NoiseSchedule:
 
 
 def choose_schedule(files: Sequence[ConfigFile], given: str | None) -> tuple[str, type]:
-    """The name of a run's schedule and its arguments, as `find_arguments` gives them.
+    """The name of a run's schedule and its arguments, from `find_arguments`.
 
-    The command line's schedule counts, else that of the last file that has one.
+    The command line takes precedence; otherwise, the last file that names a schedule decides.
 
     Raises:
-        UserError: A file has the key without a name, or there is no such schedule.
+        UserError: `scheduler.name` is empty in a file, or there is no such schedule.
     """
     names = []
     for file in files:
         section = file.section("scheduler")
         if section.get("name", "") is None:
-            raise UserError(f"scheduler.name of {file.name} is empty: choose from {', '.join(SCHEDULES)}.")
+            raise UserError(f"scheduler.name in {file.name} is empty: choose from {', '.join(SCHEDULES)}.")
         names += [str(section["name"])] if "name" in section else []
     name = given if given is not None else next(reversed(names), DEFAULT)
     try:
@@ -57,15 +57,15 @@ def add_scheduler(parser: CommandLine, name: str, arguments: type) -> None:
         type=str,
         default=name,
         help=f"Noise schedule: {', '.join(SCHEDULES)}, or FILE.py:FUNCTION for a function of your own that returns "
-        "alphas_cumprod at the times t; it brings the options below.",
+        "alphas_cumprod at the times t. It determines the options below.",
     )
     parser.add_class_arguments(arguments, "scheduler", skip={"trained_betas"})
 
 
 def fit_to_schedule(file: ConfigFile, arguments: type) -> ConfigFile:
-    """The file without the arguments that belong to the schedule that it names and not to this one."""
+    """The file without the arguments of its own schedule that the run's schedule does not take."""
     try:
         own = inspect.signature(find_arguments(str(file.section("scheduler")["name"]))).parameters
     except (KeyError, ValueError):
-        return file  # it names none; one that does not exist matters only if it is the run's
+        return file  # it names no schedule, or an unknown one, which is an error only if the run uses it
     return file.without("scheduler", own.keys() - inspect.signature(arguments).parameters.keys())

@@ -1,4 +1,4 @@
-"""Schedules by the names that tables and `--timesteps_from` use, and their ᾱ."""
+"""Schedules by the names used in tables and by `--timesteps_from`, and their ᾱ."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ PUBLISHED: dict[str, dict] = {
     "linear, zero SNR": {"name": "linear", "rescale_betas_zero_snr": True},
     "cosine, input ½": {"name": "cosine", "input_scale": 0.5},
 }
-"""Schedules that others have published, with their own parameters."""
+"""Schedules from the literature, with their published parameters."""
 OURS: dict[str, dict] = {
     "octave geodesic": {"name": "octave"},
     "octave Pareto κ=0.9": {"name": "octave", "kappa": 0.9},
@@ -39,18 +39,18 @@ OURS: dict[str, dict] = {
     "spectral κ=4": {"name": "spectral", "kappa": 4.0},
     "spectral, pixels": {"name": "spectral", "pixel_weight": 1.0},
 }
-"""Our schedules; the laboratory adds the measured spectrum to their arguments, and the solver that it ranks by."""
+"""Our schedules; cardiff.analysis adds the measured spectrum and the solver it ranks by to their arguments."""
 
 
 def section_of(name: str, allow_code: bool = False) -> dict:
-    """The `scheduler` section of a name in the tables above, a registered schedule, a YAML file or FILE.py:FUNCTION.
+    """The `scheduler` section for a name in the tables above, a registered schedule, a YAML file or FILE.py:FUNCTION.
 
     Args:
-        name: Of the schedule.
+        name: Name of the schedule, or file.
         allow_code: Whether a YAML file may name a FILE.py:FUNCTION.
 
     Raises:
-        UserError: It is none of these.
+        UserError: The name is none of these.
     """
     known = PUBLISHED | OURS
     if name in known:
@@ -63,12 +63,12 @@ def section_of(name: str, allow_code: bool = False) -> dict:
     if name in SCHEDULES or ".py:" in name:
         return {"name": name}
     hint = did_you_mean(name, [*known, *SCHEDULES], f"choose from {', '.join(known)}.")
-    raise UserError(f"{name!r} is neither a schedule nor a file with one; {hint}")
+    raise UserError(f"{name!r} is neither a schedule nor a file that contains one; {hint}")
 
 
 def alphas_cumprod_of(section: dict) -> np.ndarray:
     """ᾱ of a `scheduler` section in float64; (T,)."""
-    # Zero terminal SNR needs a model that predicts something else than the noise; ᾱ does not depend on it.
+    # Zero terminal SNR is refused for models that predict the noise; ᾱ does not depend on the prediction type.
     scheduler = make_schedule({**section, "prediction_type": "v_prediction"})
     return np.cumprod(1 - np.asarray(scheduler.config.trained_betas, dtype=np.float64))
 

@@ -1,7 +1,7 @@
-"""The sections of a run's configuration: documented dataclasses whose checks stand beside their fields.
+"""The sections of a run's configuration, as documented dataclasses with their checks.
 
-`data` and `train` are here, with the options of publishing; `unet` and `classifier` are in network.py, and what
-`scheduler` takes depends on the schedule (schedule.py). Nothing here needs torch.
+`data`, `train` and the publishing options are here; `unet` and `classifier` are in network.py, and the arguments in
+`scheduler` depend on the schedule (schedule.py). Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ _REPOSITORY = re.compile(r"(?!.*(--|\.\.))([\w.-]{1,96}/)?\w([\w.-]{0,94}\w)?", 
 
 @dataclass
 class DataConfig:
-    """Where the images come from and what is done to them once, before training."""
+    """Where the images come from and how they are prepared before training."""
 
     path: str = "parquet"
-    """Hub name, folder of images, Stanford Cars in its original layout, or a format: parquet, arrow, imagefolder."""
+    """Hub data set, folder of images, Stanford Cars in its original layout, or a format: parquet, arrow,
+    imagefolder."""
     name: str | None = option(None, of_data_set=True)
     """Configuration (subset) of a Hub data set that has several."""
     data_files: str | list[str] | None = option(None, of_data_set=True)
-    """File, pattern or list of them to read when `path` is a format."""
+    """File, glob pattern, or list of them to read when `path` is a format."""
     revision: str | None = option(None, of_data_set=True)
     """Commit, tag or branch of a Hub data set."""
     split: str = option("train", of_data_set=True)
@@ -35,41 +36,41 @@ class DataConfig:
     label_column: str = option("label", of_data_set=True)
     """Column that holds the class labels."""
     first_label: int = option(0, least=0, of_data_set=True)
-    """Number of the first class in an integer label column: 1 where labels count from 1."""
+    """Number of the first class in an integer label column: 1 if labels count from 1."""
     resolution: int = option(32, least=1, on_resume="refuse")
-    """Height and width in pixels; the network's sample_size follows."""
+    """Height and width in pixels; also the network's sample_size."""
     channels: Literal[1, 3] = option(3, on_resume="refuse")
-    """1 for grey, 3 for RGB; the network's channels in and out follow."""
+    """1 for greyscale, 3 for RGB; also the network's input and output channels."""
     fit: Literal["crop", "pad", "stretch"] = "crop"
-    """How a picture becomes square: cut the middle out, pad with black, or distort."""
+    """How images are made square: centre crop, pad with black, or stretch."""
     upscale: bool = False
     """Enlarge images smaller than the resolution instead of refusing them."""
     crop_to_box: bool = False
-    """Cut each image to its bounding box first."""
+    """Crop each image to its bounding box first."""
     box_column: str = option("bbox", of_data_set=True)
     """Column of bounding boxes (x1, y1, x2, y2) in pixels, read when crop_to_box is set."""
     box_margin: float = limited(0.1, least=0)
-    """Margin kept around the box on each side, as a share of the box's width and height."""
+    """Margin around the box on each side, as a fraction of the box's width and height."""
     horizontal_flip: bool = True
-    """Mirror each training image with probability one half."""
+    """Mirror each training image with probability ½."""
     on_error: Literal["raise", "skip"] = "raise"
-    """What an unreadable image does: stop the run, or be left out, counted and listed."""
+    """What to do with unreadable images: stop with an error, or skip, count and list them."""
     streaming: bool = False
-    """Read through `datasets` streaming and decode on the fly, for sets that do not fit on the disk."""
+    """Read through `datasets` streaming and decode on the fly, for data sets that do not fit on the disk."""
     shuffle_buffer: int = limited(10000, least=1)
     """Images in each shuffled block of a stream."""
     cache_dir: str | None = None
-    """Folder of the decoded image stores (default: $CARDIFF_CACHE, else ~/.cache/cardiff)."""
+    """Folder of the decoded image stores (default: $CARDIFF_CACHE, or ~/.cache/cardiff if that is not set)."""
     num_workers: int = option(0, least=0, on_resume="ignore")
-    """Processes per GPU that fetch batches ahead; 0 fetches in the training process."""
+    """Processes per GPU that prefetch batches; 0 loads them in the training process."""
     license: str | None = option(None, of_data_set=True, on_resume="ignore")
     """Licence of the images, for the model card."""
 
     def check(self) -> None:
-        """Refuse numbers without meaning.
+        """Check the ranges of the numbers.
 
         Raises:
-            UserError: In one sentence.
+            UserError: A number is out of range.
         """
         check_limits(self, "data.")
 
@@ -79,49 +80,49 @@ class TrainConfig:
     """Length, optimizer, precision and bookkeeping of any training run."""
 
     epochs: float = option(100, above=0, on_resume="ignore")
-    """Passes over the data; ignored when max_steps is given."""
+    """Passes over the data; ignored if max_steps is given."""
     max_steps: int | None = option(None, least=1, on_resume="ignore")
     """Optimizer steps to train for, instead of epochs."""
     batch_size: int = limited(128, above=0)
-    """Images per optimizer step over all processes and accumulation steps together."""
+    """Images per optimizer step, over all processes and accumulation steps together."""
     gradient_accumulation_steps: int = limited(1, above=0)
-    """Parts each process splits its share of the batch into, to fit the memory."""
+    """Parts into which each process splits its share of the batch, to save memory."""
     learning_rate: float = limited(1e-4, above=0)
     """Peak learning rate of AdamW."""
     lr_schedule: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant_with_warmup"
-    """Learning rate over the run, by diffusers' get_scheduler."""
+    """Learning rate schedule, from diffusers' get_scheduler."""
     lr_warmup_steps: int = limited(500, least=0)
-    """Optimizer steps over which the learning rate rises from 0."""
+    """Optimizer steps over which the learning rate rises linearly from 0."""
     weight_decay: float = limited(0.0, least=0)
     """Decoupled weight decay of AdamW."""
     max_grad_norm: float = limited(1.0, above=0, infinite=True)
-    """Gradients are scaled down to this norm; .inf leaves them as they are."""
+    """Gradients are clipped to this norm; .inf disables clipping."""
     ema_decay: float = limited(0.9999, least=0, most=1)
-    """Largest decay of the weight average; at step n it is at most (1+n)/(10+n), so short runs average less."""
+    """Maximum decay of the weight average; at step n it is at most (1+n)/(10+n), so short runs average less."""
     mixed_precision: Literal["no", "fp16", "bf16"] | None = option(None, on_resume="ignore")
-    """Precision of the forward pass; null leaves it to accelerate's own configuration."""
+    """Precision of the forward pass; null for accelerate's own configuration."""
     compile: bool = False
     """Compile the network with torch.compile."""
     channels_last: bool = False
     """Keep images and weights in channels-last memory format."""
     seed: int = limited(0, least=0)
-    """Seed of the weights and of every draw: data order, noise, timesteps, flips, dropped labels, held-out images."""
+    """Seed of the initial weights, data order, noise, timesteps, flips, dropped labels and validation split."""
     log_every: int = option(50, least=0, on_resume="ignore")
     """Steps between entries in the log; also how often the loss is checked for NaN. 0: only with checkpoints."""
     checkpoint_every: int = option(5000, least=0, on_resume="ignore")
-    """Steps between checkpoints, besides the one at the end. 0 for never."""
+    """Steps between checkpoints, in addition to the one at the end. 0: only at the end."""
     keep_checkpoints: int = option(2, above=0, on_resume="ignore")
-    """Newest checkpoints to keep."""
+    """Number of newest checkpoints to keep."""
     keep_checkpoints_every: int = option(0, least=0, on_resume="ignore")
-    """Keep also every checkpoint whose step is a multiple of this. 0 for none."""
+    """Also keep every checkpoint whose step is a multiple of this. 0 for none."""
     trackers: list[str] = option(["tensorboard"], on_resume="ignore")
-    """Accelerate trackers: tensorboard, wandb, … logs/metrics.jsonl is always written."""
+    """Accelerate's trackers: tensorboard, wandb, … logs/metrics.jsonl is always written."""
 
     def check(self, data: DataConfig, num_train_timesteps: int) -> None:
-        """Refuse numbers without meaning, and what does not fit the data or the schedule.
+        """Check the ranges of the numbers, and that the options fit the data and the schedule.
 
         Raises:
-            UserError: In one sentence.
+            UserError: A check fails; the message names the option and the remedy.
         """
         check_limits(self, "train.")
 
@@ -131,36 +132,36 @@ class DiffusionTrainConfig(TrainConfig):
     """Length, optimizer, precision, objective, sample grids and bookkeeping of the training run."""
 
     loss_weighting: Literal["uniform", "min_snr", "schedule_invariant"] = "uniform"
-    """Weights of the loss over timesteps: none, min-SNR (arXiv 2303.09556), or those that divide the schedule out."""
+    """Loss weights over timesteps: uniform, min-SNR (arXiv 2303.09556), or independent of the schedule."""
     min_snr_gamma: float = limited(5.0, above=0)
-    """Where min-SNR caps the signal-to-noise ratio."""
+    """Signal-to-noise ratio at which min-SNR is capped."""
     sample_every: int = option(5000, least=0, on_resume="ignore")
-    """Steps between sample grids from the averaged weights, besides the one at the end. 0 for never."""
+    """Steps between sample grids from the averaged weights, in addition to the one at the end. 0 for never."""
     sample_images: int = option(64, above=0, on_resume="ignore")
     """Images in a sample grid."""
     sample_steps: int = option(25, above=0, on_resume="ignore")
-    """DPM-Solver++ steps of a sample grid."""
+    """DPM-Solver++ steps for sample grids and evaluations."""
     evaluate_every: int = option(0, least=0, on_resume="ignore")
-    """Steps between small evaluations of the averaged weights against the data, besides the one at the end; the best
-    model so far is kept in best/. 0 for never."""
+    """Steps between small evaluations of the averaged weights against the data, in addition to the one at the end;
+    the best model so far is kept in best/. 0 for never."""
     evaluate_images: int = option(1000, least=2, on_resume="ignore")
-    """Images drawn for an evaluation, by sample_steps steps without guidance."""
+    """Images drawn for an evaluation, with sample_steps steps and without guidance."""
     evaluate_network: str = option("pixels", on_resume="ignore")
-    """Network whose Fréchet distance is measured, as --network of evaluate.py."""
+    """Feature network of the Fréchet distance, as for --network of evaluate.py."""
 
     def check(self, data: DataConfig, num_train_timesteps: int) -> None:
-        """As of any run; an evaluation must be possible, and samples have no more steps than there are timesteps."""
+        """Check any run's options, that evaluation is possible, and that there are no more steps than timesteps."""
         super().check(data, num_train_timesteps)
         if self.evaluate_every and data.streaming:
             raise UserError(
-                "train.evaluate_every compares with the images of a store: give --train.evaluate_every 0 or leave "
-                "data.streaming off."
+                "train.evaluate_every is not supported with data.streaming: set train.evaluate_every to 0, or "
+                "data.streaming to false."
             )
         if self.sample_steps > num_train_timesteps and (self.sample_every or self.evaluate_every):
             drawing = "sample_every" if self.sample_every else "evaluate_every"
             raise UserError(
                 f"train.sample_steps is {self.sample_steps}, but the schedule has {num_train_timesteps} timesteps "
-                f"(scheduler.num_train_timesteps): lower it, or draw nothing on the way with train.{drawing} 0."
+                f"(scheduler.num_train_timesteps): lower it, or set train.{drawing} to 0."
             )
 
 
@@ -169,7 +170,7 @@ class ConditionalTrainConfig(DiffusionTrainConfig):
     """Length, optimizer, precision, objective, conditioning, sample grids and bookkeeping of the training run."""
 
     label_dropout: float = limited(0.1, least=0, most=1)
-    """Share of the labels replaced by the null class, drawn per image."""
+    """Probability of replacing the label of an image by the null class."""
     sample_guidance_scale: float = option(2.0, on_resume="ignore")
     """Guidance scale of the sample grids."""
 
@@ -181,62 +182,64 @@ class ClassifierTrainConfig(TrainConfig):
     weight_decay: float = limited(0.05, least=0)
     """Decoupled weight decay of AdamW; the value of Dhariwal and Nichol (arXiv 2105.05233)."""
     validation_fraction: float = option(0.1, least=0, below=1, on_resume="refuse")
-    """Share of the images that are kept from training and measured. 0 measures nothing."""
+    """Fraction of the images that are set aside to measure the accuracy. 0 for none."""
     report_every: int = option(5000, least=0, on_resume="ignore")
-    """Steps between reports on the held-out images, besides the one at the end. 0 for never."""
+    """Steps between reports on the validation images, in addition to the one at the end. 0 for never."""
 
     def check(self, data: DataConfig, num_train_timesteps: int) -> None:
-        """As of any run; images that are to be held out must come from a store."""
+        """Check any run's options, and that there is no validation split of a stream."""
         super().check(data, num_train_timesteps)
         if self.validation_fraction and data.streaming:
             raise UserError(
-                f"train.validation_fraction is {self.validation_fraction}, but images can be set aside only from a "
-                "store: give --train.validation_fraction 0 or leave data.streaming off."
+                f"train.validation_fraction is {self.validation_fraction}, which is not supported with "
+                "data.streaming: set train.validation_fraction to 0, or data.streaming to false."
             )
 
 
 @dataclass(kw_only=True)
 class HubTarget:
-    """Where on the Hub a model goes."""
+    """Where to publish a model on the Hub."""
 
     hub_model_id: str | None = None
     """Repository, NAME or OWNER/NAME (default: the last part of the folder's name)."""
     hub_private: bool = False
-    """Create the repository as a private one; a public one of that name is refused."""
+    """Create the repository as private; an existing public one is refused."""
     hub_revision: str | None = None
-    """Branch to push to, made if need be (default: main)."""
+    """Branch to push to, created if need be (default: main)."""
     hub_license: str | None = None
     """Licence of the weights, for the model card: mit, cc-by-nc-4.0, …"""
     hub_resume_id: str | None = None
-    """Private repository that takes the newest checkpoint with its optimizer state, for --resume_from."""
+    """Private repository for the newest checkpoint with its optimizer state, for --resume_from."""
 
     def check(self) -> None:
-        """Refuse what cannot be the name of a repository.
+        """Check the names of the repositories.
 
         Raises:
-            UserError: In one sentence.
+            UserError: A name is invalid, or both are the same.
         """
         for name in ("hub_model_id", "hub_resume_id"):
             value = getattr(self, name)
             if value is not None and not _REPOSITORY.fullmatch(value):
                 raise UserError(
-                    f"--{name} {value} cannot be a repository of the Hub: give NAME or OWNER/NAME of letters, digits, "
+                    f"--{name} {value} is not a valid repository name: give NAME or OWNER/NAME of letters, digits, "
                     "'-', '_' and '.'."
                 )
         if self.hub_resume_id is not None and self.hub_resume_id == self.hub_model_id:
-            raise UserError("--hub_resume_id must be another repository than --hub_model_id, which others may read.")
+            raise UserError(
+                "--hub_resume_id is the same repository as --hub_model_id, which others may read: choose another one."
+            )
 
 
 @dataclass(kw_only=True)
 class HubOptions(HubTarget):
-    """Whether and where a run is published while it trains."""
+    """Whether and where to publish a run while it trains."""
 
     push_to_hub: bool = False
-    """Push the model with its card and samples at every checkpoint and at the end, in the background. The token is
-    that of `hf auth login` or HF_TOKEN."""
+    """Push the model with its card and samples at every checkpoint and at the end, in the background. The token comes
+    from `hf auth login` or HF_TOKEN."""
 
     def check(self) -> None:
-        """As of any target; one that is named is also pushed to."""
+        """Check the names, and that no other option of publishing is given without --push_to_hub."""
         super().check()
         given = [option.name for option in fields(HubTarget) if getattr(self, option.name) != option.default]
         if given and not self.push_to_hub:

@@ -1,6 +1,6 @@
-"""Lists as the command line takes them: 0,1,2 or [0,1,2] or a single value, and a list in a YAML file.
+"""List options: 0,1,2 or [0,1,2] or a single value on the command line, and a list in a YAML file.
 
-A dataclass declares its field as one of these; in Python any list does.
+A dataclass declares its field as one of these; in Python any list is accepted.
 """
 
 from collections.abc import Callable
@@ -12,14 +12,14 @@ from cardiff.errors import UserError
 
 
 class _ByName(type):
-    """Of a class that --help shows by its name."""
+    """Metaclass of types that --help shows by name."""
 
     def __repr__(cls) -> str:
         return cls.__name__
 
 
 class Floats(list[float], metaclass=_ByName):
-    """Numbers; whole ones become floats."""
+    """Numbers; integers become floats."""
 
 
 class Ints(list[int], metaclass=_ByName):
@@ -27,16 +27,16 @@ class Ints(list[int], metaclass=_ByName):
 
 
 class Names(list[str], metaclass=_ByName):
-    """Words without commas."""
+    """Names, without commas."""
 
 
 def _read(kind: type[list], convert: Callable[[Any], Any], what: str, value: Any) -> list:
-    """The list that a value of the command line or of a file means.
+    """Convert a value from the command line or a file to a list.
 
     Raises:
-        UserError: An item is missing or of another type.
+        UserError: An item is missing or has the wrong type.
     """
-    if isinstance(value, str):  # jsonargparse has read one in brackets already
+    if isinstance(value, str):  # jsonargparse has already parsed one in brackets
         items = [part.strip() for part in value.split(",")]
     else:
         items = list(value) if isinstance(value, list | tuple) else [value]

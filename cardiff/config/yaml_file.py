@@ -1,4 +1,4 @@
-"""Reading a YAML file, which may be anybody's."""
+"""Reads YAML files, which may come from anyone."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -9,27 +9,28 @@ import yaml
 from cardiff.errors import UserError
 
 LARGEST_YAML = 2**20
-"""Bytes of the largest YAML file that is read; a run's has two thousand."""
+"""Maximum size of a YAML file in bytes; a run's config.yaml has about two thousand."""
 
 
 MOST_VALUES = 200_000
-"""Values, references followed, of which no configuration has a hundredth."""
+"""Maximum number of values with references (&, *) expanded; real configurations have less than a hundredth."""
 
 
 def read_yaml(file: Path) -> object:
-    """The content of a YAML file, which may be anybody's.
+    """The content of a YAML file, which may come from anyone.
 
     Raises:
-        UserError: It cannot be read, or is not YAML that a person wrote.
+        UserError: It cannot be read, is not YAML, or is too large, too deeply nested or endlessly self-referential.
     """
     try:
         if file.stat().st_size > LARGEST_YAML:
             raise UserError(
-                f"{file} is larger than {LARGEST_YAML >> 20} MiB, which no configuration is: see configs/."
+                f"{file} is larger than {LARGEST_YAML >> 20} MiB, too large for a configuration: see configs/ for "
+                "examples."
             )
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
         if len(list(islice(_values(content), MOST_VALUES))) == MOST_VALUES:
-            raise UserError(f"{file} refers to its own parts (&, *) without end: write them out.")
+            raise UserError(f"{file} expands to too many values through references (&, *): write them out.")
         return content
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.") from error
@@ -38,7 +39,9 @@ def read_yaml(file: Path) -> object:
     except UserError:
         raise
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{file} is not a YAML file ({' '.join(str(error).split())}): see configs/.") from error
+        raise UserError(
+            f"{file} is not a YAML file ({' '.join(str(error).split())}): see configs/ for examples."
+        ) from error
 
 
 def _values(content: object) -> Iterator[object]:
@@ -49,10 +52,10 @@ def _values(content: object) -> Iterator[object]:
 
 
 def read_sections(name: str | Path) -> dict:
-    """The content of a YAML file that holds options by name, as every configuration does.
+    """The content of a YAML file of options by name, as every configuration is.
 
     Raises:
-        UserError: It cannot be read, or holds something else.
+        UserError: It cannot be read, or contains something else.
     """
     content = read_yaml(Path(name))
     if not isinstance(content, dict):

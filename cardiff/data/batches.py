@@ -1,7 +1,7 @@
-"""Which images make up the batch of a step: a pure function of (seed, step).
+"""Chooses the images in each batch, as a pure function of (seed, step).
 
 Samples are numbered n = step · batch_size + position. Sample n is image n mod N of epoch n // N's permutation of the N
-rows to train on, so the epochs follow each other without a gap and every batch has the same size.
+training rows, so a batch can span two epochs, and every batch has the same size.
 """
 
 import copy
@@ -25,17 +25,17 @@ from cardiff.errors import UserError
 
 
 def open_data(config: DataConfig, *, conditional: bool, seed: int) -> ImageStore | ImageStream:
-    """The images of a run: decoded into a store, or as a stream if `data.streaming` is set."""
+    """Open the images of a run: as a decoded store, or as a stream if `data.streaming` is set."""
     return ImageStream(config, seed, conditional) if config.streaming else open_store(config, conditional)
 
 
 def split_rows(
     data: ImageStore | ImageStream, validation_fraction: float, seed: int
 ) -> tuple[np.ndarray | None, np.ndarray]:
-    """Rows to train on and a share of rows to measure, in rising order; a stream has neither, so None and no rows.
+    """Training and validation rows, in ascending order; for a stream, None and no rows.
 
     Raises:
-        UserError: There are too few images to set some aside.
+        UserError: The validation fraction leaves no images to train on.
     """
     if isinstance(data, ImageStream):
         assert validation_fraction == 0, "a stream has no rows to set aside"
@@ -43,31 +43,31 @@ def split_rows(
     count = max(1, round(validation_fraction * len(data))) if validation_fraction else 0
     if count >= len(data):
         raise UserError(
-            f"train.validation_fraction is {validation_fraction}, which leaves none of {len(data)} images to train on."
+            f"train.validation_fraction is {validation_fraction}, which leaves none of {len(data)} images to train "
+            "on: lower it."
         )
     order = numpy_generator(seed, HELD_OUT).permutation(len(data))
     return np.sort(order[count:]), np.sort(order[:count])
 
 
 COMPARED = 10_000
-"""Images of a store by which its data is recognized, spread evenly over it: reading all could take minutes."""
+"""Number of images in the digest of a store, evenly spaced: reading all of them could take minutes."""
 FIRST = 64
-"""Examples of a stream by which it is recognized."""
+"""Number of examples in the digest of a stream."""
 
 
 def identify(data: ImageStore | ImageStream, validation_rows: np.ndarray, labelled: bool) -> dict[str, str]:
-    """Digests by which a resumed run knows its data again, wherever it lies and whatever its cache is called.
+    """Digests by which a resumed run recognises its data, independent of paths and cache names.
 
     Args:
         data: The images of the run.
         validation_rows: Rows that are never trained on.
-        labelled: Whether the labels count.
+        labelled: Whether to include the labels.
 
     Returns:
-        `stream`, of its first examples; or of a store
-        `images`, of their number, up to COMPARED of them and all labels, and
-        `held_out`, of every validation image in order, which costs less than measuring them once. (So called in
-        the checkpoints of old runs too.)
+        For a stream, `stream`: a digest of its first examples. For a store, `images`: a digest of the number of
+        images, up to COMPARED of them and all labels; and `held_out`: a digest of all validation images in order.
+        (The name `held_out` is kept for the checkpoints of older runs.)
     """
     if isinstance(data, ImageStream):
         return {"stream": _digest_of_stream(data, labelled)}
@@ -87,7 +87,7 @@ def _digest_of_rows(data: ImageStore, rows: np.ndarray) -> "hashlib._Hash":
 
 
 def _digest_of_stream(data: ImageStream, labelled: bool) -> str:
-    stream = copy.deepcopy(data.dataset)  # so that its position stays at the beginning
+    stream = copy.deepcopy(data.dataset)  # so that the original stays at its beginning
     digest = hashlib.sha256()
     for example in islice(stream, FIRST):
         image = example[data.config.image_column] or {"bytes": None, "path": None}
@@ -100,7 +100,7 @@ def _digest_of_stream(data: ImageStream, labelled: bool) -> str:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """What a process needs to know to make its share of every global batch."""
+    """What a process needs to build its share of every global batch."""
 
     seed: int
     batch_size: int
@@ -110,7 +110,7 @@ class BatchPlan:
 
 
 class StoreBatches(Dataset):
-    """Item `step` is this process's share of that step's batch, from a decoded store or from some rows of it."""
+    """Item `step` is this process's share of that step's batch, from all or some rows of a decoded store."""
 
     def __init__(self, store: ImageStore, plan: BatchPlan, rows: np.ndarray | None = None):
         self.store, self.plan = store, plan
@@ -131,7 +131,7 @@ class StoreBatches(Dataset):
         return batch
 
     def __getstate__(self) -> dict:
-        # The cache of orders stays behind in the parent process.
+        # Without the cached permutations.
         return {"store": self.store, "plan": self.plan, "rows": self.rows}
 
     def __setstate__(self, state: dict) -> None:
@@ -139,7 +139,7 @@ class StoreBatches(Dataset):
 
 
 class StreamBatches(IterableDataset):
-    """The same batches from a stream; each carries the position of the stream after it as `stream`."""
+    """The same for a stream; `stream` in each batch is the position of the stream after it."""
 
     def __init__(self, stream: ImageStream, plan: BatchPlan, steps: range, state: dict | None):
         self.stream, self.plan, self.steps, self.state = stream, plan, steps, state
@@ -163,12 +163,12 @@ def batch_loader(
     rows: np.ndarray | None = None,
     stream_state: dict | None = None,
 ) -> DataLoader:
-    """A loader over the batches of these steps, made of all rows of a store or of those named."""
+    """A loader for the batches of these steps, from a stream, all rows of a store, or the given rows."""
     batches: StreamBatches | StoreBatches
     sampler: range | None
     if isinstance(source, ImageStream):
         batches, sampler = StreamBatches(source, plan, steps, stream_state), None
-        num_workers = min(num_workers, 1)  # one reader: the position of the stream is a single one
+        num_workers = min(num_workers, 1)  # one reader, since the stream has a single position
     else:
         batches, sampler = StoreBatches(source, plan, rows), steps
     return DataLoader(
@@ -182,6 +182,6 @@ def batch_loader(
 
 
 def _leave_signals_to_the_trainer(_worker: int) -> None:
-    """Ctrl-C and a batch system's SIGTERM reach the workers too, which must outlive the step that is finished then."""
+    """Ignore Ctrl-C and a batch system's SIGTERM, which reach the workers too, so that the last step can finish."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""From the bytes of a picture of any kind to a square uint8 array."""
+"""Decodes image files of any kind to square uint8 arrays."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from cardiff.config.sections import DataConfig
 from cardiff.errors import UserError
 
 STRIP = 2**18
-"""Pixels that are converted at a time, so that a large picture is never held several times in wider types."""
+"""Pixels converted at a time, so that a large picture is never held several times in wider types."""
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -24,11 +24,11 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes an orientation of EXIF."""
+"""The operation that undoes each EXIF orientation."""
 
 
 class UnreadableImage(UserError):
-    """A picture that cannot be decoded; `reason` says why, and `data.on_error` what follows."""
+    """A picture cannot be decoded for the given `reason`; `data.on_error` decides what happens."""
 
     def __init__(self, name: str, reason: str) -> None:
         self.name = name
@@ -38,7 +38,7 @@ class UnreadableImage(UserError):
 
 
 def name_of_row(raw: dict | None, row: int, split: str) -> str:
-    """What messages call the picture in a row of a data set, with its path where it has one."""
+    """The name of a data set's picture in messages: its row and, if it has one, its path."""
     name = f"row {row} of split {split!r}"
     return f"{raw['path']} ({name})" if raw and raw["path"] else name
 
@@ -49,25 +49,25 @@ def decode_image(
     box: Sequence[float] | None = None,
     name: str = "the image",
 ) -> np.ndarray:
-    """Decodes one picture, cuts it to `box` and makes it square as `config.fit` says.
+    """Decodes one picture, crops it to `box` and makes it square according to `config.fit`.
 
-    Transparent pictures are laid on white, and of an animation the first frame is taken. 16-bit values are scaled by
-    1/257. Where a picture of 32 bits has its white is seen from its largest value: integers are taken as 0 to 255 if
-    none is above, else as 0 to 65535, and floats as 0 to 1 if none is above, else as 0 to 255.
+    Transparent pictures are composited on white, and the first frame of an animation is used. 16-bit values are
+    scaled by 1/257. The value of white in a 32-bit picture is inferred from its largest value: integers are taken as
+    0 to 255 if none is larger, else as 0 to 65535; floats as 0 to 1 if none is larger, else as 0 to 255.
 
     Args:
         raw: The encoded bytes, a path or URL, or the `{"bytes", "path"}` of an undecoded `datasets.Image`.
-        config: The data section; resolution, channels, fit, upscale and box_margin are read.
+        config: The data section; resolution, channels, fit, upscale and box_margin are used.
         box: Bounding box (x1, y1, x2, y2) in pixels of the upright picture, x2 and y2 exclusive.
-        name: What error messages call the picture.
+        name: Name of the picture in error messages.
 
     Returns:
         uint8 array (C, H, W) with H = W = `config.resolution`.
 
     Raises:
-        UnreadableImage: If the picture is missing, damaged, of an unknown kind, has values of an unknown scale, or its
+        UnreadableImage: The picture is missing, damaged, of an unknown format or of an unknown range of values, or its
             box is empty.
-        UserError: If it is smaller than the resolution and may be neither enlarged nor padded.
+        UserError: The picture is smaller than the resolution, and neither upscale nor padding is on.
     """
     picture = _in_mode(open_picture(raw, name), "L" if config.channels == 1 else "RGB")
     if box is not None:
@@ -77,7 +77,7 @@ def decode_image(
 
 
 def open_picture(raw: dict | bytes | str | Path | None, name: str) -> Image.Image:
-    """Loads the first frame, upright, as 8-bit grey or RGB without transparency."""
+    """Loads the first frame, upright, as 8-bit greyscale or RGB without transparency."""
     encoded = (raw["path"] if raw["bytes"] is None else raw["bytes"]) if isinstance(raw, dict) else raw
     if encoded is None:
         raise UnreadableImage(name, "the row has no image")
@@ -90,13 +90,13 @@ def open_picture(raw: dict | bytes | str | Path | None, name: str) -> Image.Imag
                     raise
                 picture = Image.open(without)
             picture.load()
-            picture = _upright(picture)  # of a large one that lies on its side only one copy stays
+            picture = _upright(picture)  # reassigned, so that only one copy of a large picture is kept
             return _to_8_bits(picture)
     except FileNotFoundError as error:
         raise UnreadableImage(name, "no such file") from error
     except Image.UnidentifiedImageError as error:
         raise UnreadableImage(name, "not an image of a known format") from error
-    except Exception as error:  # Pillow's readers raise nearly every type on bad bytes
+    except Exception as error:  # Pillow's readers raise almost any exception type on bad data
         raise UnreadableImage(name, str(error) or type(error).__name__) from error
 
 
@@ -104,13 +104,13 @@ def _open_file(raw: bytes | str | Path) -> BinaryIO:
     if isinstance(raw, bytes):
         return io.BytesIO(raw)
     if "://" in str(raw) and not os.path.exists(raw):
-        with fsspec.open(raw, "rb") as file:  # streams name files inside archives and on the Hub
+        with fsspec.open(raw, "rb") as file:  # streams refer to files inside archives and on the Hub
             return io.BytesIO(file.read())
-    return open(raw, "rb")  # fsspec would read "::", "*" and "[" in the name as more than a name
+    return open(raw, "rb")  # fsspec would interpret "::", "*" and "[" in the name
 
 
 def _png_without_exif(file: BinaryIO) -> BinaryIO | None:
-    """A PNG file without its EXIF block, for whose checksum alone PIL refuses a file; None for any other file.
+    """A PNG file without its EXIF chunk, since PIL rejects a file if only that checksum is wrong; None for others.
 
     A chunk of a PNG file: length (4 bytes), type (4), data, checksum (4).
     """
@@ -126,7 +126,7 @@ def _png_without_exif(file: BinaryIO) -> BinaryIO | None:
 def _upright(picture: Image.Image) -> Image.Image:
     try:
         orientation = picture.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # a damaged block, on which the pixels do not depend
+    except Exception:  # a damaged EXIF block does not affect the pixels
         orientation = None
     return picture.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else picture
 
@@ -149,7 +149,7 @@ def _to_8_bits(picture: Image.Image) -> Image.Image:
 
 
 def _scale(picture: Image.Image) -> float:
-    """What takes the white of a picture of 16 or 32 bits to 255."""
+    """The factor that scales white in a 16-bit or 32-bit picture to 255."""
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
         return 1 / 257
     if picture.mode == "F" and not all(np.isfinite(np.asarray(strip)).all() for _, strip in _strips(picture)):
@@ -157,23 +157,23 @@ def _scale(picture: Image.Image) -> float:
     _, largest = picture.getextrema()
     if picture.mode == "F" and largest <= 1:
         return 255.0
-    # Resizing floats overshoots white, but not by as much again.
+    # Resizing floats overshoots white, but by less than a factor of 2.
     if largest <= (255 if picture.mode == "I" else 510):
         return 1.0
     if picture.mode == "I" and largest <= 65535:
         return 1 / 257
-    raise UserError(f"its values reach {largest:g}, which does not say where white is: convert it to 8 or 16 bits")
+    raise UserError(f"its largest value is {largest:g}, so its range is unknown: convert it to 8 or 16 bits")
 
 
 def _strips(picture: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """The picture in parts of its full width, each with the row at which it begins."""
+    """Horizontal strips of the picture, each with its first row."""
     height = max(1, STRIP // picture.width)
     for top in range(0, picture.height, height):
         yield top, picture.crop((0, top, picture.width, min(picture.height, top + height)))
 
 
 def _in_mode(picture: Image.Image, mode: str) -> Image.Image:
-    """The picture in a mode, itself where it is: `convert` would copy it."""
+    """The picture in a mode; not copied if it already is, as `convert` would."""
     return picture if picture.mode == mode else picture.convert(mode)
 
 
@@ -184,14 +184,14 @@ def _crop_to_box(picture: Image.Image, box: Sequence[float], margin: float, name
     right, bottom = min(picture.width, round(x2 + dx)), min(picture.height, round(y2 + dy))
     if left >= right or top >= bottom:
         size = f"{picture.width}x{picture.height}"
-        raise UnreadableImage(name, f"its bounding box {list(box)} holds no pixel of the {size} picture")
+        raise UnreadableImage(name, f"its bounding box {list(box)} contains no pixel of the {size} picture")
     return picture.crop((left, top, right, bottom))
 
 
 def _make_square(picture: Image.Image, config: DataConfig, name: str) -> Image.Image:
-    """Resizes with BICUBIC, which PIL widens to antialias when it shrinks.
+    """Resizes with PIL's BICUBIC, which antialiases when shrinking.
 
-    It rings less at edges than LANCZOS, and it is the resize of the usual FID reference statistics.
+    It rings less at edges than LANCZOS, and is what the usual FID reference statistics were resized with.
     """
     side, (width, height) = config.resolution, picture.size
     if config.fit == "pad":
@@ -206,7 +206,7 @@ def _make_square(picture: Image.Image, config: DataConfig, name: str) -> Image.I
 
     if min(width, height) < side and not config.upscale:
         raise UserError(
-            f"{name} is {width}x{height} pixels where it is used, smaller than data.resolution {side}: "
+            f"{name} is {width}x{height} pixels after any cropping, smaller than data.resolution {side}: "
             "set data.upscale: true or a smaller data.resolution."
         )
     if config.fit == "stretch":

@@ -1,4 +1,4 @@
-"""Folders of images, for training and measuring alike: the first level is the class, everything below belongs to it.
+"""Folders of images, for training and evaluation: each subfolder is a class, with everything below it.
 
 cars/
   Audi A4/front.jpg               class "Audi A4"
@@ -27,7 +27,7 @@ from cardiff.errors import UserError
 logger = logging.getLogger(__name__)
 
 SPLITS = {word: str(split) for split, words in SPLIT_KEYWORDS.items() for word in words}
-"""Names of subfolders that are splits if all are, and the splits that they stand for: train, validation or test."""
+"""Folder names read as splits if all subfolders have such names -> the split: train, validation or test."""
 LITTER = (
     "thumbs.db",
     "ehthumbs.db",
@@ -39,29 +39,29 @@ LITTER = (
     "$recycle.bin",
     "system volume information",
 )
-"""What operating systems leave in folders, in lower case, besides hidden files."""
+"""Files and folders that operating systems create, in lower case, other than hidden ones."""
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 TABLES = (".parquet", ".arrow")
 UNLABELLED = "train without labels with train_unconditional.py"
 
 
 def natural_key(text: str) -> tuple[str, str]:
-    """Sorts names as people count: digits compare as numbers, other text by code point, ties by the plain text."""
+    """Sort key for natural order: digits compare as numbers, other text by code point, ties by the plain text."""
 
     def comparable(digits: re.Match) -> str:
         number = digits[0].lstrip("0")
-        return f"{len(number):03}{number}"  # of two numbers the longer is the larger
+        return f"{len(number):03}{number}"  # the number with more digits is larger
 
     return re.sub("[0-9]+", comparable, text), text
 
 
 @cache
 def picture_endings() -> frozenset[str]:
-    """Endings, in lower case, of the formats that Pillow opens here."""
+    """File extensions, in lower case, of the formats that this installation of Pillow opens."""
     endings = Image.registered_extensions()  # loads all plugins; in lower case
-    formats = {"MPO"}  # opened as the JPEG that it begins with
+    formats = {"MPO"}  # opened as JPEG
     for name, (factory, _) in Image.OPEN.items():
-        # Stubs only identify a file, and so does the reader of MPEG videos.
+        # Stubs and the MPEG reader only identify a file.
         if not (isinstance(factory, type) and issubclass(factory, ImageFile.StubImageFile)) and name != "MPEG":
             formats.add(name)
     return frozenset(ending for ending, name in endings.items() if name in formats)
@@ -69,7 +69,7 @@ def picture_endings() -> frozenset[str]:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """What a folder of images holds; see `read_image_folder`."""
+    """The content of a folder of images; see `read_image_folder`."""
 
     path: Path
     pictures: list[str]
@@ -77,64 +77,64 @@ class ImageFolder:
     splits: list[str]
     """Subfolders that are splits; empty if the subfolders are classes or there are none."""
     left_out: dict[str, list[str]]
-    """Why files are not read -> those files, and those folders that hold no picture."""
+    """Reason -> files that are ignored for it, and folders without pictures."""
 
     @property
     def class_names(self) -> list[str]:
-        """In natural order, those of all splits."""
+        """Class names of all splits, in natural order."""
         return sorted(
             {name for picture in self.pictures if (name := self.class_of(picture)) is not None}, key=natural_key
         )
 
     @property
     def others(self) -> list[str]:
-        """Everything that is left out."""
+        """Everything that is ignored."""
         return [name for names in self.left_out.values() for name in names]
 
     @property
     def has_metadata(self) -> bool:
-        """Whether a table says more of the pictures than their folders do; `datasets` reads it."""
+        """Whether there is a metadata table, which `datasets` reads."""
         return any(os.path.basename(name) in METADATA for name in self.others)
 
     @property
     def has_only_data(self) -> bool:
-        """Whether there are no pictures, but files in which `datasets` would find some."""
+        """Whether there are no pictures, but other files from which `datasets` can read images."""
         return not self.pictures and any(_is_data(name) for name in self.others)
 
     def class_of(self, picture: str) -> str | None:
-        """The folder of the first level (below the split) that holds the picture, or None."""
+        """The class of a picture: its first-level folder (below the split), or None."""
         parts = picture.split("/")[1 if self.splits else 0 :]
         return parts[0] if len(parts) > 1 else None
 
     def warn(self) -> None:
-        """Log what is left out, and whether the subfolders are splits."""
+        """Log what is ignored, and whether the subfolders are splits."""
         if not this_process().is_main_process:
             return
         if self.splits:
             logger.warning(
-                "The subfolders of %s are read as splits (%s), since all have names of splits; the folders below them "
-                "are the classes.",
+                "The subfolders of %s are read as splits (%s), since they all have the names of splits; the folders "
+                "below them are the classes.",
                 *(self.path, ", ".join(self.splits)),
             )
         named = [name for name in self.class_names if name.lower() in SPLITS]
         if not self.splits and len({SPLITS[name.lower()] for name in named}) > 1:
             logger.warning(
-                "The subfolders %s of %s are classes, not splits, since other subfolders hold pictures too.",
+                "The subfolders %s of %s are read as classes, not splits, since other subfolders have pictures too.",
                 *(", ".join(named), self.path),
             )
         for reason, names in self.left_out.items():
-            logger.warning("Left out of %s: %d %s, first %s.", self.path, len(names), reason, first(names))
+            logger.warning("Ignored in %s: %d %s, first %s.", self.path, len(names), reason, first(names))
 
 
 def read_image_folder(path: Path) -> ImageFolder:
     """List a folder of images, following links.
 
-    The folder's subfolders are its classes, or its splits (with the classes below them) if every subfolder that holds
-    pictures is called train, test, val or the like. Hidden files and what operating systems leave behind are passed
-    over; every other file is a picture, by its ending, or left out.
+    The subfolders are the classes, or the splits (with the classes below them) if every subfolder with pictures is
+    called train, test, val or the like. Hidden files and files of operating systems are silently ignored; every other
+    file is a picture if it has the extension of one, and otherwise ignored with a warning.
 
     Raises:
-        UserError: A folder that cannot be listed, or the name of a picture that is not UTF-8.
+        UserError: A folder cannot be listed, or the name of a picture is not UTF-8.
     """
     found = list(_walk(str(path), "", ()))
     pictures = [name for name, kind in found if kind == "file" and _ending(name) in picture_endings()]
@@ -152,7 +152,7 @@ def read_image_folder(path: Path) -> ImageFolder:
     others = [name for name, kind in found if kind == "file" and _ending(name) not in picture_endings()]
     counts = Counter(_ending(name) or "no ending" for name in others)
     kinds = ", ".join(f"{count} {ending}" for ending, count in counts.most_common(5))
-    left_out[f"without the ending of a picture that can be read here ({kinds})"] = others
+    left_out[f"without the extension of a readable image format ({kinds})"] = others
     for reason in sorted({kind for _, kind in found} - {"file", "folder"}):
         left_out[reason] = [name for name, kind in found if kind == reason]
 
@@ -169,26 +169,27 @@ def load_image_folder(folder: ImageFolder, split: str, conditional: bool) -> dat
 
     Args:
         folder: The folder.
-        split: A split, a part of one such as "train[90%:]", or several with "+". A folder without splits is "train".
+        split: A split, a slice of one such as "train[90%:]", or several joined by "+". A folder without splits is
+            "train".
         conditional: Whether every picture needs a class.
 
     Returns:
         A data set with the columns `image` (paths) and, if there are class folders, `label` (a ClassLabel; -1 for
-        pictures beside them).
+        pictures outside them).
 
     Raises:
-        UserError: In one sentence, for a folder, a split or classes that cannot be used.
+        UserError: The folder, the split or the classes cannot be used.
     """
     tables = [name for name in folder.others if _ending(name) in TABLES]
     if folder.pictures and tables:
         raise UserError(
-            f"data.path {folder.path} holds both pictures, first {first(folder.pictures)}, and data files, first "
+            f"data.path {folder.path} contains both pictures, first {first(folder.pictures)}, and data files, first "
             f"{first(tables)}: move one kind away, or set data.path to {_ending(tables[0])[1:]} and data.data_files "
             "to the data files."
         )
     if not folder.pictures:
         listed = "".join(f"; {len(n)} {reason}, first {first(n)}" for reason, n in folder.left_out.items())
-        raise UserError(f"data.path {folder.path} has no images or data files{listed}: put some in or correct it.")
+        raise UserError(f"data.path {folder.path} has no images or data files{listed}: add some or correct the path.")
     folder.warn()
 
     pictures = _choose(folder, split)
@@ -206,19 +207,19 @@ def load_image_folder(folder: ImageFolder, split: str, conditional: bool) -> dat
 
 
 def first(names: list[str]) -> str:
-    """The first of some names, for a message."""
+    """The first three names, for a message."""
     return ", ".join(_shown(name) for name in names[:3])
 
 
 def _walk(root: str, below: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, str]]:
-    """Every name in a folder, relative to the root, and what it is: "file", "folder", or why it cannot be read."""
+    """All names in a folder, relative to the root, each with "file", "folder", or the reason why it cannot be read."""
     folder = os.path.join(root, below)
     try:
         status = os.stat(folder)
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
         raise UserError(
-            f"{_shown(folder)} cannot be read ({error.strerror}): correct its permissions or move it away."
+            f"{_shown(folder)} cannot be read ({error.strerror}): correct its permissions or remove it."
         ) from error
     above = (*above, (status.st_dev, status.st_ino))
     for entry in entries:
@@ -229,7 +230,7 @@ def _walk(root: str, below: str, above: tuple[tuple[int, int], ...]) -> Iterator
             if entry.is_dir():
                 status = entry.stat()
                 if (status.st_dev, status.st_ino) in above:
-                    yield name, "leading back to a folder above"
+                    yield name, "linking back to a parent folder"
                 else:
                     yield name, "folder"
                     yield from _walk(root, name, above)
@@ -237,7 +238,7 @@ def _walk(root: str, below: str, above: tuple[tuple[int, int], ...]) -> Iterator
             is_file = entry.is_file()
         except OSError:
             is_file = False
-        yield name, "file" if is_file else "neither a file nor a folder that can be reached"
+        yield name, "file" if is_file else "neither an accessible file nor a folder"
 
 
 def _choose(folder: ImageFolder, split: str) -> list[str]:
@@ -245,7 +246,7 @@ def _choose(folder: ImageFolder, split: str) -> list[str]:
     if folder.splits:
         parts = {name: [file for file in folder.pictures if file.startswith(f"{name}/")] for name in folder.splits}
         meant = Counter(SPLITS[name.lower()] for name in folder.splits)
-        # As `datasets` calls them, where that is the name of one folder.
+        # Also by the name that `datasets` uses, if it stands for a single folder.
         for name in folder.splits:
             if meant[SPLITS[name.lower()]] == 1:
                 parts.setdefault(SPLITS[name.lower()], parts[name])
@@ -262,23 +263,23 @@ def _choose(folder: ImageFolder, split: str) -> list[str]:
 
 
 def _check_classes(folder: ImageFolder, pictures: list[str]) -> None:
-    """Refuse pictures without a class, and classes among which there is nothing to choose."""
+    """Refuse pictures without a class, and a single class."""
     names = folder.class_names
     if not names:
         raise UserError(
-            f"The pictures of data.path {folder.path} are not in subfolders, whose names would be their classes: sort "
-            f"them into one subfolder a class, or {UNLABELLED}."
+            f"The pictures of data.path {folder.path} are not in subfolders, which would be their classes: sort them "
+            f"into one subfolder per class, or {UNLABELLED}."
         )
     stray = [picture for picture in pictures if folder.class_of(picture) is None]
     if stray:
         raise UserError(
-            f"{len(stray)} pictures of data.path {folder.path} are beside the subfolders that are its classes, first "
-            f"{first(stray)}: move them into one or away, or {UNLABELLED}."
+            f"{len(stray)} pictures of data.path {folder.path} are not in any of the class subfolders, first "
+            f"{first(stray)}: move or remove them, or {UNLABELLED}."
         )
     if len(names) == 1:
         raise UserError(
-            f"All pictures of data.path {folder.path} are in one subfolder, {names[0]!r}, and so of one class: give "
-            f"the folder whose subfolders are the classes, or {UNLABELLED}."
+            f"All pictures of data.path {folder.path} are in one subfolder, {names[0]!r}, and so have the same class: "
+            f"give the folder whose subfolders are the classes, or {UNLABELLED}."
         )
 
 
@@ -287,7 +288,7 @@ def _ending(name: str) -> str:
 
 
 def _is_data(name: str) -> bool:
-    """Whether `datasets` would find images in such a file; it also reads texts and formats of its own."""
+    """Whether `datasets` can read images from such a file; it also reads text and other formats."""
     module, _ = _EXTENSION_TO_MODULE.get(_ending(name), ("", {}))
     return module not in ("", "text", "harbor", "imagefolder") or _ending(name) == ".zip"
 
@@ -301,5 +302,5 @@ def _is_utf8(name: str) -> bool:
 
 
 def _shown(name: str) -> str:
-    """A name of the file system as text; bytes that are not UTF-8 as in \\xff."""
+    """A file name as text, with bytes that are not UTF-8 written as \\xff."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

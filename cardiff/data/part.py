@@ -1,4 +1,4 @@
-"""A random part of a stream, as arrays: for what needs all its images at hand, such as a measurement."""
+"""A random subset of a stream as arrays, for what needs all its images in memory, such as evaluation."""
 
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -16,22 +16,22 @@ CHUNK = 256  # rows that are decoded together
 
 
 def random_part(config: DataConfig, most: int) -> tuple[np.ndarray, np.ndarray | None, list[str], int]:
-    """Up to `most` images of a stream, each with the same chance; all in the order of the stream, if there are so few.
+    """A uniformly random subset of up to `most` images of a stream; all of them, in order, if there are no more.
 
-    The stream is read once to its end, but little more than what is returned is decoded or kept: Vitter, "Random
-    sampling with a reservoir" (1985), algorithm R. The choice is the same every time, in every process.
+    The stream is read once to its end, but little more than what is returned is decoded or kept: algorithm R of
+    Vitter, "Random sampling with a reservoir" (1985). The subset is the same every time and in every process.
 
     Args:
-        config: The data section, with `streaming` on. Of `on_error: skip` unreadable images are left out.
-        most: Images to return at most.
+        config: The data section, with `streaming` on. With `on_error: skip`, unreadable images are left out.
+        most: Maximum number of images.
 
     Returns:
-        images uint8 (n, C, H, W); labels int64 (n,) with -1 for none, or None if the set has none; the class names,
-        empty without labels; and the number of images in the stream.
+        images uint8 (n, C, H, W); labels int64 (n,) with -1 for none, or None if the data set has none; the class
+        names, empty without labels; and the number of images in the stream.
 
     Raises:
-        UnreadableImage: For the first bad image among those chosen, if `data.on_error` is "raise".
-        UserError: As `load_source` does, or for an empty stream.
+        UnreadableImage: An image of the subset is unreadable and `data.on_error` is "raise".
+        UserError: The data cannot be loaded, or the stream is empty.
     """
     stream = ImageStream(config, seed=0, conditional=False)
     rng = np.random.default_rng(0)
@@ -56,7 +56,7 @@ def random_part(config: DataConfig, most: int) -> tuple[np.ndarray, np.ndarray |
     chunks = iter(lambda: list(islice(examples, CHUNK)), [])
     with ThreadPoolExecutor() as pool:
         for chunk in shown(chunks, "reading the stream"):
-            chosen = {}  # of several for one place the last stays
+            chosen = {}  # the last row for a slot wins
             for row, example in enumerate(chunk, total):
                 slot = row if row < most else int(rng.integers(row + 1))
                 if slot < most:

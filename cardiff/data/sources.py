@@ -1,4 +1,4 @@
-"""Finds the images: a `datasets` data set from the Hub, from files or from Stanford Cars, before any decoding."""
+"""Loads the images, undecoded, as a `datasets` data set: from the Hub, from files or from Stanford Cars."""
 
 import hashlib
 import logging
@@ -25,24 +25,24 @@ from cardiff.layout import find_data
 
 logger = logging.getLogger(__name__)
 MOST_CLASSES = 100_000
-"""Integers that span more are not numbers of classes."""
+"""Integer labels that span more than this are not accepted as class numbers."""
 _COMMIT = re.compile("[0-9a-f]{40}")
 
 
 def load_source(config: DataConfig, conditional: bool = False) -> datasets.Dataset | datasets.IterableDataset:
-    """Opens the data set that `config` names, with its images left undecoded.
+    """Opens the data set of a data section, with its images undecoded.
 
     Args:
         config: The data section. With `config.streaming` the result is an `IterableDataset`.
         conditional: Whether labels are needed.
 
     Returns:
-        The image column as `Image(decode=False)`; the label column as a ClassLabel, if there is one that can be
-        (names come from the ClassLabel, the sorted strings, or the integers from `config.first_label` to the largest,
-        which are then counted from 0); the box column if `config.crop_to_box`. No other column is kept.
+        The data set with the image column as `Image(decode=False)`, the label column as a ClassLabel, if it can be
+        converted, and the box column if `config.crop_to_box`. Class names come from the ClassLabel, the sorted
+        strings, or the integers from `config.first_label` to the largest, which are then counted from 0.
 
     Raises:
-        UserError: In one sentence, if the data or a needed column cannot be found or used.
+        UserError: The data or a required column cannot be found or used.
     """
     dataset = _load(config, conditional)
     if isinstance(dataset, datasets.Dataset) and len(dataset) == 0:
@@ -54,8 +54,8 @@ def load_source(config: DataConfig, conditional: bool = False) -> datasets.Datas
     _require_column(config, "image_column", features)
     if not _can_hold_images(features[config.image_column]):
         raise UserError(
-            f"data.image_column {config.image_column!r} of {config.path} holds {features[config.image_column]}: "
-            "name a column of images, image bytes or paths."
+            f"data.image_column {config.image_column!r} of {config.path} contains {features[config.image_column]}: "
+            "give a column of images, image bytes or paths."
         )
 
     # Boxes are half-open pixel coordinates of the upright image.
@@ -80,10 +80,10 @@ def load_source(config: DataConfig, conditional: bool = False) -> datasets.Datas
 
 
 def source_fingerprint(config: DataConfig, dataset: datasets.Dataset) -> str:
-    """A digest of the data behind `dataset`, equal in every process and changed by a change of the files.
+    """A digest of the data behind `dataset`, the same in every process, which changes if the files do.
 
-    `datasets` digests the rows (and the times of the files it read). Pictures that rows only name by path are covered
-    by their size and modification time.
+    `datasets` provides a digest of the rows (and of the modification times of the files that it read). For pictures
+    that are only referred to by path, their size and modification time are added.
 
     Args:
         config: The data section that `dataset` was loaded with.
@@ -104,21 +104,21 @@ def source_fingerprint(config: DataConfig, dataset: datasets.Dataset) -> str:
 
 
 def empty_error(config: DataConfig) -> UserError:
-    """What is said of a split without images."""
-    return UserError(f"data.split {config.split!r} of {config.path} is empty: name a split that has images.")
+    """The error for a split without images."""
+    return UserError(f"data.split {config.split!r} of {config.path} is empty: choose a split that has images.")
 
 
 def _refuse_other_files(folder: Path, files: list[str]) -> None:
-    """Refuse files that do not lie in the folder, which `datasets` would read in its place.
+    """Refuse files outside the folder, which `datasets` would read instead of the folder's.
 
     Raises:
-        UserError: One does not.
+        UserError: A file is outside the folder.
     """
     for file in files:
         if Path(file).is_absolute() and not Path(os.path.normpath(file)).is_relative_to(folder.absolute()):
             raise UserError(
-                f"data.data_files {file} is not in the folder data.path {folder}: leave one of the two out, and for "
-                "files alone set data.path to their format, such as parquet."
+                f"data.data_files {file} is not in the folder data.path {folder}: omit one of them; to read files "
+                "alone, set data.path to their format, such as parquet."
             )
 
 
@@ -128,11 +128,11 @@ def _load(config: DataConfig, conditional: bool) -> datasets.Dataset | datasets.
         data_files = find_data(data_files) if isinstance(data_files, str) else list(map(find_data, data_files))
     is_format = config.path in _PACKAGED_DATASETS_MODULES
     if not config.path:
-        raise UserError("data.path is empty: name a folder, a data set on the Hub or a format.")
+        raise UserError("data.path is empty: give a folder, a data set on the Hub or a format.")
     if is_format and not config.data_files:
-        hint = f"; the folder of that name is ./{config.path}" if path.is_dir() else ""
+        hint = f"; for the folder of that name, give ./{config.path}" if path.is_dir() else ""
         raise UserError(
-            f"data.data_files must name the files to read when data.path is a format ({config.path}){hint}."
+            f"data.data_files must give the files to read when data.path is a format ({config.path}){hint}."
         )
     if not is_format:
         if path.is_file():
@@ -140,7 +140,7 @@ def _load(config: DataConfig, conditional: bool) -> datasets.Dataset | datasets.
                 f"data.path {config.path} is a file: set data.path to its format, such as parquet, "
                 "and data.data_files to the file."
             )
-        # "owner/name" and "name" are names on the Hub; anything else can only be a path.
+        # "owner/name" and "name" may be on the Hub; anything else can only be a path.
         if not path.exists() and (path.is_absolute() or config.path[0] in ".~" or len(path.parts) > 2):
             raise UserError(f"data.path {config.path} does not exist: correct the folder's name.")
         if (path / "devkit").is_dir() and any(path.glob("cars_*")):
@@ -154,28 +154,30 @@ def _load(config: DataConfig, conditional: bool) -> datasets.Dataset | datasets.
             if not folder.has_metadata and not folder.has_only_data:
                 return load_image_folder(folder, config.split, conditional)
             if folder.pictures and not folder.splits:
-                data_files = "**"  # or `datasets` would read "train" in the name of a picture as a split
+                data_files = "**"  # otherwise `datasets` would take "train" in a picture's name for a split
     try:
-        with _without_warnings():  # that a copy is used, before it is known whether it may be
+        with _without_warnings():  # about a cached copy, which may still be refused below
             builder = datasets.load_dataset_builder(
                 config.path, name=config.name, data_files=data_files, revision=config.revision
             )
         if isinstance(builder, Cache):
             _check_cached(builder, config)
-            logger.warning("The Hub cannot be reached: %s is the copy in the cache of `datasets`.", config.path)
+            logger.warning("The Hub cannot be reached: using the copy of %s in the cache of `datasets`.", config.path)
         if config.streaming:
             return builder.as_streaming_dataset(split=config.split)
         builder.download_and_prepare()
         return builder.as_dataset(split=config.split)
     except datasets.data_files.EmptyDatasetError as error:
-        raise UserError(f"data.path {config.path} has no images or data files: put some in or correct it.") from error
+        raise UserError(
+            f"data.path {config.path} has no images or data files: add some or correct the path."
+        ) from error
     except ConnectionError as error:
         raise UserError(
             f"data.path {config.path} is not a local folder and the Hub cannot be reached: correct the path, or "
-            "connect to download the data set (a copy in the cache of `datasets` is used only if it is known to come "
-            "from there)."
+            "connect to the Internet to download the data set (a copy in the cache of `datasets` is used only if it "
+            "is known to come from the Hub)."
         ) from error
-    # Arrow's and the Hub's own errors derive from these; the first line says what is wrong.
+    # Arrow's and the Hub's own errors derive from these; their first line states the problem.
     except (ValueError, OSError, DatasetsError) as error:
         disk = disk_sentence(error) or disk_sentence(error.__cause__)
         if disk is not None:
@@ -192,7 +194,7 @@ def _load(config: DataConfig, conditional: bool) -> datasets.Dataset | datasets.
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Silence `datasets`."""
+    """Silence the warnings of `datasets`."""
     verbosity = datasets.logging.get_verbosity()
     datasets.logging.set_verbosity_error()
     try:
@@ -202,26 +204,26 @@ def _without_warnings() -> Iterator[None]:
 
 
 def _check_cached(builder: Cache, config: DataConfig) -> None:
-    """Refuse what `datasets` takes from its cache by name, unless it is known to come from that place on the Hub.
+    """Refuse a cached copy that `datasets` found by name, unless it is known to come from that repository on the Hub.
 
-    Where neither a folder nor the Hub answers, it takes whatever it prepared last under the name, be it the copy of a
-    folder that is gone. A copy of owner/name lies in a folder owner___name/…/COMMIT, but its record says name; one of
-    a folder has another digest than a commit's, and the folder's name in both places.
+    If there is neither a folder nor a connection to the Hub, `datasets` uses whatever it last cached under the name,
+    even the copy of a folder that has been removed. The copy of owner/name is in a folder owner___name/…/COMMIT, with
+    "name" in its record; the copy of a folder has a digest instead of a commit, and the folder's name in both places.
 
     Raises:
-        ConnectionError: As `datasets` does without a copy.
+        ConnectionError: The copy is refused; `datasets` raises the same error if there is no copy.
     """
     owner, _, name = config.path.rpartition("/")
     from_hub = owner and builder.info.dataset_name == camelcase_to_snakecase(name) and _COMMIT.fullmatch(builder.hash)
     if not from_hub or not builder.hash.startswith(config.revision or ""):
-        raise ConnectionError(f"The cached copy of {config.path} is not known to be of the Hub.")
+        raise ConnectionError(f"The cached copy of {config.path} is not known to come from the Hub.")
 
 
 def _load_saved(config: DataConfig) -> datasets.Dataset:
     """A folder written by `save_to_disk`: one split, or a dictionary of them."""
     try:
         saved = datasets.load_from_disk(config.path)
-    except IndexError as error:  # what `datasets` makes of a set saved without rows
+    except IndexError as error:  # raised by `datasets` for a data set saved without rows
         raise empty_error(config) from error
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -229,7 +231,7 @@ def _load_saved(config: DataConfig) -> datasets.Dataset:
     if isinstance(saved, datasets.DatasetDict):
         splits = saved
     else:
-        # A data set made by hand has no split name and is taken for whatever split is asked.
+        # A data set created in memory has no split name, and is accepted as any split.
         splits = {str(saved.split or config.split): saved}
     if config.split not in splits:
         raise UserError(f"data.split {config.split!r} is not a split of {config.path}: it has {sorted(splits)}.")
@@ -239,15 +241,15 @@ def _load_saved(config: DataConfig) -> datasets.Dataset:
 def _with_classes(
     dataset: datasets.Dataset | datasets.IterableDataset, feature: Any, config: DataConfig
 ) -> tuple[datasets.Dataset | datasets.IterableDataset | None, str | None]:
-    """The data set with a ClassLabel for its label column, or None if that cannot be made; and what is wrong, or None.
+    """The data set with its label column as a ClassLabel, or None if that is impossible; and the problem, or None.
 
     Only the label column is replaced: `class_encode_column` and `cast_column` would copy every image on the disk.
     """
-    no_numbers = f"holds no integers: set data.first_label: 0 instead of {config.first_label}"
+    no_numbers = f"contains no integers: set data.first_label: 0 instead of {config.first_label}"
     if isinstance(feature, datasets.ClassLabel):
         return dataset, no_numbers if config.first_label else None
     if isinstance(dataset, datasets.IterableDataset):
-        return None, f"holds {feature}: a stream needs a ClassLabel"
+        return None, f"contains {feature}: a stream needs a ClassLabel"
     labels = dataset.select_columns([config.label_column]).with_format("arrow")[:][config.label_column]  # (N,)
     if pa.types.is_string_view(labels.type):
         labels = labels.cast(pa.string())
@@ -256,14 +258,14 @@ def _with_classes(
         largest = pc.max(labels).as_py() or 0
         if largest - config.first_label >= MOST_CLASSES:
             return None, (
-                f"holds integers up to {largest}, which cannot be numbers of classes: number the classes from 0, or "
-                "write their names as text"
+                f"contains integers up to {largest}, which is too large for class numbers: number the classes from 0, "
+                "or use their names as text"
             )
         lowest = pc.min(labels.filter(pc.greater_equal(labels, config.first_label))).as_py()
         if config.first_label == 0 and lowest:
             problem = (
-                f"has no 0, from which classes are counted, but {lowest} to {largest}: set data.first_label to the "
-                f"number of the first class, such as {lowest}, or name a split with all classes"
+                f"contains {lowest} to {largest}, but classes are counted from 0: set data.first_label to the number "
+                f"of the first class, such as {lowest}, or choose a split with all classes"
             )
         names = [str(number) for number in range(config.first_label, max(largest, config.first_label) + 1)]
         numbers = pc.subtract(labels.cast(pa.int64()), config.first_label)
@@ -272,7 +274,7 @@ def _with_classes(
         numbers = pc.index_in(labels, pa.array(names, labels.type)).cast(pa.int64())
         problem = no_numbers if config.first_label else None
     else:
-        return None, f"holds {feature}: it must hold integers, strings or a ClassLabel, one for each image"
+        return None, f"contains {feature}: it must contain an integer, a string or a ClassLabel for each image"
     without = dataset.remove_columns(config.label_column)
     feature = datasets.ClassLabel(names=names)
     return without.add_column(config.label_column, numbers.to_pylist(), feature=feature), problem

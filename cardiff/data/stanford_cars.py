@@ -21,10 +21,10 @@ ANNOTATIONS = {"train": "cars_train_annos.mat", "test": "cars_test_annos_withlab
 
 
 def load_stanford_cars(folder: str | Path, split: str = "train") -> datasets.Dataset:
-    """Lists one split of Stanford Cars; the images stay undecoded on the disk.
+    """Lists one split of Stanford Cars, with the images undecoded.
 
     Args:
-        folder: The folder that holds `devkit`, `cars_train` and `cars_test`.
+        folder: The folder that contains `devkit`, `cars_train` and `cars_test`.
         split: "train" (8,144 images) or "test" (8,041 images).
 
     Returns:
@@ -32,7 +32,7 @@ def load_stanford_cars(folder: str | Path, split: str = "train") -> datasets.Dat
         pixels from 0, x2 and y2 exclusive, as PIL's crop takes them).
 
     Raises:
-        UserError: For an unknown split, or an annotation file or image that is missing or cannot be read.
+        UserError: The split is unknown, an annotation file is missing or cannot be read, or images are missing.
     """
     folder = Path(folder)
     if split not in ANNOTATIONS:
@@ -43,7 +43,7 @@ def load_stanford_cars(folder: str | Path, split: str = "train") -> datasets.Dat
     if split == "test" and not annotation_file.exists():
         annotation_file = folder / ANNOTATIONS[split]
     annotations = _load_mat(annotation_file, "annotations")
-    # A file without `class`, such as cars_test_annos.mat, is the usual mix-up.
+    # A common mistake is a file without `class`, such as cars_test_annos.mat.
     missing = {"bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname"} - set(annotations.dtype.names or ())
     if missing:
         raise UserError(f"{annotation_file} lacks the fields {sorted(missing)}: use the file with the class labels.")
@@ -60,7 +60,7 @@ def load_stanford_cars(folder: str | Path, split: str = "train") -> datasets.Dat
     labels = np.array([int(number) for number in annotations["class"]]) - 1
     if labels.min() < 0 or labels.max() >= len(class_names):
         raise UserError(
-            f"{annotation_file} has classes outside 1 to {len(class_names)}: use the devkit of its archive."
+            f"{annotation_file} has classes outside 1 to {len(class_names)}: use the devkit of the same release."
         )
     # The annotations count pixels from 1 and include the last one; only x1 and y1 change.
     corners = [annotations[f"bbox_{corner}"].astype(np.int64) for corner in ("x1", "y1", "x2", "y2")]
@@ -83,8 +83,8 @@ def load_stanford_cars(folder: str | Path, split: str = "train") -> datasets.Dat
 
 def _load_mat(path: Path, variable: str) -> np.ndarray:
     if not path.exists():
-        raise UserError(f"{path} does not exist: data.path must hold the Stanford Cars archives as extracted.")
+        raise UserError(f"{path} does not exist: extract the Stanford Cars archives into the folder data.path.")
     try:
         return np.atleast_1d(scipy.io.loadmat(path, squeeze_me=True)[variable])
-    except Exception as error:  # scipy's reader raises many types on bad bytes
+    except Exception as error:  # scipy's reader raises many exception types on bad data
         raise UserError(f"{path} has no readable variable {variable!r}: download it again.") from error

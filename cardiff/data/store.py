@@ -1,4 +1,4 @@
-"""The decoded images of a data set as one uint8 array on the disk, built once and mapped by every process."""
+"""The decoded images of a data set as one uint8 array on the disk, built once and memory-mapped by every process."""
 
 import errno
 import hashlib
@@ -26,7 +26,7 @@ from cardiff.integrity import find_damage, read_json, write_checksums
 
 logger = logging.getLogger(__name__)
 
-# Raise it when the same data and settings would decode to other pixels, or the files change.
+# Increase it if the same data and settings decode to different pixels, or the file format changes.
 STORE_VERSION = 2
 CHUNK = 32  # rows per task
 ATTEMPTS = 3
@@ -41,15 +41,15 @@ class ImageStore:
     images: np.memmap
     """uint8 (N, C, H, W), read-only."""
     labels: np.ndarray | None
-    """int64 (N,), or None if the set has no labels. -1 stands for none, which a conditional store refuses."""
+    """int64 (N,), or None if the data set has no labels. -1 means no label, which a conditional store refuses."""
     class_names: list[str]
     """Empty without labels."""
     skipped: list[dict]
-    """The images left out: row, name and reason of each."""
+    """The unreadable images that were skipped: row, name and reason of each."""
 
     @property
     def key(self) -> str:
-        """The digest of the data and of the preprocessing that names the folder."""
+        """The digest of the data and the preprocessing; also the name of the folder."""
         return self.folder.name
 
     def __len__(self) -> int:
@@ -63,8 +63,8 @@ class ImageStore:
 def open_store(config: DataConfig, conditional: bool) -> ImageStore:
     """Opens the decoded images of `config`, decoding them first if no earlier run has.
 
-    The store is a folder of the cache named by a digest of the data and of the preprocessing. One process builds it
-    with all cores while the others wait; a build that is interrupted leaves nothing that is used later.
+    The store is a folder in the cache named by a digest of the data and the preprocessing. One process builds it with
+    all cores while the others wait; an interrupted build is discarded.
 
     Args:
         config: The data section. `config.streaming` must be off.
@@ -74,8 +74,8 @@ def open_store(config: DataConfig, conditional: bool) -> ImageStore:
         The store: N images (N, C, H, W), their labels and the class names.
 
     Raises:
-        UserError: In one sentence, for data that cannot be used or a cache that cannot be written.
-        UnreadableImage: For the first bad image, if `config.on_error` is "raise".
+        UserError: The data cannot be used, or the cache cannot be written.
+        UnreadableImage: An image is unreadable and `config.on_error` is "raise".
     """
     assert not config.streaming, "a stream has no store"
     dataset = load_source(config, conditional)
@@ -100,9 +100,11 @@ def open_store(config: DataConfig, conditional: bool) -> ImageStore:
                 problem = "cannot be written"
             else:
                 raise
-            raise UserError(f"The cache {cache} {problem}: set data.cache_dir or CARDIFF_CACHE elsewhere.") from error
+            raise UserError(
+                f"The cache {cache} {problem}: set data.cache_dir or CARDIFF_CACHE to another folder."
+            ) from error
 
-    # The same store serves both values of on_error, so a lenient build is checked again by a strict run.
+    # Both values of on_error share a store, so a store built with "skip" is checked again by a run with "raise".
     if store.skipped and config.on_error == "raise":
         raise UnreadableImage(store.skipped[0]["name"], store.skipped[0]["reason"])
     if conditional:
@@ -131,12 +133,12 @@ def _build_once(dataset: datasets.Dataset, config: DataConfig, settings: dict, f
 
 
 def cache_root(config: DataConfig) -> Path:
-    """Folder of everything that is computed once from a data set."""
+    """Folder of the caches computed from data sets."""
     return Path(config.cache_dir or os.environ.get("CARDIFF_CACHE") or "~/.cache/cardiff").expanduser()
 
 
 def _settings(config: DataConfig) -> dict:
-    """The fields that decide what is in the store, beside the data."""
+    """The options that determine the content of the store, together with the data."""
     fields = ["image_column", "label_column", "resolution", "channels", "fit", "upscale", "crop_to_box"]
     if config.crop_to_box:
         fields += ["box_column", "box_margin"]
@@ -149,7 +151,7 @@ def _read(folder: Path) -> ImageStore:
     """Maps the store in `folder`, which may be damaged in any way.
 
     Raises:
-        OSError, ValueError, TypeError, KeyError, EOFError, MemoryError: It is.
+        OSError, ValueError, TypeError, KeyError, EOFError, MemoryError: The store is missing or damaged.
     """
     damage = find_damage(folder, remember=True)
     if damage is not None:
@@ -158,13 +160,13 @@ def _read(folder: Path) -> ImageStore:
     images = np.load(folder / "images.npy", mmap_mode="r")
     labels = None if meta["class_names"] is None else np.load(folder / "labels.npy")
     if list(images.shape) != meta["shape"] or (labels is not None and len(labels) != len(images)):
-        raise UserError(f"{folder} does not hold the images that its meta.json describes.")
+        raise UserError(f"{folder} does not contain the images that its meta.json describes.")
     if images.dtype != np.uint8 or (labels is not None and labels.dtype != np.int64):
-        raise UserError(f"{folder} does not hold bytes and whole numbers.")
+        raise UserError(f"{folder} does not contain uint8 images and int64 labels.")
     if not all(type(name) is str for name in meta["class_names"] or []) or not all(
         {"row", "name", "reason"} <= dict(entry).keys() for entry in meta["skipped"]
     ):
-        raise UserError(f"{folder}/meta.json is not of this project.")
+        raise UserError(f"{folder}/meta.json was not written by Cardiff.")
     return ImageStore(folder, images, labels, meta["class_names"] or [], meta["skipped"])
 
 
@@ -176,7 +178,7 @@ def _read_if_sound(folder: Path) -> ImageStore | None:
 
 
 def _remove_leftovers(cache: Path) -> None:
-    """Removes the unfinished folders of builds that were killed: those whose lock is free."""
+    """Removes the unfinished folders of killed builds, whose lock is free."""
     for unfinished in cache.glob(f"{ASIDE}*"):
         try:
             key = unfinished.name.removeprefix(ASIDE).partition(".")[0]
@@ -187,20 +189,16 @@ def _remove_leftovers(cache: Path) -> None:
 
 
 def _build(dataset: datasets.Dataset, config: DataConfig, settings: dict, folder: Path) -> None:
-    """Decodes every row into `folder`, which appears complete or not at all. The caller holds the lock."""
+    """Decodes every row into `folder`, which is created atomically. The caller holds the lock."""
     if folder.exists():
-        logger.warning(
-            "The image store %s is damaged, or was built by an earlier version, and is built again.", folder
-        )
-    # To a path of its own: a lock that was cleared away with the cache is no lock.
+        logger.warning("The image store %s is damaged or was built by an earlier version, and is built again.", folder)
+    # Aside under a name of its own: a lock file that was deleted with the cache excludes nobody.
     with written_aside(folder, per_process=True) as aside:
         aside.mkdir()
         kept, skipped = _write_images(dataset, config, aside / "images.npy")
         if not kept:
             reason = skipped[0]["reason"]
-            raise UserError(
-                f"No image of {config.path} can be read, the first because of {reason!r}: check the files."
-            )
+            raise UserError(f"No image of {config.path} can be read (the first: {reason}): check the files.")
         labels = _labels(dataset, config)
         if labels is not None:
             np.save(aside / "labels.npy", labels[kept])
@@ -216,15 +214,15 @@ def _build(dataset: datasets.Dataset, config: DataConfig, settings: dict, folder
     if skipped:
         first = ", ".join(entry["name"] for entry in skipped[:3])
         logger.warning(
-            "%d of %d images of %s cannot be read and are left out, first %s; all are listed in %s.",
+            "%d of %d images of %s cannot be read and are skipped, first %s; all are listed in %s.",
             *(len(skipped), len(dataset), config.path, first, folder / "meta.json"),
         )
 
 
 def _write_images(dataset: datasets.Dataset, config: DataConfig, path: Path) -> tuple[list[int], list[dict]]:
-    """Writes images.npy in row order; returns the rows kept and the entries of those skipped.
+    """Writes images.npy in row order; returns the rows kept and a record of each one skipped.
 
-    The file is appended to, because writing to a memmap on a full disk kills the process instead of raising.
+    The file is written sequentially, since writing to a memmap on a full disk kills the process instead of raising.
     """
     kept: list[int] = []
     skipped: list[dict] = []
@@ -233,7 +231,7 @@ def _write_images(dataset: datasets.Dataset, config: DataConfig, path: Path) -> 
         _write_header(file, len(dataset), config)
         start_of_data = file.tell()
         starts = iter(range(0, len(dataset), CHUNK))
-        # PIL decodes and resizes outside the GIL, so threads scale; few chunks are under way at a time.
+        # PIL decodes and resizes without the GIL, so threads scale; the number of pending chunks is bounded.
         pending = [pool.submit(_decode_chunk, dataset, config, start) for start in islice(starts, 4 * threads)]
         with tqdm(total=len(dataset), desc="Decoding images", unit="image") as bar:
             try:
@@ -248,7 +246,7 @@ def _write_images(dataset: datasets.Dataset, config: DataConfig, path: Path) -> 
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        # numpy pads the header so that the number of rows can change in place.
+        # numpy pads the header, so the number of rows can be changed in place.
         file.seek(0)
         _write_header(file, len(kept), config)
         assert file.tell() == start_of_data
@@ -263,7 +261,7 @@ def _write_header(file: BinaryIO, rows: int, config: DataConfig) -> None:
 def _decode_chunk(
     dataset: datasets.Dataset, config: DataConfig, start: int
 ) -> tuple[list[np.ndarray], list[int], list[dict]]:
-    """Decodes CHUNK rows from `start`: the images [(C, H, W)], their rows, and the entries of those skipped."""
+    """Decodes CHUNK rows from `start`: the images [(C, H, W)], their rows, and a record of each row skipped."""
     rows = dataset[start : start + CHUNK]
     images, kept, skipped = [], [], []
     for row, raw in enumerate(rows[config.image_column], start):
@@ -294,8 +292,8 @@ def _class_names(dataset: datasets.Dataset, config: DataConfig) -> list[str] | N
 def _check_labels(
     labels: np.ndarray | None, class_names: list[str] | None, skipped_rows: list[int], config: DataConfig
 ) -> None:
-    """Refuse images without a class and classes without an image, of a set that has labels."""
-    assert labels is not None and class_names is not None  # load_source has seen to it
+    """Refuse images without a class and classes without an image."""
+    assert labels is not None and class_names is not None  # load_source has checked this
     wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
     if len(wrong):
         row = np.delete(np.arange(len(labels) + len(skipped_rows)), skipped_rows)[wrong[0]]
@@ -309,5 +307,5 @@ def _check_labels(
         names = ", ".join(repr(name) for name in empty[:3]) + (", …" if len(empty) > 3 else "")
         raise UserError(
             f"{len(empty)} of the {len(class_names)} classes of {config.path} have no image in split "
-            f"{config.split!r} ({names}): name a split with all classes or remove them from the labels."
+            f"{config.split!r} ({names}): choose a split with all classes, or remove these from the labels."
         )

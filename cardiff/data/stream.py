@@ -1,8 +1,8 @@
 """Images read through `datasets` streaming and decoded on the fly, in an order that every process can reproduce.
 
 The stream is read in file order, in blocks of `data.shuffle_buffer` undecoded examples; block j of epoch e is
-shuffled by its own generator, seeded with (seed, e, j). So the place in the stream is an epoch, a block and an offset,
-and going on from it needs no replay beyond the block.
+shuffled by its own generator, seeded with (seed, e, j). So a position in the stream is an epoch, a block and an
+offset, and resuming there only requires reading that block again.
 """
 
 import copy
@@ -36,9 +36,9 @@ class _Block:
 class ImageStream:
     """Batches of a data set too large to store decoded.
 
-    A process holds up to two blocks of encoded images. With `data.on_error: skip` an unreadable image is replaced
-    by the nearest readable one before it in the order of its block (cyclically): a choice that depends on the block
-    alone, so it is the same for every process, number of processes and resumption.
+    A process holds up to two blocks of encoded images. With `data.on_error: skip`, an unreadable image is replaced by
+    the nearest readable one before it in its shuffled block (cyclically). This depends only on the block, so it is the
+    same in every process, for any number of processes, and after resuming.
 
     Args:
         config: The data section, with `streaming` on.
@@ -46,7 +46,7 @@ class ImageStream:
         conditional: Whether labels are needed.
 
     Raises:
-        UserError: As `load_source` does.
+        UserError: The data cannot be loaded; see `load_source`.
     """
 
     def __init__(self, config: DataConfig, seed: int, conditional: bool) -> None:
@@ -64,22 +64,22 @@ class ImageStream:
     def batches(
         self, batch_size: int, positions: range, state: dict | None = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray | None, dict]]:
-        """Goes through the stream, epoch after epoch, without end.
+        """Iterates over the stream endlessly, epoch after epoch.
 
         Every process reads all the encoded examples, so all agree on the order, but decodes only its own share.
 
         Args:
-            batch_size: Examples in a global batch: the next ones in the shuffled order, across the end of an epoch.
-            positions: The positions inside the global batch that this process decodes.
-            state: The state that came with a batch, to go on with the one after it; None for the beginning.
+            batch_size: Examples in a global batch, which can span two epochs.
+            positions: The positions in the global batch that this process decodes.
+            state: The state that came with a batch, to continue after that batch; None for the beginning.
 
         Yields:
-            images uint8 (b, C, H, W), labels int64 (b,) or None if the set has none, and the state after the batch, a
-            small dictionary that JSON can hold; b = len(positions).
+            images uint8 (b, C, H, W), labels int64 (b,) or None if the data set has none, and the state after the
+            batch, a small dictionary that can be saved as JSON; b = len(positions).
 
         Raises:
-            UnreadableImage: For a bad image, if `data.on_error` is "raise".
-            UserError: For an empty stream, a label that is missing, or an image that `decode_image` refuses.
+            UnreadableImage: An image is unreadable and `data.on_error` is "raise".
+            UserError: The stream is empty, a label is missing, or an image is too small.
         """
         assert len(positions) > 0 and min(positions) >= 0 and max(positions) < batch_size
         blocks = self._blocks(state)
@@ -97,12 +97,12 @@ class ImageStream:
                 decoded = list(pool.map(self._decode, [places[position] for position in positions]))
                 images = np.stack([image for image, _ in decoded])  # (b, C, H, W)
                 labels = np.array([label for _, label in decoded], dtype=np.int64) if self.class_names else None
-                # If the batch ends its block, resuming reads the block once more and finds it finished.
+                # If the batch ends its block, resuming reads the block again and finds it used up.
                 after = {"epoch": block.epoch, "block": block.number, "offset": offset, "source": block.source}
                 yield images, labels, after
 
     def _blocks(self, state: dict | None) -> Iterator[_Block]:
-        stream = copy.deepcopy(self.dataset)  # its position belongs to this iterator alone
+        stream = copy.deepcopy(self.dataset)  # so that this iterator has its own position
         beginning = stream.state_dict()
         epoch, number, source = (state["epoch"], state["block"], state["source"]) if state else (0, 0, beginning)
         while True:
@@ -120,7 +120,7 @@ class ImageStream:
             epoch, number, source = epoch + 1, 0, beginning
 
     def _decode(self, place: tuple[_Block, int]) -> tuple[np.ndarray, int]:
-        """The image (C, H, W) and the label, -1 for none, at a position in the shuffled order of a block."""
+        """The image (C, H, W) and the label (-1 for none) at a position in a shuffled block."""
         config, (block, position) = self.config, place
         for back in range(len(block.examples)):
             row, example = block.examples[position - back]

@@ -1,7 +1,7 @@
-"""What a training step draws besides its images: timesteps, noise, dropped labels and mirrored images.
+"""The random draws of a training step other than its images: timesteps, noise, label dropout and flips.
 
-A pure function of (seed, step, position in the global batch), so that a run does not depend on how many processes
-share a batch, and resuming needs nothing but the step number.
+They are a pure function of (seed, step, position in the global batch), so a run does not depend on how many processes
+share a batch, and resuming needs only the step number.
 """
 
 from dataclasses import dataclass, fields
@@ -16,23 +16,23 @@ class Draws:
     """The draws for b images."""
 
     timesteps: torch.Tensor
-    """t, int64 (b,), each of 0 to T − 1 with the same probability."""
+    """t, int64 (b,), uniform over 0 to T − 1."""
     noise: torch.Tensor
     """ε, standard normal float32 (b, C, H, W)."""
     drop: torch.Tensor
     """Whether the label is replaced by the null class, bool (b,)."""
     flip: torch.Tensor
-    """Whether the image is mirrored, bool (b,)."""
+    """Whether the image is mirrored left to right, bool (b,)."""
 
     def chunk(self, parts: int) -> list["Draws"]:
-        """The draws of each part of a batch that is processed in several."""
+        """Split the draws into the parts of a batch, for gradient accumulation."""
         chunks = [getattr(self, field.name).chunk(parts) for field in fields(self)]
         return [Draws(*part) for part in zip(*chunks)]
 
 
 @dataclass(frozen=True)
 class BatchDraws:
-    """Makes the draws of this process's share of every global batch."""
+    """Draws for this process's share of every global batch."""
 
     seed: int
     batch_size: int
@@ -42,12 +42,12 @@ class BatchDraws:
     num_train_timesteps: int
     """T."""
     horizontal_flip: bool = False
-    """Mirror each image with probability one half."""
+    """Mirror each image with probability ½."""
     label_dropout: float = 0.0
     """Probability of dropping a label."""
 
     def __call__(self, step: int, image_shape: tuple[int, ...], device: torch.device) -> Draws:
-        """The draws of a step for images (C, H, W), on the device."""
+        """The draws of a step for images of shape (C, H, W), on the device."""
         rng = numpy_generator(self.seed, DRAWS, step)
         share = slice(self.positions.start, self.positions.stop)
         timesteps = rng.integers(0, self.num_train_timesteps, self.batch_size)[share]
@@ -55,6 +55,6 @@ class BatchDraws:
         drop = rng.random(self.batch_size)[share] < self.label_dropout
         on_cpu = [torch.from_numpy(values) for values in (timesteps, drop, flip)]
         if device.type == "cuda":
-            on_cpu = [values.pin_memory() for values in on_cpu]  # or the copy would wait for the device
+            on_cpu = [values.pin_memory() for values in on_cpu]  # otherwise the copy would wait for the device
         t, dropped, mirrored = (values.to(device, non_blocking=True) for values in on_cpu)
         return Draws(t, batch_noise(self.seed, step, self.positions, image_shape, device), dropped, mirrored)

@@ -1,10 +1,10 @@
-"""Noise levels: log-SNR λ = ln(ᾱ/(1 − ᾱ)), a = √ᾱ and σ = √(1 − ᾱ) of x_t = a·x₀ + σ·ε, and timesteps of levels.
+"""Noise levels: log-SNR λ = ln(ᾱ/(1 − ᾱ)), a = √ᾱ and σ = √(1 − ᾱ) of x_t = a·x₀ + σ·ε, and timesteps by level.
 
-ᾱ = 0 of a zero-terminal-SNR schedule has λ = −∞. Three ways to deal with it, by use:
+The last step of a zero-terminal-SNR schedule has ᾱ = 0 and λ = −∞. Three functions handle it, each for its own use:
 
-- `log_snr_of` takes ᾱ as at least 1e-12: tables of schedules, in closed forms;
-- `trained_log_snr` keeps ᾱ 1e-12 away from both 0 and 1: the search for the trained level nearest to a λ;
-- `exact_log_snr` keeps −∞: what the levels of a model are called, and what they are compared with.
+- `log_snr_of` clamps ᾱ to at least 1e-12: for tables of schedules and closed forms;
+- `trained_log_snr` clamps ᾱ to [1e-12, 1 − 1e-12]: for finding the trained level nearest to a λ;
+- `exact_log_snr` keeps −∞: for labelling and comparing the levels of a model.
 """
 
 import numpy as np
@@ -15,18 +15,18 @@ from cardiff.errors import UserError
 
 
 def log_snr_of(alphas_cumprod: np.ndarray) -> np.ndarray:
-    """ln(ᾱ/(1 − ᾱ)) in float64, with ᾱ = 0 of a zero-terminal-SNR schedule taken as 1e-12."""
+    """ln(ᾱ/(1 − ᾱ)) in float64, with ᾱ clamped to at least 1e-12 for zero-terminal-SNR schedules."""
     alphas_cumprod = np.maximum(np.asarray(alphas_cumprod, dtype=np.float64), 1e-12)
     return np.log(alphas_cumprod) - np.log1p(-alphas_cumprod)
 
 
 def exact_log_snr(alphas_cumprod: torch.Tensor) -> torch.Tensor:
-    """ln(ᾱ/(1 − ᾱ)) in float64, −∞ at ᾱ = 0; of the shape and on the device of ᾱ."""
+    """ln(ᾱ/(1 − ᾱ)) in float64, −∞ at ᾱ = 0; same shape and device as ᾱ."""
     return torch.logit(alphas_cumprod.double())
 
 
 def trained_log_snr(scheduler: SchedulerMixin) -> torch.Tensor:
-    """Log-SNR of each timestep of a scheduler, falling, within ±27.6; float64 (T,)."""
+    """Log-SNR of each timestep of a scheduler, decreasing, within ±27.6; float64 (T,)."""
     return torch.logit(scheduler.alphas_cumprod.double(), eps=1e-12)
 
 
@@ -36,7 +36,7 @@ def a_sigma(log_snr: float) -> tuple[float, float]:
 
 
 def clean_image(x: torch.Tensor, output: torch.Tensor, log_snr: float, prediction_type: str) -> torch.Tensor:
-    """x̂₀ of what a network predicts at x_t: ε (arXiv 2006.11239, eq. 15), v (2202.00512, appendix D) or x₀ itself."""
+    """x̂₀ from a network's output at x_t: ε (arXiv 2006.11239, eq. 15), v (2202.00512, appendix D) or x₀ itself."""
     a, sigma = a_sigma(log_snr)
     if prediction_type == "epsilon":
         return (x - sigma * output) / a
@@ -47,10 +47,10 @@ def clean_image(x: torch.Tensor, output: torch.Tensor, log_snr: float, predictio
 
 
 def visited_levels(table: np.ndarray, steps: int) -> np.ndarray:
-    """The values of a table over timesteps that `steps` trailing steps visit, cleanest first; (steps,).
+    """The entries of a per-timestep table that `steps` trailing steps visit, cleanest first; (steps,).
 
     Raises:
-        UserError: More steps than timesteps.
+        UserError: There are fewer timesteps than steps.
     """
     total = len(table)
     if not 1 <= steps <= total:
@@ -61,11 +61,11 @@ def visited_levels(table: np.ndarray, steps: int) -> np.ndarray:
 
 
 def timesteps_at(scheduler: SchedulerMixin, log_snr: np.ndarray) -> list[int]:
-    """The trained timesteps nearest to these log-SNRs, falling: steps of another schedule on the trained noise levels.
+    """The trained timesteps nearest to these log-SNRs, descending: another schedule's steps at the trained levels.
 
-    The network is told the timestep, so it must be sampled with the levels that it was trained on; only which of them
-    are visited is free.
+    The network is conditioned on the timestep, so it can only be sampled at the levels that it was trained on; which
+    of them are visited is free to choose.
     """
-    trained = trained_log_snr(scheduler).numpy()  # falls with t
+    trained = trained_log_snr(scheduler).numpy()  # decreasing in t
     nearest = np.abs(trained - np.asarray(log_snr, dtype=np.float64)[:, None]).argmin(1)
     return sorted(set(nearest.tolist()), reverse=True)

@@ -1,6 +1,6 @@
-"""What training minimises: algorithm 1 of Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2006.11239).
+"""The training losses: Algorithm 1 of Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2006.11239).
 
-A loss is called with a network, a batch and the draws made for it, and knows nothing of optimizers, processes or
+A loss is called with a network, a batch and the draws for it, and is independent of optimizers, processes and
 checkpoints.
 """
 
@@ -16,13 +16,13 @@ from cardiff.diffusion.levels import exact_log_snr
 
 
 class DenoisingLoss:
-    """Squared error of the network's prediction for noised images, weighed by timestep.
+    """Squared error of the network's prediction for noised images, weighted by timestep.
 
     Args:
         scheduler: Noise levels and prediction type.
-        weights: Of each timestep, (T,), as of `loss_weights`, on the device of the images.
-        null_class: What a dropped label becomes (classifier-free guidance, arXiv 2207.12598); None without labels.
-        memory_format: Of the noised images.
+        weights: Weight of each timestep, (T,), from `loss_weights`, on the device of the images.
+        null_class: Replaces dropped labels (classifier-free guidance, arXiv 2207.12598); None without labels.
+        memory_format: Memory format of the noised images.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ClassificationLoss:
 
     Args:
         scheduler: Noise levels.
-        memory_format: Of the noised images.
+        memory_format: Memory format of the noised images.
     """
 
     def __init__(self, scheduler: DDPMScheduler, memory_format: torch.memory_format = torch.contiguous_format):
@@ -73,12 +73,12 @@ class ClassificationLoss:
 
 
 def memory_format(config: RunConfig) -> torch.memory_format:
-    """Of the images of a run."""
+    """The memory format of a run's images."""
     return torch.channels_last if config.train.channels_last else torch.contiguous_format
 
 
 def model_range(images: torch.Tensor, flip: torch.Tensor | None = None) -> torch.Tensor:
-    """uint8 images (b, C, H, W) as float32 in [-1, 1], mirrored left to right where `flip` (b,) says so."""
+    """uint8 images (b, C, H, W) as float32 in [-1, 1], mirrored left to right where `flip` (b,) is true."""
     images = images.float() / 127.5 - 1  # [0, 255] -> [-1, 1]
     return images if flip is None else torch.where(flip[:, None, None, None], images.flip(-1), images)
 
@@ -86,10 +86,10 @@ def model_range(images: torch.Tensor, flip: torch.Tensor | None = None) -> torch
 def prediction_target(
     scheduler: DDPMScheduler, images: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
 ) -> torch.Tensor:
-    """What the network is trained to output at x_t, by the scheduler's prediction_type.  # (B, C, H, W)
+    """The network's training target at x_t, by the scheduler's prediction_type.  # (B, C, H, W)
 
-    epsilon is the noise (arXiv 2006.11239, eq. 14), v_prediction √ᾱ·ε − √(1−ᾱ)·x₀ (arXiv 2202.00512,
-    appendix D), sample the image itself.
+    epsilon is the noise (arXiv 2006.11239, eq. 14), v_prediction is √ᾱ·ε − √(1−ᾱ)·x₀ (arXiv 2202.00512,
+    appendix D), and sample is the image itself.
     """
     if scheduler.config.prediction_type == "epsilon":
         return noise
@@ -102,13 +102,13 @@ def prediction_target(
 def loss_weights(scheduler: DDPMScheduler, weighting: str, gamma: float = 5.0) -> torch.Tensor:
     """Weight of each timestep on the network's own squared error, float32 (T,).
 
-    min_snr (Hang et al., arXiv 2303.09556, section 3.4) is min(SNR, γ) on the error of x̂₀. The error of ε̂ is SNR
-    times that and the error of v̂ (SNR + 1) times, hence the divisors; each quotient is written so that it stays
-    finite as SNR goes to 0.
+    min_snr (Hang et al., arXiv 2303.09556, section 3.4) is min(SNR, γ) on the squared error of x̂₀. The error of ε̂ is
+    SNR times that, and the error of v̂ is SNR + 1 times that, hence the divisors; each quotient is written so that it
+    stays finite as SNR goes to 0.
 
-    schedule_invariant weighs log-SNR λ alike whatever the schedule. A schedule draws λ with density p(λ) = −dt/dλ, so
-    the plain loss weighs it by p (Kingma and Gao, arXiv 2303.00848, section 3). Here that is divided out and replaced
-    by sech(λ/2)/2π, the density of ᾱ = cos²(πt/2): the loss is the plain v-loss under that schedule.
+    schedule_invariant gives each log-SNR λ the same weight whatever the schedule. A schedule draws λ with density
+    p(λ) = −dt/dλ, so the plain loss weights it by p (Kingma and Gao, arXiv 2303.00848, section 3). Here p is divided
+    out and replaced by sech(λ/2)/2π, the density of ᾱ = cos²(πt/2): the loss is the plain v-loss under that schedule.
     """
     alphas_cumprod = scheduler.alphas_cumprod.double().cpu()
     if weighting == "uniform":
@@ -131,7 +131,7 @@ def _schedule_invariant_weights(alphas_cumprod: torch.Tensor, prediction_type: s
     log_snr, snr = exact_log_snr(alphas_cumprod), alphas_cumprod / (1 - alphas_cumprod)
     (slope,) = torch.gradient(log_snr)  # dλ/dt = −1/p(λ), over T
     weights = -slope * len(slope) / (2 * math.pi * torch.cosh(log_snr / 2))
-    # These are of the v-loss: ‖δv‖² = (1 + 1/SNR)·‖δε‖² = (1 + SNR)·‖δx₀‖².
+    # So far for the v-loss: ‖δv‖² = (1 + 1/SNR)·‖δε‖² = (1 + SNR)·‖δx₀‖².
     per_type = {"v_prediction": torch.ones_like(snr), "epsilon": 1 + 1 / snr, "sample": 1 + snr}
     return weights * per_type[prediction_type]
 

@@ -1,4 +1,4 @@
-"""UNets, classifiers and pipelines as the configuration asks for them."""
+"""Builds UNets, classifiers and pipelines from a configuration."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,11 +19,11 @@ Network = TypeVar("Network", bound=ModelMixin)
 def build_unet(config: RunConfig, num_classes: int | None) -> UNet2DModel:
     """The UNet of a run, with weights drawn from its seed.
 
-    With N classes it has N + 1 class embeddings, of which the last is the null class, "no label" (arXiv 2207.12598).
-    `num_classes=None` builds the unconditional one.
+    With N classes it has N + 1 class embeddings; the last is the null class, "no label" (arXiv 2207.12598).
+    `num_classes=None` builds an unconditional UNet.
 
     Raises:
-        UserError: The `unet` section does not describe a UNet2DModel.
+        UserError: UNet2DModel cannot be built from the `unet` section.
     """
     return _build(
         UNet2DModel,
@@ -37,7 +37,7 @@ def build_classifier(config: RunConfig, scheduler: DDPMScheduler, class_names: S
     """The classifier of a run, for the noise levels of `scheduler`, with weights drawn from the run's seed.
 
     Raises:
-        UserError: The `classifier` section does not describe a NoisyClassifier.
+        UserError: NoisyClassifier cannot be built from the `classifier` section.
     """
     return _build(
         NoisyClassifier,
@@ -56,7 +56,7 @@ def _build(network: type[Network], config: RunConfig, **arguments: Any) -> Netwo
         return network(**images, **arguments, **asdict(config.network))
     except (ValueError, AttributeError) as error:
         section = config.network_name
-        raise UserError(f"The section {section} does not describe a {network.__name__}: {error}") from error
+        raise UserError(f"The section {section} is not valid for {network.__name__}: {error}") from error
 
 
 def null_class(unet: UNet2DModel) -> int | None:
@@ -65,7 +65,7 @@ def null_class(unet: UNet2DModel) -> int | None:
 
 
 def build_pipeline(unet: UNet2DModel, scheduler: SchedulerMixin, class_names: Sequence[str]) -> DiffusionPipeline:
-    """The pipeline that is saved: ours for a conditional UNet, a stock DDPMPipeline for an unconditional one."""
+    """The pipeline to save: ClassConditionalPipeline for a conditional UNet, DDPMPipeline for an unconditional one."""
     if unet.config.num_class_embeds is None:
         return DDPMPipeline(unet, scheduler)
     return ClassConditionalPipeline(unet, scheduler, dict(enumerate(class_names)))

@@ -1,16 +1,16 @@
-"""Random numbers as a function of (seed, purpose, step, position), with no generator state to carry along.
+"""Random numbers as a function of (seed, purpose, step, position), without any generator state to save.
 
-A run therefore does not depend on how many processes share a batch, and resuming needs nothing but the step number.
+A run therefore does not depend on how many processes share a batch, and resuming needs only the step number.
 """
 
 import numpy as np
 import torch
 
-# One number per purpose keeps the streams of one seed apart.
+# A number for each purpose, so that the streams of one seed are independent.
 WEIGHTS, ORDER, DRAWS, NOISE, DROPOUT, SAMPLES, HELD_OUT = range(7)
 
 NOISE_BLOCK = 16
-"""Images per draw of noise. A process draws only the blocks that it needs, whatever its share of the batch."""
+"""Images per block of noise. Each process draws only the blocks that overlap its share of the batch."""
 
 
 def derive_seed(*keys: int) -> int:
@@ -26,7 +26,7 @@ def numpy_generator(*keys: int) -> np.random.Generator:
 def batch_noise(
     seed: int, step: int, positions: range, image_shape: tuple, device: torch.device | str
 ) -> torch.Tensor:
-    """Standard normal noise, float32 (len(positions), *image_shape), for these positions of a step's global batch."""
+    """Standard normal noise for these positions of a step's global batch, float32 (len(positions), *image_shape)."""
     blocks = range(positions.start // NOISE_BLOCK, -(-positions.stop // NOISE_BLOCK))
     generator = torch.Generator(device)
     drawn = []
@@ -38,10 +38,10 @@ def batch_noise(
 
 
 def image_generator(seed: int, index: int) -> torch.Generator:
-    """The generator of sample `index`: on the CPU, so that every device starts from the same noise."""
+    """The generator of sample `index`, on the CPU so that every device starts from the same noise."""
     return torch.Generator().manual_seed(image_seed(seed, index))
 
 
 def image_seed(seed: int, index: int) -> int:
-    """The seed of sample `index`, as the manifest records it."""
+    """The seed of sample `index`, as recorded in the manifest."""
     return derive_seed(seed, SAMPLES, index)

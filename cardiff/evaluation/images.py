@@ -138,7 +138,7 @@ def _entry(line: str, what: str) -> dict:
     Raises:
         UserError, KeyError, TypeError: It is none, or names a file that is not in the manifest's folder.
     """
-    entry = parse_json(dict, line, what)
+    entry = parse_json(dict, line, what, infinite=True)
     label, name = entry["label"], entry.get("name")
     if Path(entry["file"]).name != entry["file"] or entry["file"].startswith("."):
         raise UserError(f"{what} names the file {entry['file'][:100]!r}")
@@ -154,7 +154,7 @@ def _own_entry(file: Path) -> dict | None:
     try:
         with Image.open(file) as image:
             text = image.info.get(PNG_KEY)
-        return None if text is None else parse_json(dict, text, str(file))
+        return None if text is None else parse_json(dict, text, str(file), infinite=True)
     except Exception as error:  # Pillow's readers raise nearly every type on bad bytes
         raise UserError(f"{file} is damaged: run the same sample.py command again.") from error
 

@@ -35,16 +35,16 @@ def publish(options: PublishOptions, aside: Path | None = None) -> str:
     """
     options.check()
     if options.output is not None:
-        _check_output(Path(options.output))
+        _check_output(options.output)
     folder = find_model(options.model)
     repository = options.hub_model_id or default_repository(options.model)
     if options.output is not None:
-        output = Path(options.output)
+        output = Path(options.output).resolve()
         with _prepared(_beside(output)) as prepared:
             metrics, best = prepare(folder, prepared, options)
             complete(prepared, repository, options, metrics, best)
             _move(prepared, output)
-        return f"Wrote {output}; nothing was uploaded."
+        return f"Wrote {options.output}; nothing was uploaded."
 
     check_access()
     order = Order(head_of(repository, options.hub_revision), None, aside is not None)
@@ -81,10 +81,10 @@ def _prepared(folder: Path) -> Iterator[Path]:
         remove(folder)
 
 
-def _check_output(output: Path) -> None:
+def _check_output(output: str) -> None:
     """Refuse a folder that cannot be written, or that has files of others."""
     check_folder("--output", output)
-    if output.exists() and any(not path.name.startswith(ASIDE) for path in output.iterdir()):
+    if Path(output).exists() and any(not path.name.startswith(ASIDE) for path in Path(output).iterdir()):
         raise UserError(f"--output {output} is not empty: name another folder.")
 
 

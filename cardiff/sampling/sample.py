@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cardiff.distributed import print_once, this_process
+from cardiff.outputs import check_file, check_folder
 from cardiff.sampling.draw import make_plan
 from cardiff.sampling.folder import fill_folder
 from cardiff.sampling.grid import draw_grid
@@ -19,7 +20,12 @@ def run(options: SampleOptions, progress: Callable[[int], object] | None = None)
 
     Raises:
         UserError: An option does not fit the model, or the output folder holds images of other options.
+        OSError: The disk is full or not writable; what is written stays, and the same call goes on.
     """
+    if options.output is not None:
+        check_folder("--output", options.output)
+    if options.grid is not None:
+        check_file("--grid", options.grid, [".png"])
     plan = make_plan(options, progress)
     state = this_process()
     if plan.timesteps is not None and len(plan.timesteps) < options.steps:

@@ -1,4 +1,4 @@
-"""A training run from its configuration: data, schedule, network, loss, draws, trainer, callbacks, in this order."""
+"""Builds a training run from its configuration: data, schedule, network, loss, draws, trainer, callbacks."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,10 +31,10 @@ from cardiff.training.trainer import Loss, Trainer
 
 
 def build(config: RunConfig) -> Trainer:
-    """A run that stands at its newest good checkpoint, or at the beginning, ready for its next step.
+    """Build a run, ready for its next step: resumed from its newest intact checkpoint, or at step 0.
 
     Raises:
-        UserError: Data, configuration or checkpoint that the run cannot use, in one sentence.
+        UserError: The run cannot use the data, the configuration or the checkpoint.
     """
     # Data, and the noise levels ᾱ_t of the schedule.
     check_folder("--output_dir", config.output_dir)
@@ -62,9 +62,9 @@ def build(config: RunConfig) -> Trainer:
         label_dropout=getattr(train, "label_dropout", 0.0),
     )
 
-    # The loop, from where the run stands.
+    # The trainer, resumed from the newest checkpoint.
     trainer = Trainer(config, accelerator, data, model, loss, draws, exporter(config, scheduler, names))
-    callbacks = build_callbacks(config, trainer, scheduler)  # a push that can never be is refused here
+    callbacks = build_callbacks(config, trainer, scheduler)  # raises if a push could not succeed
     trainer.own_output_dir()
     resume(trainer)
     write_config(config, accelerator)
@@ -73,10 +73,10 @@ def build(config: RunConfig) -> Trainer:
 
 
 def build_accelerator(config: RunConfig) -> Accelerator:
-    """The processes, the device and the precision of a run.
+    """Accelerate's processes, device and precision for a run.
 
     Raises:
-        UserError: A tracker that is not installed, or processes that are not connected.
+        UserError: A tracker is not installed, or the processes are not connected.
     """
     train, output_dir = config.train, Path(config.output_dir)
     accelerator = Accelerator(
@@ -93,7 +93,7 @@ def build_accelerator(config: RunConfig) -> Accelerator:
 def exporter(
     config: RunConfig, scheduler: DDPMScheduler, class_names: Sequence[str]
 ) -> Callable[[ModelMixin, Path], None]:
-    """What writes the run's network into a folder, so that anyone can load it."""
+    """A function that saves the run's network to a folder from which diffusers can load it."""
 
     def export(model: ModelMixin, folder: Path) -> None:
         if config.kind == "classifier":
@@ -105,10 +105,10 @@ def exporter(
 
 
 def build_callbacks(config: RunConfig, trainer: Trainer, scheduler: DDPMScheduler) -> Sequence[Callback]:
-    """What is done between the steps, in the order in which it is done.
+    """The callbacks of a run, in the order in which they run.
 
     Raises:
-        UserError: A push that cannot be.
+        UserError: The push cannot succeed: no token, or an invalid repository name.
     """
     train, publisher = config.train, None
     if config.hub.push_to_hub and trainer.accelerator.is_main_process:
@@ -125,7 +125,7 @@ def build_callbacks(config: RunConfig, trainer: Trainer, scheduler: DDPMSchedule
 
 
 def write_config(config: RunConfig, accelerator: Accelerator) -> None:
-    """Write the whole configuration into the output folder."""
+    """Write the complete configuration to config.yaml in the output folder."""
     if accelerator.is_main_process:
         content = yaml.safe_dump({"kind": config.kind, **config.to_dict()}, sort_keys=False)
         write_text(Path(config.output_dir, "config.yaml"), content)
@@ -136,5 +136,5 @@ def _trackers(names: list[str]) -> list[str] | None:
     available = [str(name) for name in get_available_trackers()]
     for name in names:
         if name not in available:
-            raise UserError(f"train.trackers names {name!r}, which is not installed; choose from {available}.")
+            raise UserError(f"train.trackers lists {name!r}, which is not installed: choose from {available}.")
     return names or None

@@ -1,6 +1,6 @@
-"""What is done between the steps of a run: each thing is a callback, a class with an `every` and one method.
+"""Callbacks: what a run does between its training steps. Each is a class with an `every` and a `run` method.
 
-A new one needs a class here or elsewhere and a place in the list that cardiff/training/build.py hands to the trainer.
+To add one, write a class, here or elsewhere, and add it to the list in cardiff/training/build.py.
 """
 
 import math
@@ -20,44 +20,44 @@ from cardiff.training.trainer import Trainer
 
 
 class Callback:
-    """Something that is done every so many steps, by all processes together.
+    """Something done every so many steps, by all processes together.
 
     Args:
-        every: Steps between two times. 0 for never.
+        every: Steps between runs of the callback. 0 for never.
     """
 
     doing: str | None = None
-    """What the progress bar calls it meanwhile; None of what is part of training."""
-    result: str = "what was due"
-    """What it writes, as a warning names it when the disk is full."""
+    """Label of the progress bar while it runs; None if the time counts as training."""
+    result: str = "the output of a callback"
+    """What it writes, for the warning when the disk is full."""
 
     def __init__(self, every: int):
         self.every = every
 
     def due(self, trainer: Trainer) -> bool:
-        """Whether it is to be done after this step: every so often, and after the last step."""
+        """Whether to run after this step: every `every` steps, and after the last one."""
         return self.every > 0 and (trainer.finished or trainer.global_step % self.every == 0)
 
     def run(self, trainer: Trainer) -> None:
-        """Do it."""
+        """Run the callback."""
         raise NotImplementedError
 
     def missing(self, trainer: Trainer) -> bool:
-        """Whether what was due at the step that a run resumes from is not there, since it was killed before that."""
+        """Whether the output due at the step being resumed from is missing, because the run was killed first."""
         return False
 
     def start(self, trainer: Trainer) -> None:
-        """Called once before the first step: what cannot be had is refused here and not after hours."""
+        """Called once before the first step, so that whatever cannot work fails at once and not hours later."""
 
     def finish(self, trainer: Trainer) -> None:
         """Called once after the last step."""
 
 
 class ModelCallback(Callback):
-    """A callback that shows or measures the averaged weights.
+    """A callback that samples from or measures the averaged weights.
 
     Args:
-        every: Steps between two times, besides the one at the end. 0 for never.
+        every: Steps between runs, in addition to the one at the end. 0 for never.
         scheduler: The noise levels of training.
     """
 
@@ -67,11 +67,11 @@ class ModelCallback(Callback):
 
 
 class LossLog(Callback):
-    """Reads the totals of the loss: the one place where training waits for the device.
+    """Logs the average loss: the one place where training waits for the device.
 
     Args:
         every: Steps between entries. 0: only with checkpoints.
-        checkpoint: Before each of which there is an entry, since it is also where the loss is checked.
+        checkpoint: An entry precedes each of its checkpoints, so that no checkpoint is saved after a non-finite loss.
     """
 
     def __init__(self, every: int, checkpoint: "Checkpoint"):
@@ -79,18 +79,18 @@ class LossLog(Callback):
         self.checkpoint, self.logged_step = checkpoint, 0
 
     def start(self, trainer: Trainer) -> None:
-        """Count from where the run stands."""
+        """Count images from the step at which the run starts."""
         self.logged_step = trainer.start_step
 
     def due(self, trainer: Trainer) -> bool:
-        """With each checkpoint, too."""
+        """Also before each checkpoint."""
         return super().due(trainer) or self.checkpoint.due(trainer)
 
     def run(self, trainer: Trainer) -> None:
         """Write the averages since the last entry.
 
         Raises:
-            UserError: The loss was not finite at some step since.
+            UserError: The loss was not finite at some step since the last entry.
         """
         values, first_bad = trainer.totals.read(trainer.accelerator)
         if math.isfinite(first_bad):
@@ -106,11 +106,11 @@ class LossLog(Callback):
 
 
 class Checkpoint(Callback):
-    """Writes a checkpoint, puts its model at the root of the output folder, and thins out the older ones.
+    """Writes a checkpoint, copies its model to the root of the output folder, and removes old checkpoints.
 
     Args:
-        every: Steps between checkpoints, besides the one at the end. 0: only at the end.
-        publisher: Where the newest checkpoint is being uploaded from, if anywhere.
+        every: Steps between checkpoints, in addition to the one at the end. 0: only at the end.
+        publisher: The background upload, if any; the checkpoint that it is uploading is not removed.
     """
 
     doing, result = "saving", "the checkpoint"
@@ -120,20 +120,20 @@ class Checkpoint(Callback):
         self.publisher = publisher
 
     def due(self, trainer: Trainer) -> bool:
-        """Also where a run ends, be it by a signal."""
+        """Also when the run ends, even if it ends by a signal."""
         return trainer.done or super().due(trainer)
 
     def run(self, trainer: Trainer) -> None:
-        """Save the run; the last chance must succeed."""
+        """Save the run. A failure to write the last checkpoint is an error, of any other a warning."""
         self.save(trainer, must_succeed=trainer.done)
 
     def save(self, trainer: Trainer, must_succeed: bool) -> None:
-        """A checkpoint that cannot be written is reported and training goes on, unless it must succeed.
+        """Write a checkpoint; if that fails, print a warning and continue, or raise if `must_succeed`.
 
         Raises:
-            UserError: It, or its copy in the output folder, could not be written and must succeed.
+            UserError: The checkpoint or its copy in the output folder could not be written, and `must_succeed`.
         """
-        # Collected by all processes, since each may hold a part; written by one.
+        # Gathered by all processes, since each may hold a shard; written by the main process.
         model, tensors, state = trainer.averaged_model(), _tensors(trainer), _state(trainer)
         root, train = trainer.output_dir / "checkpoints", trainer.config.train
 
@@ -149,9 +149,7 @@ class Checkpoint(Callback):
             message = f"The checkpoint of step {step} could not be written ({{}}); the last good checkpoint is {last}."
             try:
                 path = outcome[0] = checkpoints.write_checkpoint(root, step, fill)
-                message = (
-                    f"{path} could not be copied to {trainer.output_dir} ({{}}), where the earlier model is left."
-                )
+                message = f"{path} could not be copied to {trainer.output_dir} ({{}}), which keeps the previous model."
                 checkpoints.publish(path, trainer.output_dir)
                 message, outcome[2] = f"The checkpoints before {path} could not be removed ({{}}).", False
                 in_use = self.publisher.in_use if self.publisher is not None else None
@@ -165,16 +163,16 @@ class Checkpoint(Callback):
         if problem is None:
             return
         if must_succeed:
-            raise UserError(f"{problem} Make room and run the same command again.")
-        trainer.log.say(f"Warning: {problem} Training goes on; make room before the next one.")
+            raise UserError(f"{problem} Free some disk space and run the same command again.")
+        trainer.log.say(f"Warning: {problem} Training continues; free some disk space before the next checkpoint.")
 
 
 class Push(Callback):
     """Publishes the newest checkpoint on the Hub, in the background.
 
     Args:
-        checkpoint: What there is to publish.
-        publisher: The background process; None in processes other than the main one.
+        checkpoint: The callback whose checkpoints are published.
+        publisher: The background upload; None without --push_to_hub, and in all but the main process.
     """
 
     def __init__(self, checkpoint: Checkpoint, publisher: BackgroundPublisher | None):
@@ -182,33 +180,33 @@ class Push(Callback):
         self.checkpoint, self.publisher = checkpoint, publisher
 
     def start(self, trainer: Trainer) -> None:
-        """Make the repository."""
+        """Create the repository."""
         if self.publisher is not None:
             self.publisher.open(trainer.log.say)
 
     def missing(self, trainer: Trainer) -> bool:
-        """Nobody knows how far the upload had come; one that was complete is not repeated by the Hub."""
+        """Always, since the upload may not have finished; pushing files that the Hub already has uploads nothing."""
         return self.publisher is not None
 
     def due(self, trainer: Trainer) -> bool:
-        """After every step, since it also reports an upload that has ended."""
+        """After every step, since it also reports uploads that have ended."""
         return self.publisher is not None
 
     def run(self, trainer: Trainer) -> None:
-        """Upload a new checkpoint, unless the run was asked to stop."""
+        """Upload a new checkpoint, unless the run is stopping."""
         assert self.publisher is not None
         if self.checkpoint.due(trainer) and not trainer.stopping and trainer.last_checkpoint is not None:
             self.publisher.push(trainer.last_checkpoint)
         self.publisher.poll()
 
     def finish(self, trainer: Trainer) -> None:
-        """Upload the last checkpoint of a finished run and wait for it."""
+        """Upload the last checkpoint of a finished run and wait for the upload."""
         if self.publisher is not None:
             self.publisher.finish(trainer.last_checkpoint if trainer.finished else None)
 
 
 def save_model(trainer: Trainer, model: ModelMixin, folder: Path) -> None:
-    """Write a network of the run, and beside it what trained it."""
+    """Save a network of the run, with a record of how it was trained."""
     trainer.export(model, folder)
     config, data = trainer.config, trainer.data
     record: RunRecord = {
@@ -243,7 +241,7 @@ def _state(trainer: Trainer) -> TrainingState:
 
 
 def _tensors(trainer: Trainer) -> dict[str, dict]:
-    """Whole tensors by name, also when the model is sharded; the averaged weights are beside them."""
+    """Full (unsharded) tensors by file and name; the averaged weights are saved with the model."""
     states, parameters = trainer.optimizer.optimizer.state, trainer.named_parameters()
     return {
         trainer.config.network_name: {name: whole(p) for name, p in parameters},

@@ -1,8 +1,8 @@
-"""Checkpoints of a training run: written aside and renamed, verified when read, thinned out by age.
+"""Checkpoints of a training run: written atomically, verified when read, and removed when they are old.
 
-A checkpoint is a loadable model (the averaged weights) with a folder `training/` beside it: raw weights, optimizer
-state and what cannot be derived from the step number. Tensors are safetensors and the rest is JSON, so nothing in a
-checkpoint is ever unpickled.
+A checkpoint is a model that can be loaded (the averaged weights) with a folder `training/` next to it: the raw
+weights, the optimizer state and whatever cannot be derived from the step number. Tensors are safetensors and the rest
+is JSON, so nothing in a checkpoint is ever unpickled.
 """
 
 import json
@@ -19,12 +19,12 @@ from cardiff.integrity import CHECKSUMS, find_damage, listed_files, write_checks
 
 
 def checkpoint_dir(root: Path, step: int) -> Path:
-    """Folder of the checkpoint made after `step` optimizer steps."""
+    """Folder of the checkpoint after `step` optimizer steps."""
     return Path(root, f"step-{step:08d}")
 
 
 def list_checkpoints(root: Path) -> list[Path]:
-    """Finished checkpoints, oldest first."""
+    """Complete checkpoints, oldest first."""
     found = (p for p in Path(root).glob("step-*") if re.fullmatch(r"step-\d{8,}", p.name))
     return sorted(found, key=step_of)
 
@@ -35,7 +35,7 @@ def step_of(checkpoint: Path) -> int:
 
 
 def run_of(model: Path) -> Path:
-    """The output folder of the run that a model lies in: its root, one of its checkpoints, or its best model."""
+    """The output folder of the run that a model belongs to: `model` is that folder, a checkpoint in it, or best/."""
     model = model.resolve()
     if model.parent.name == "checkpoints":
         return model.parent.parent
@@ -43,26 +43,26 @@ def run_of(model: Path) -> Path:
 
 
 def write_checkpoint(root: Path, step: int, fill: Callable[[Path], None]) -> Path:
-    """Let `fill` write the files into a folder aside, add their checksums, and rename it into place.
+    """Have `fill` write the files to a temporary folder, add their checksums, and rename the folder into place.
 
     Raises:
-        OSError: The disk is full or not writable; what was written is removed and earlier checkpoints are untouched.
+        OSError: The disk is full or not writable. What was written is removed; earlier checkpoints are untouched.
     """
     final = checkpoint_dir(root, step)
-    with written_aside(final) as aside:  # a damaged one of this step, passed over in resuming, is replaced
+    with written_aside(final) as aside:  # replaces a damaged checkpoint of this step, which was skipped on resume
         aside.mkdir(parents=True)
         fill(aside)
         for path in [*write_checksums(aside), aside / CHECKSUMS]:
-            flush(path)  # before the rename makes it count
+            flush(path)  # to disk before the rename
     flush(Path(root))
     return final
 
 
 def publish(checkpoint: Path, output_dir: Path) -> None:
-    """Copy a checkpoint's model to the root of the output folder: all of its files or, when that fails, none.
+    """Copy a checkpoint's model to the root of the output folder: all of its files, or none if that fails.
 
     Raises:
-        OSError: The disk is full or not writable; the root has the model that it had.
+        OSError: The disk is full or not writable; the root keeps the previous model.
     """
     checksums = {name: value for name, value in listed_files(checkpoint).items() if not name.startswith("training/")}
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -75,42 +75,42 @@ def publish(checkpoint: Path, output_dir: Path) -> None:
 def prune(root: Path, newest: int, every: int, in_use: Path | None = None) -> None:
     """Remove all but the `newest` checkpoints and those whose step is a multiple of `every` (0 for none).
 
-    The one that is in use, being uploaded, is left for the next time.
+    The checkpoint `in_use`, which is being uploaded, is left until the next call.
     """
     for path in list_checkpoints(root)[:-newest]:
         if not (every and step_of(path) % every == 0) and path != in_use:
-            # Renamed first: a removal cut short must not leave something that looks like a checkpoint.
+            # Rename first, so that an interrupted removal leaves nothing that looks like a checkpoint.
             trash = path.with_name(f"{REMOVING}{path.name}")
             os.replace(path, trash)
             remove(trash)
 
 
 def good_checkpoints(root: Path, report: Callable[[str], None]) -> Iterator[Path]:
-    """Checkpoints from the newest to the oldest, leaving out damaged ones, each with a sentence to `report`."""
+    """Intact checkpoints, newest first; `report` is called with a sentence about each damaged one."""
     for path in reversed(list_checkpoints(root)):
         damage = find_damage(path)
         if damage is None:
             yield path
         else:
-            report(f"Checkpoint {path} is damaged ({damage}); trying the one before it.")
+            report(f"Checkpoint {path} is damaged ({damage}); trying the previous one.")
 
 
 def newest_in(folder: Path) -> Path:
-    """The newest checkpoint of a run's folder, of its checkpoints/, or the folder itself if it is one.
+    """The newest checkpoint in a run's folder or in its checkpoints/, or the folder itself if it is a checkpoint.
 
     Raises:
-        UserError: There is none.
+        UserError: There is no checkpoint.
     """
     if (folder / CHECKSUMS).is_file() and re.fullmatch(r"step-\d{8,}", folder.resolve().name):
         return folder.resolve()
     found = list_checkpoints(folder / "checkpoints") or list_checkpoints(folder)
     if not found:
-        raise UserError(f"{folder} holds no checkpoint: name the output folder of a training run.")
+        raise UserError(f"{folder} contains no checkpoint: give the output folder of a training run.")
     return found[-1]
 
 
 def save_tensors(tensors: dict, path: Path) -> None:
-    """Write tensors by name as safetensors."""
+    """Save named tensors as safetensors."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, path)
@@ -118,5 +118,5 @@ def save_tensors(tensors: dict, path: Path) -> None:
 
 
 def load_tensors(path: Path) -> dict:
-    """Read tensors by name onto the CPU."""
+    """Load named tensors to the CPU."""
     return load_file(path)

@@ -1,4 +1,4 @@
-"""The callback that measures a noise-aware classifier on images that it was not trained on."""
+"""The callback that evaluates a noise-aware classifier on the validation images."""
 
 import json
 
@@ -15,30 +15,30 @@ from cardiff.training.callbacks import ModelCallback
 from cardiff.training.trainer import Trainer
 
 LEVELS = 12
-"""Noise levels of a report."""
+"""Number of noise levels in a report."""
 LEAST_LOG_SNR = -12.0
-"""Where a report ends, since beyond it are nothing but noise and chance, of which some schedules have much."""
+"""Lowest log-SNR of a report: below it the images are pure noise and the accuracy is chance."""
 
 
 class ClassifierReport(ModelCallback):
-    """Accuracy and cross-entropy on the validation images, clean and at levels of noise, the same noise every time."""
+    """Accuracy and cross-entropy on the validation images, clean and at several noise levels, with fixed noise."""
 
     doing, result = "measuring", "the classifier's report"
     measured: dict | None = None
-    """The newest report, as its file has it."""
+    """The newest report, as in its JSON file."""
 
     def due(self, trainer: Trainer) -> bool:
-        """Only with validation images."""
+        """Only if there are validation images."""
         return len(trainer.data.validation_rows) > 0 and super().due(trainer)
 
     def missing(self, trainer: Trainer) -> bool:
-        """The log has no such entry, which is made last."""
+        """Whether the log, which is written last, has no entry for this step."""
         return not trainer.log.has(trainer.global_step, "validation_accuracy")
 
     def run(self, trainer: Trainer) -> None:
-        """Write reports/step-….json and its figure."""
+        """Write reports/step-….json and the figure."""
         levels = report_timesteps(self.scheduler.alphas_cumprod)
-        correct, cross_entropy = self.measure(trainer, levels).tolist()  # of the clean images first
+        correct, cross_entropy = self.measure(trainer, levels).tolist()  # the clean images come first
         log_snr = exact_log_snr(self.scheduler.alphas_cumprod)[levels].tolist()
         count = len(trainer.data.validation_rows)
         shares = [{"accuracy": c / count, "cross_entropy": h / count} for c, h in zip(correct, cross_entropy)]
@@ -49,7 +49,7 @@ class ClassifierReport(ModelCallback):
         chance = np.bincount(trainer.data.labels[trainer.data.validation_rows]).max() / count
         self.measured = {
             "step": trainer.global_step,
-            "chance": float(chance),  # of always naming the most frequent class
+            "chance": float(chance),  # accuracy of always predicting the most frequent class
             "clean": {"timestep": 0, **shares[0], "images": count},
             "levels": noisy,
         }
@@ -62,9 +62,9 @@ class ClassifierReport(ModelCallback):
 
     @torch.no_grad()
     def measure(self, trainer: Trainer, levels: list[int]) -> torch.Tensor:
-        """Held-out images classified correctly and sums of their cross-entropy, (2, 1 + L): clean, then at each level.
+        """Number of correct predictions and summed cross-entropy, (2, 1 + L): clean images, then each noise level.
 
-        Every process takes its part of the images, and all get the sums.
+        Each process evaluates its share of the validation images; all receive the sums.
         """
         accelerator, data, seed = trainer.accelerator, trainer.data, trainer.config.train.seed
         classifier = trainer.averaged_model().to(trainer.device).eval()
@@ -87,16 +87,16 @@ class ClassifierReport(ModelCallback):
         return accelerator.reduce(totals, "sum")
 
     def finish(self, trainer: Trainer) -> None:
-        """Say how well the finished classifier does."""
+        """Print the accuracy of the finished classifier."""
         if self.measured is not None and trainer.finished:
             clean = self.measured["clean"]
             trainer.log.say(
-                f"It classifies {clean['accuracy']:.1%} of {clean['images']} clean validation images correctly."
+                f"The classifier's accuracy on {clean['images']} clean validation images is {clean['accuracy']:.1%}."
             )
 
 
 def report_timesteps(alphas_cumprod: torch.Tensor) -> list[int]:
-    """Up to LEVELS timesteps, rising, at even distances in log-SNR from the first to the last or LEAST_LOG_SNR."""
-    log_snr = exact_log_snr(alphas_cumprod)  # (T,), falling; the last can be -inf
+    """Up to LEVELS timesteps, ascending and evenly spaced in log-SNR, from the first to the last or LEAST_LOG_SNR."""
+    log_snr = exact_log_snr(alphas_cumprod)  # (T,), decreasing; the last can be -inf
     wanted = torch.linspace(log_snr[0], log_snr[-1].clamp(min=LEAST_LOG_SNR), LEVELS, dtype=torch.float64)
     return (log_snr[:, None] - wanted).abs().argmin(dim=0).unique().tolist()

@@ -1,4 +1,4 @@
-"""The images of a run: what is trained on, what is measured on, and this process's part of every batch."""
+"""The images of a run: training rows, validation rows, and this process's share of every batch."""
 
 import math
 from dataclasses import dataclass
@@ -16,23 +16,23 @@ from cardiff.errors import UserError
 
 @dataclass
 class TrainingData:
-    """Images, their classes, and how they are shared out."""
+    """The images, their classes, and how they are split between processes."""
 
     images: ImageStore | ImageStream
     class_names: list[str]
     """Empty for a run without labels."""
     rows: np.ndarray | None
-    """Rows of a store that are trained on, in rising order; None of a stream."""
+    """Training rows of a store, in ascending order; None for a stream."""
     validation_rows: np.ndarray
     """Rows that are never trained on."""
     digests: dict[str, str]
-    """By which a resumed run recognizes its data, as of `identify`."""
+    """Digests by which a resumed run recognises its data, from `identify`."""
     plan: BatchPlan
     num_workers: int
     pin_memory: bool
 
     def batches(self, first: int, stop: int, stream_state: dict | None) -> DataLoader:
-        """This process's part of the batches of steps `first` to `stop`."""
+        """This process's share of the batches of steps `first` to `stop` − 1."""
         return batch_loader(
             self.images,
             self.plan,
@@ -47,24 +47,24 @@ class TrainingData:
         """Optimizer steps of the whole run.
 
         Raises:
-            UserError: Epochs of a stream.
+            UserError: The length is given in epochs, but the data is a stream.
         """
         if train.max_steps is not None:
             return train.max_steps
         if self.rows is None:
-            raise UserError("The length of a stream is not known beforehand: give train.max_steps.")
+            raise UserError("The length of a stream is not known in advance: set train.max_steps.")
         return math.ceil(train.epochs * len(self.rows) / train.batch_size)
 
     @property
     def class_counts(self) -> list[int] | None:
-        """Images of each class that are trained on; None where they are not known."""
+        """Training images of each class; None for a stream or without labels."""
         if self.rows is None or not self.class_names:
             return None
         return np.bincount(self.labels[self.rows], minlength=len(self.class_names)).tolist()
 
     @property
     def store(self) -> ImageStore:
-        """The images, where they are not a stream."""
+        """The images as a store; they must not be a stream."""
         assert isinstance(self.images, ImageStore)
         return self.images
 
@@ -76,10 +76,10 @@ class TrainingData:
 
 
 def open_training_data(config: RunConfig, accelerator: Accelerator) -> TrainingData:
-    """Open the images of a run, decoded if they have not been yet.
+    """Open the images of a run, decoding them first if need be.
 
     Raises:
-        UserError: Data that the run cannot use, or a batch that cannot be shared out.
+        UserError: The run cannot use the data, or the batch cannot be split evenly between the processes.
     """
     train = config.train
     plan = BatchPlan(seed=train.seed, batch_size=train.batch_size, positions=_positions(train, accelerator))
@@ -103,8 +103,8 @@ def _positions(train: TrainConfig, accelerator: Accelerator) -> range:
     parts = processes * train.gradient_accumulation_steps
     if train.batch_size % parts:
         raise UserError(
-            f"train.batch_size is {train.batch_size}, but must be a multiple of {parts}: {processes} processes "
-            f"times train.gradient_accumulation_steps {train.gradient_accumulation_steps}."
+            f"train.batch_size is {train.batch_size}, but must be a multiple of {parts}, the number of processes "
+            f"({processes}) times train.gradient_accumulation_steps ({train.gradient_accumulation_steps})."
         )
     share = train.batch_size // processes
     return range(accelerator.process_index * share, (accelerator.process_index + 1) * share)

@@ -1,4 +1,4 @@
-"""Being asked to stop while training: the run ends after the step that is being made, in all processes alike."""
+"""Stop requests during training: all processes end after the same step."""
 
 import ctypes
 import os
@@ -17,12 +17,12 @@ PATIENCE = 5.0
 
 
 class StopRequest:
-    """Whether a signal came or the output was closed, agreed on by all processes. A second signal ends it at once."""
+    """Whether a signal arrived or stdout was closed, agreed on by all processes. A second signal kills the process."""
 
     def __init__(self, num_processes: int):
         self.number = 0
-        """The signal's; 0 as long as there was none."""
-        # Agreed on the CPU, so that the device is not waited for.
+        """Number of the signal; 0 if there was none."""
+        # Agreed on the CPU, so that the step need not wait for the device.
         self.group: Any = torch.distributed.new_group(backend="gloo") if num_processes > 1 else None
         patience = PATIENCE if "TORCHELASTIC_RUN_ID" in os.environ or _launcher() else 0.0
         self.before, self.lost_before = take_signals(self._receive, patience), GuardedStream.lost
@@ -40,7 +40,7 @@ class StopRequest:
         return self.number > 0
 
     def restore(self) -> None:
-        """Give the signals back to whoever had them."""
+        """Restore the previous signal handlers."""
         give_back(self.before)
         if self.tied:
             _ask_for_signal(0)
@@ -50,8 +50,8 @@ class StopRequest:
 def _end_with_launcher(receive: Callable[[int], None]) -> bool:
     """Take the end of `accelerate launch` for a request, and return whether it is watched.
 
-    With one process it passes no signal on and would leave the training running unseen. A batch system that ends both
-    must not be taken for two requests, so this has a signal of its own. Linux only.
+    With one process, the launcher forwards no signals, and training would go on in the background. It has a signal of
+    its own, because a batch system that stops both sends one request and not two. Linux only.
     """
     if not _launcher():
         return False

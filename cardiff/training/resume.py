@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: what it holds besides tensors, and which changes of the configuration are refused."""
+"""Resuming from a checkpoint: its JSON state, and which changes of the configuration are refused."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cardiff.training.trainer import Trainer
 
 RENAMED = {"held_out": "validation_fraction", "schedule_free": "schedule_invariant"}
-"""What older checkpoints have in their `train` section, and what it is called now."""
+"""Names in the `train` section of older checkpoints, and what they are called now."""
 
 
 @dataclass
@@ -39,14 +39,14 @@ class TrainingState:
     class_names: list
     conditional: bool
     config: dict
-    """Without the paths of a machine, since checkpoints travel."""
+    """Without local paths, since checkpoints are moved between machines."""
     seconds: float | None = None
-    """Spent on the run so far; None of older checkpoints."""
+    """Wall-clock time of the run so far; None in older checkpoints."""
     data: dict | None = None
-    """Digests of the images and of those held out, as of `identify`; None of older checkpoints."""
+    """Digests of all images and of the validation images, from `identify`; None in older checkpoints."""
 
     def save(self, folder: Path) -> None:
-        """Write state.json into an existing folder."""
+        """Write state.json to an existing folder."""
         Path(folder, "state.json").write_text(json.dumps(asdict(self), indent=1))
 
     @classmethod
@@ -54,37 +54,37 @@ class TrainingState:
         """Read state.json.
 
         Raises:
-            UserError: It is missing, damaged, or of another project.
+            UserError: The file is missing, damaged, or not written by Cardiff.
         """
         file = Path(folder, "state.json")
         try:
             state = cls(**read_json(file))
             _flat(state.config), int(state.step), list(state.class_names), dict(state.data or {})
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise UserError(f"{file} is not the state of a training run of this project ({error!r}).") from error
+            raise UserError(f"{file} is not the state of a Cardiff training run ({error!r}).") from error
         return state
 
 
 def refuse_changes(
     state: TrainingState, config: RunConfig, class_names: list, data: dict | None = None, source: str | None = None
 ) -> list[str]:
-    """Compare a checkpoint with the run that would go on from it; return notices about allowed changes.
+    """Compare a checkpoint with the run that would resume from it; return notices about changes that are allowed.
 
     Args:
-        state: Of the checkpoint.
-        config: Of the run.
-        class_names: Of the run's data.
-        data: Digests of the run's data, as of `identify`.
-        source: Where the checkpoint comes from, if it is not from the run's own folder.
+        state: State of the checkpoint.
+        config: Configuration of the run.
+        class_names: Class names of the run's data.
+        data: Digests of the run's data, from `identify`.
+        source: Where the checkpoint comes from, if not from the run's own folder.
 
     Raises:
-        UserError: The model, the schedule, the classes or the validation images are not those of the checkpoint.
+        UserError: The model, the schedule, the classes or the validation images differ from the checkpoint's.
     """
     where = source or config.output_dir
     remedy = f"choose another --{'resume_from' if source else 'output_dir'}."
     if config.network_name not in state.config:
-        trained = next((name for name, *_ in SECTIONS.values() if name in state.config), "model of another project")
-        raise UserError(f"{where} holds the run of a {trained} and not of a {config.network_name}: {remedy}")
+        found = next((f"a {name} run" for name, *_ in SECTIONS.values() if name in state.config), "an unknown run")
+        raise UserError(f"{where} contains {found}, not a {config.network_name} run: {remedy}")
     before, now = _flat(_complete(state.config, config.kind)), _flat(without_paths(config.to_dict()))
     before["conditional"], now["conditional"] = state.conditional, config.labelled
     before["class names"], now["class names"] = state.class_names, class_names
@@ -92,7 +92,7 @@ def refuse_changes(
     refused = [key for key in changed if config.on_resume(key) == "refuse"]
     if refused:
         shown = "; ".join(f"{key} was {_short(before.get(key))} and is {_short(now.get(key))}" for key in refused)
-        raise UserError(f"{where} holds a run of another model ({shown}): restore the old values, or {remedy}")
+        raise UserError(f"{where} contains a run of another model ({shown}): restore the old values, or {remedy}")
     noticed = [key for key in changed if config.on_resume(key) == "report"]
     notices = [
         f"Resuming with {key} changed from {_short(before.get(key))} to {_short(now.get(key))}." for key in noticed
@@ -100,20 +100,20 @@ def refuse_changes(
     other = [name for name, digest in (data or {}).items() if (state.data or {}).get(name, digest) != digest]
     if "held_out" in other:
         raise UserError(
-            f"{where} holds a run that set other images aside than {config.data.path} gives now, so that it could be "
-            "measured on images that it was trained on: restore the images and their options, or "
-            f"{remedy}"
+            f"{where} contains a run with other validation images than {config.data.path} gives now, so the "
+            "classifier could be evaluated on images that it was trained on: restore the images and their options, "
+            f"or {remedy}"
         )
     if other:
-        notices.append(f"Resuming with other images: {config.data.path} is not what the run was trained on so far.")
+        notices.append(f"Resuming with other images: the run was not trained on {config.data.path} so far.")
     return notices
 
 
 def resume(trainer: "Trainer") -> None:
-    """Go on from the newest good checkpoint of the output folder, if there is one.
+    """Resume from the newest intact checkpoint in the output folder, if there is one.
 
     Raises:
-        UserError: It is of another model, or does not fit.
+        UserError: The checkpoint belongs to another model, or cannot be loaded.
     """
     root, accelerator = trainer.output_dir / "checkpoints", trainer.accelerator
     found: list = [None]
@@ -123,7 +123,7 @@ def resume(trainer: "Trainer") -> None:
         except HubError as error:
             if not checkpoints.list_checkpoints(root):
                 raise
-            print(f"Warning: {error} Going on from what is in {root}.")
+            print(f"Warning: {error} Resuming from {root} instead.")
     if accelerator.is_main_process and root.is_dir():
         for folder in (trainer.output_dir, *filter(Path.is_dir, trainer.output_dir.iterdir())):
             remove_leftovers(folder)
@@ -133,10 +133,10 @@ def resume(trainer: "Trainer") -> None:
     path = found[0]
     if path is None:
         if accelerator.is_main_process and checkpoints.list_checkpoints(root):
-            print(f"No checkpoint in {root} is whole: starting from the beginning.")
+            print(f"{root} has no intact checkpoint: starting from scratch.")
         return
     if not path.is_dir():
-        raise UserError(f"{path} cannot be seen by every machine: put output_dir on a disk that they share.")
+        raise UserError(f"{path} is not visible on every machine: put --output_dir on a shared disk.")
     state = TrainingState.load(path / "training")
     for notice in refuse_changes(state, trainer.config, trainer.data.class_names, trainer.data.digests):
         accelerator.print(notice)
@@ -145,41 +145,43 @@ def resume(trainer: "Trainer") -> None:
         _load_tensors(trainer, path)
     except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path} does not fit the model that it describes ({reason}): remove it.") from error
+        raise UserError(f"{path} does not match its own model configuration ({reason}): remove it.") from error
     trainer.ema.optimization_step, trainer.seconds = state.ema_step, state.seconds
     if state.scaler is not None and accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(state.scaler)
     trainer.global_step, trainer.stream_state, trainer.last_checkpoint = state.step, state.stream, path
     if accelerator.is_main_process:
         try:
-            checkpoints.publish(path, trainer.output_dir)  # the run may have been killed just before it did
+            checkpoints.publish(path, trainer.output_dir)  # the run may have been killed just before this
         except OSError as error:
-            raise UserError(f"{trainer.output_dir} cannot be written ({error}): make room.") from error
+            raise UserError(f"{trainer.output_dir} cannot be written ({error}): free some disk space.") from error
     accelerator.print(f"Resuming from {path}.")
 
 
 def _fetch(trainer: "Trainer", source: str) -> None:
-    """Put the newest checkpoint of another folder or of the Hub among this run's own, unless they are newer.
+    """Copy the newest checkpoint of another folder or of the Hub into this run, unless the run has a newer one.
 
     Raises:
-        UserError: There is none, it is damaged, or it is of another model.
+        UserError: There is no checkpoint, it is damaged, or it belongs to another model.
     """
     root = trainer.output_dir / "checkpoints"
     checkpoint = checkpoints.newest_in(Path(source)) if Path(source).is_dir() else download_checkpoint(source)
     damage = find_damage(checkpoint)
     if damage is not None:
-        raise UserError(f"--resume_from {source}: {checkpoint.name} is damaged ({damage}): copy or push it again.")
+        raise UserError(f"--resume_from {source}: {checkpoint.name} is damaged ({damage}); copy or push it again.")
     state = TrainingState.load(checkpoint / "training")
     refuse_changes(state, trainer.config, trainer.data.class_names, trainer.data.digests, source)
     if state.step != checkpoints.step_of(checkpoint):
-        raise UserError(f"--resume_from {source}: {checkpoint.name} says that it is of step {state.step}.")
+        raise UserError(
+            f"--resume_from {source}: state.json of {checkpoint.name} has step {state.step}; copy or push it again."
+        )
     own = checkpoints.list_checkpoints(root)
     if own and checkpoints.step_of(own[-1]) >= state.step:
-        print(f"{own[-1]} is as new as the checkpoint of {source}, which is not used.")
+        print(f"The checkpoint of {source} is not used, since {own[-1]} is at least as new.")
         return
 
     def fill(folder: Path) -> None:
-        export_model(checkpoint, folder)  # written anew, so that no code comes with it
+        export_model(checkpoint, folder)  # rewritten, so that no code is copied along
         (folder / "training").mkdir()
         for name in listed_files(checkpoint):
             if name.startswith("training/") and not name.endswith(".py"):
@@ -188,12 +190,12 @@ def _fetch(trainer: "Trainer", source: str) -> None:
     try:
         checkpoints.write_checkpoint(root, state.step, fill)
     except OSError as error:
-        raise UserError(f"{trainer.output_dir} cannot be written ({error}): make room.") from error
-    print(f"Took the checkpoint of step {state.step} from {source}.")
+        raise UserError(f"{trainer.output_dir} cannot be written ({error}): free some disk space.") from error
+    print(f"Copied the checkpoint of step {state.step} from {source}.")
 
 
 def _load_tensors(trainer: "Trainer", path: Path) -> None:
-    """Weights, averages and the optimizer's moments from a checkpoint."""
+    """Load the weights, their averages and the optimizer's moments from a checkpoint."""
     network = trainer.config.network_name
     weights = checkpoints.load_tensors(path / "training" / f"{network}.safetensors")
     averages = load_network(type(trainer.averaged_model()), path / network).state_dict()
@@ -216,7 +218,7 @@ def _load_tensors(trainer: "Trainer", path: Path) -> None:
 
 
 def _complete(config: dict, kind: Kind) -> dict:
-    """A checkpoint's configuration with the options that are newer than it at their defaults, without paths."""
+    """A checkpoint's configuration without paths, with options that it does not know yet at their defaults."""
     network, *classes = SECTIONS[kind]
     defaults = dict(zip((network, "train", "data"), (asdict(section()) for section in (*classes, DataConfig))))
     config = {**config, "train": {_renamed(key): _renamed(value) for key, value in config.get("train", {}).items()}}
@@ -224,7 +226,7 @@ def _complete(config: dict, kind: Kind) -> dict:
 
 
 def _renamed(word: object) -> object:
-    """An option or a choice by the name that it has today, as for a checkpoint from before it was renamed."""
+    """The current name of an option or a choice that was renamed after the checkpoint was written."""
     return RENAMED.get(word, word) if isinstance(word, str) else word
 
 

@@ -1,4 +1,4 @@
-"""Callbacks that draw from the averaged weights of a diffusion model: sample grids, and small evaluations."""
+"""Callbacks that sample from the averaged weights of a diffusion model: sample grids and small evaluations."""
 
 import math
 from pathlib import Path
@@ -30,9 +30,9 @@ def _options(trainer: Trainer) -> DiffusionTrainConfig:
 def draw_averaged(
     trainer: Trainer, scheduler: DDPMScheduler, count: int, labels: list[int] | None, guidance_scale: float
 ) -> np.ndarray:
-    """`count` images of the averaged weights, uint8 (B, H, W, C), the same noise every time.
+    """Draw `count` images from the averaged weights, uint8 (B, H, W, C), from the same noise every time.
 
-    They are shared out over the processes; all get all of them.
+    The processes share the work, and each receives all images.
     """
     pipeline = ClassConditionalPipeline(
         trainer.averaged_model().to(trainer.device).eval(),
@@ -63,11 +63,11 @@ class SampleGrid(ModelCallback):
     doing, result = "showing", "the sample grid"
 
     def file(self, trainer: Trainer) -> Path:
-        """Where the grid of this step lies."""
+        """Path of this step's grid."""
         return trainer.output_dir / "samples" / f"step-{trainer.global_step:08d}.png"
 
     def missing(self, trainer: Trainer) -> bool:
-        """There is no such file."""
+        """Whether the file does not exist."""
         return not self.file(trainer).exists()
 
     def run(self, trainer: Trainer) -> None:
@@ -81,7 +81,7 @@ class SampleGrid(ModelCallback):
 
 
 def grid_of(class_names: list[str], count: int) -> tuple[list[int] | None, list[str], int]:
-    """Labels of up to `count` images of a grid, None without classes; the names of its rows; and how many they are."""
+    """Labels of the images in a grid (None without classes), the names of its rows, and the number of images."""
     if not class_names:
         rows = math.isqrt(count)
         return None, [""] * rows, count // rows * rows
@@ -92,21 +92,21 @@ def grid_of(class_names: list[str], count: int) -> tuple[list[int] | None, list[
 
 
 class Evaluation(ModelCallback):
-    """Measures samples of the averaged weights against the data; the best model so far is kept in best/."""
+    """Measures samples of the averaged weights against the data, and keeps the best model so far in best/."""
 
     doing, result = "evaluating", "the evaluation"
     protocol: "Protocol"
 
     def missing(self, trainer: Trainer) -> bool:
-        """The log has no such entry, which is made last."""
+        """Whether the log, which is written last, has no entry for this step."""
         return not trainer.log.has(trainer.global_step, "evaluation_distance")
 
     def start(self, trainer: Trainer) -> None:
-        """Open what the evaluations measure with: the run's own data, in the features of a network."""
+        """Prepare the evaluation protocol: the run's own data as reference, and a feature network."""
         if not self.every:
             return
         from cardiff.evaluation.options import ProtocolOptions
-        from cardiff.evaluation.protocol import Protocol  # two seconds that other runs need not wait
+        from cardiff.evaluation.protocol import Protocol  # takes two seconds to import
 
         train, data = _options(trainer), trainer.config.data
         options = ProtocolOptions(
@@ -118,7 +118,7 @@ class Evaluation(ModelCallback):
         self.protocol = Protocol(options, data.resolution, data.channels, trainer.pass_size)
 
     def run(self, trainer: Trainer) -> None:
-        """Draw, measure, and keep the model if it is the best so far."""
+        """Draw samples, measure them, and keep the model if it is the best so far."""
         train = _options(trainer)
         count = train.evaluate_images
         labels = labels_as_in(np.bincount(trainer.data.labels), count) if trainer.config.labelled else None
@@ -126,7 +126,7 @@ class Evaluation(ModelCallback):
         asked_for = None if labels is None else np.array(labels)
         measured = self.protocol.measure(images.transpose(0, 3, 1, 2), asked_for, metrics=["fid"])
         distance = measured.estimates["fid"].value
-        model = trainer.averaged_model()  # by all processes, since each may hold a part
+        model = trainer.averaged_model()  # called by all processes, since each may hold a shard
         if trainer.accelerator.is_main_process:
             record = {
                 "step": trainer.global_step,

@@ -1,11 +1,11 @@
-"""The training loop: one optimizer step, and the callbacks that are run between the steps.
+"""The training loop: one optimizer step, and the callbacks that run between steps.
 
     while not trainer.done:
         trainer.step()
         trainer.run_callbacks()
 
-Nothing in `step` waits for the device; whatever reads a number back, writes a file or draws a picture is a callback
-(cardiff/training/callbacks.py). What is minimised is the loss's business (cardiff/diffusion/loss.py).
+Nothing in `step` waits for the device; whatever reads a number back, writes a file or draws samples is a callback
+(cardiff/training/callbacks.py). The loss is a parameter (cardiff/diffusion/loss.py).
 """
 
 import time
@@ -37,20 +37,20 @@ if TYPE_CHECKING:
     from cardiff.training.callbacks import Callback
 
 Loss = Callable[[torch.nn.Module, torch.Tensor, torch.Tensor | None, Draws], torch.Tensor]
-"""Of a network, uint8 images (b, C, H, W), labels (b,) and the draws made for them: the loss of each image, (b,)."""
+"""Maps a network, uint8 images (b, C, H, W), labels (b,) and the draws for them to the loss of each image, (b,)."""
 
 
 class Trainer:
     """A training run.
 
     Args:
-        config: Of the run.
-        accelerator: Its processes, device and precision.
-        data: Its images.
-        model: The network, with its first weights.
+        config: Configuration of the run.
+        accelerator: Processes, device and precision.
+        data: The images.
+        model: The network with its initial weights.
         loss: What is minimised.
         draws: Timesteps, noise, flips and dropped labels of each step.
-        export: Writes the network into a folder, so that anyone can load it.
+        export: Saves the network to a folder from which diffusers can load it.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Trainer:
             model.to(memory_format=torch.channels_last)
         if train.compile:
             model.compile()
-        self._averaged_model = type(model).from_config(model.config)  # filled in when it is shown or saved
+        self._averaged_model = type(model).from_config(model.config)  # filled when it is sampled from or saved
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=_fused(self.device)
         )
@@ -87,36 +87,36 @@ class Trainer:
         self.ema = EMAModel(self.model.parameters(), decay=train.ema_decay, foreach=True)
         self.totals = LossTotals(self.device)
 
-        # Where the run stands: at the beginning, unless it is resumed.
+        # Progress: step 0 unless the run is resumed.
         self.global_step = self.start_step = 0
         self.stream_state: dict | None = None
         self.last_checkpoint: Path | None = None
         self.seconds: float | None = 0.0
         self.stopping = False
         self.lock: FolderLock | None = None
-        """Of the output folder, released at the end; only the main process has it."""
+        """Lock on the output folder, held by the main process until the end."""
         self.callbacks: Sequence[Callback] = ()
 
     def own_output_dir(self) -> None:
-        """Keep other commands out of the output folder until the run ends, however it ends.
+        """Lock the output folder against other commands until the run ends, however it ends.
 
         Raises:
-            UserError: Another process writes to it.
+            UserError: Another process is writing to it.
         """
         if self.accelerator.is_main_process:
             self.lock = FolderLock(self.output_dir)
 
     def start(self, callbacks: Sequence["Callback"]) -> None:
-        """Begin where the run stands. From here on, a signal ends it after the step that is being made.
+        """Start training. From here on, a signal ends the run after the current step.
 
-        What was due at the step that the run resumes from is done, if it was killed before that.
+        On resume, first runs the callbacks whose output for the current step is missing because the run was killed.
 
         Args:
-            callbacks: What is done between the steps, in this order.
+            callbacks: Run between the steps, in this order.
         """
         self.start_step = self.global_step
         self.batches: Iterator[dict] = iter(self.data.batches(self.start_step, self.total_steps, self.stream_state))
-        settings = without_paths(self.config.to_dict())  # trackers may be elsewhere
+        settings = without_paths(self.config.to_dict())  # trackers may be on other machines
         self.log = RunLog(self.accelerator, self.output_dir / "logs", self.start_step, self.total_steps, settings)
         self.since = time.perf_counter()
         self.callbacks = callbacks
@@ -131,12 +131,12 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether all steps are made."""
+        """Whether all steps are done."""
         return self.global_step >= self.total_steps
 
     @property
     def done(self) -> bool:
-        """Whether the loop ends here: all steps are made, or the run was asked to stop."""
+        """Whether the loop ends here: all steps are done, or the run was asked to stop."""
         return self.finished or self.stopping
 
     def step(self) -> None:
@@ -147,10 +147,10 @@ class Trainer:
         batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
         images, labels = batch["images"], batch.get("labels")
         draws = self.draws(self.global_step, tuple(images.shape[1:]), self.device)
-        # Dropout inside the network is the one draw that depends on the number of processes.
+        # Dropout inside the network is the only randomness that depends on the number of processes.
         torch.manual_seed(derive_seed(train.seed, DROPOUT, self.global_step, self.accelerator.process_index))
 
-        # Gradients, from as many parts as fit the memory.
+        # Gradients, accumulated over the parts of the batch.
         parts = train.gradient_accumulation_steps
         label_parts = [None] * parts if labels is None else labels.chunk(parts)
         for part in zip(images.chunk(parts), label_parts, draws.chunk(parts)):
@@ -174,7 +174,7 @@ class Trainer:
         self.log.bar.update(1)
 
     def run_callbacks(self) -> None:
-        """Log, save, draw and measure what is due after this step."""
+        """Run the callbacks that are due after this step."""
         self.stopping = self.stop_requested()
         self._run(self.callbacks)
 
@@ -187,28 +187,28 @@ class Trainer:
                 except OSError as error:
                     if disk_sentence(error) is None:
                         raise
-                    # A full disk is no reason to lose what is trained.
+                    # A full disk must not end a training run.
                     self.log.say(
                         f"Warning: {callback.result} of step {self.global_step} could not be written ({error}); "
-                        "training goes on."
+                        "training continues."
                     )
 
     def finish(self) -> bool:
-        """Close the log and say what to do next.
+        """Run the callbacks' `finish`, close the log and print how the run ended.
 
         Returns:
             Whether the run is complete.
 
         Raises:
-            Stopped: It is not, since it was asked to stop; it is saved.
+            Stopped: The run was stopped by a signal before it was complete; its last step is saved.
         """
         if not self.finished:
-            self.log.say(f"Stopped after step {self.global_step}; run the same command to go on.")
+            self.log.say(f"Stopped after step {self.global_step}; run the same command again to resume.")
         elif self.global_step == self.start_step:
             self.log.say(f"{self.output_dir} is already trained to step {self.global_step}; nothing to do.")
         else:
             self.log.say(f"Trained to step {self.global_step}; the model is in {self.output_dir}.")
-        self.stop_requested.restore()  # there is nothing left to lose by being stopped
+        self.stop_requested.restore()  # everything is saved; a signal may end the process now
         for callback in self.callbacks:
             callback.finish(self)
         self.log.close()
@@ -220,23 +220,23 @@ class Trainer:
 
     @torch.no_grad()
     def averaged_model(self) -> ModelMixin:
-        """The network with the averaged weights; a collective operation when the model is sharded."""
+        """The network with the averaged weights; a collective operation if the model is sharded."""
         averages = zip(self.named_parameters(), self.ema.shadow_params, strict=True)
         self._averaged_model.load_state_dict({name: whole(average) for (name, _), average in averages})
         return self._averaged_model
 
     def named_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
-        """The network's parameters, each perhaps a process's part of it."""
+        """The network's parameters by name; shards of them if the model is sharded."""
         return list(self.accelerator.unwrap_model(self.model).named_parameters())
 
     @property
     def pass_size(self) -> int:
-        """Images in one pass of the network: what training fits in memory."""
+        """Images in one forward pass during training, a number that fits in memory."""
         return len(self.draws.positions) // self.config.train.gradient_accumulation_steps
 
     @property
     def seconds_spent(self) -> float | None:
-        """Wall-clock time of the run so far, over all its parts; None if one of them did not keep it."""
+        """Wall-clock time of the run so far, including before it was resumed; None if an old checkpoint lacks it."""
         return None if self.seconds is None else round(self.seconds + time.perf_counter() - self.since, 1)
 
 

@@ -34,7 +34,7 @@ def test_what_belongs_to_one_data_set_is_not_said_of_another(tmp_path, capsys):
         config = parse(*argv)
         assert bound(config) == kept and (config.data.fit, config.data.resolution) == ("pad", 16)
         told = capsys.readouterr().err
-        assert told.startswith(f"note: {one} says data.") and told.count("of its data.path one") == 1
+        assert told.startswith("note: data.") and told.count(f"of {one} is ignored, since it describes one") == 1
         assert all((f"data.{name} ({value})" in told) == (name not in kept) for name, value in of_one.items())
     assert bound(parse("--config", two, "--config", one)).keys() == set(OF_DATA_SET)
     assert not capsys.readouterr().err  # the licence of the earlier file is overridden by that of the later

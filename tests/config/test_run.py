@@ -229,10 +229,10 @@ def test_the_configuration_of_another_kind_names_its_script(refused, tmp_path):
             assert parse("--config", str(file), kind=kind).kind == kind
             for other in SECTIONS.keys() - {kind}:
                 if older[kind] or "older" not in str(file):
-                    sentence = f"{file} is a configuration for train_{kind}.py, but this is train_{other}.py"
+                    sentence = f"{file} is a configuration for train_{kind}.py, not for train_{other}.py"
                     assert sentence in refused("--config", str(file), kind=other)
     (tmp_path / "grids.yaml").write_text("train: {sample_every: 3}")
-    sentence = "grids.yaml is a configuration for train_unconditional.py or train_conditional.py, but this is train_cl"
+    sentence = "grids.yaml is a configuration for train_unconditional.py or train_conditional.py, not for train_cl"
     assert sentence in refused(f"--config={tmp_path / 'grids.yaml'}", kind="classifier")
     for wrong in ("autoregressive", "[conditional]"):
         (tmp_path / "wrong.yaml").write_text(f"kind: {wrong}")
@@ -293,7 +293,7 @@ def test_the_schedule_of_the_command_line_beats_the_file():
         (["--scheduler.tua", "1", "--scheduler.name", "sigmoid"], "did you mean 'scheduler.tau'?"),
         (["--batch_size", "3"], "there is no option 'batch_size'; did you mean 'train.batch_size'?"),
         (["--which_of_the_kind", "x"], "there is no option 'which_of_the_kind'; did you mean 'kind'?"),
-        (["--data.split", "-x"], "data.split has no value; one that begins with a dash needs an equals sign"),
+        (["--data.split", "-x"], "data.split needs a value; give one that begins with a dash after an equals sign"),
         (["--scheduler.trained_betas", "[0.1]"], "there is no option 'scheduler.trained_betas'"),
         (["--train.batch_size", "many"], "train.batch_size is 'many', but must be int."),
         (["--train.max_steps", "1.5"], "train.max_steps is '1.5', but must be int or null."),
@@ -320,8 +320,8 @@ def test_the_schedule_of_the_command_line_beats_the_file():
         (["--config", "/nowhere.yaml"], "/nowhere.yaml"),
         (["--data.resolution", "0"], "data.resolution is 0"),
         (["--data.resolution", "36"], "data.resolution is 36, but the network's 4 resolutions halve it 3 times"),
-        (["--unet.down_block_types", "[DownBlock2D]"], "unet.down_block_types lists 1 blocks"),
-        (["--unet.up_block_types", "[UpBlock2D, UpBlock2D]"], "unet.up_block_types lists 2 blocks"),
+        (["--unet.down_block_types", "[DownBlock2D]"], "unet.down_block_types has 1 entries"),
+        (["--unet.up_block_types", "[UpBlock2D, UpBlock2D]"], "unet.up_block_types has 2 entries"),
         (
             ["--unet.block_out_channels=[]", "--unet.down_block_types=[]", "--unet.up_block_types=[]"],
             "unet.block_out_channels",
@@ -339,7 +339,7 @@ def test_the_schedule_of_the_command_line_beats_the_file():
         (["--unet.dropout", "1"], "unet.dropout is 1.0, but must be 0 or more and below 1."),
         (["--unet.layers_per_block", "0"], "unet.layers_per_block is 0, but must be 1 or more."),
         (["--unet.norm_num_groups", "0"], "unet.norm_num_groups is 0, but must be 1 or more."),
-        (["--unet.norm_num_groups", "48"], "unet.norm_num_groups is 48, which does not divide the 64 of"),
+        (["--unet.norm_num_groups", "48"], "unet.norm_num_groups is 48, which does not divide 64 in"),
         (["--unet.attention_head_dim", "0"], "unet.attention_head_dim is 0, but must be 1 or more."),
         (["--unet.attention_head_dim", "257"], "but a block with attention has only 256 channels"),
         (
@@ -348,7 +348,7 @@ def test_the_schedule_of_the_command_line_beats_the_file():
         ),
         (
             ["--unet.up_block_types", "[UpBlock2D,UpBlock2D,UpBlock,UpBlock2D]"],
-            "unet.up_block_types names 'UpBlock': choose from UpBlock2D and AttnUpBlock2D.",
+            "unet.up_block_types lists 'UpBlock': choose from UpBlock2D and AttnUpBlock2D.",
         ),
     ],
 )
@@ -370,20 +370,23 @@ def test_mistakes_on_the_command_line(argv, sentence, refused):
         ),
         (
             ["--data.streaming", "true"],
-            "train.validation_fraction is 0.1, but images can be set aside only from a store",
+            "train.validation_fraction is 0.1, which is not supported with data.streaming",
         ),
         (["--train.report_every", "-1"], "train.report_every is -1, but must be 0 or more."),
         (["--train.label_dropout", "0.1"], "there is no option 'train.label_dropout'"),
         (["--train.sample_every", "3"], "there is no option 'train.sample_every'"),
         (["--unet.dropout", "0.1"], "there is no option 'unet.dropout'; did you mean 'classifier.dropout'?"),
         (["--classifier.dropuot", "0.1"], "did you mean 'classifier.dropout'?"),
-        (["--classifier.down_block_types", "[DownBlock2D]"], "classifier.down_block_types lists 1 blocks"),
+        (["--classifier.down_block_types", "[DownBlock2D]"], "classifier.down_block_types has 1 entries"),
         (
             ["--classifier.block_out_channels=[]", "--classifier.down_block_types=[]"],
             "classifier.block_out_channels is empty",
         ),
         (["--data.resolution", "36"], "or shorten classifier.block_out_channels."),
-        (["--classifier.attention_head_dim", "48"], "which does not divide the last of classifier.block_out_channels"),
+        (
+            ["--classifier.attention_head_dim", "48"],
+            "which does not divide 256, the last of classifier.block_out_channels",
+        ),
         (["--classifier.attention_head_dim", "512"], "but a block with attention has only 256 channels"),
         (["--classifier.dropout=-0.1"], "classifier.dropout is -0.1, but must be 0 or more and below 1."),
     ],
@@ -439,10 +442,10 @@ def test_a_stream_without_held_out_images_is_accepted():
         ("unte: {dropout: 0.5}", "unte"),
         ("train: {batch_size: [1, 2]}", "train.batch_size"),
         ("train: {batch_size: 3", ""),
-        ("data: {resolution: 8}\nscheduler:\n", "The section scheduler of "),
-        ("scheduler: {}\ntrain:\n", "wrong.yaml is empty: give its options, or leave it out."),
+        ("data: {resolution: 8}\nscheduler:\n", "The section scheduler in "),
+        ("scheduler: {}\ntrain:\n", "wrong.yaml is empty: give it options, or remove it."),
         ("scheduler: {name: }", "wrong.yaml is empty: choose from cauchy"),
-        ("data: 3", "wrong.yaml is 3, but must be a section of options."),
+        ("data: 3", "wrong.yaml is 3, but must be a section with options."),
         ("- a\n- b", ""),
     ],
 )
@@ -471,7 +474,7 @@ def test_help_documents_every_option(capsys):
         for field in fields(options):
             assert f"--{section}.{field.name} " in shown
     assert "Temperature: small values spread log-SNR wide" in shown
-    assert "Share of the labels replaced by the null class" in shown
+    assert "Probability of replacing the label of an image by the null class" in shown
     assert "trained_betas" not in shown
     with pytest.raises(SystemExit, match="0"):
         parse("--help", kind="classifier")
@@ -479,7 +482,7 @@ def test_help_documents_every_option(capsys):
     for section, options in (("classifier", ClassifierConfig), ("train", ClassifierTrainConfig)):
         for field in fields(options):
             assert f"--{section}.{field.name} " in shown
-    assert "Share of the images that are kept from training" in shown and "Peak learning rate of AdamW" in shown
+    assert "Fraction of the images that are set aside" in shown and "Peak learning rate of AdamW" in shown
 
 
 @pytest.mark.parametrize("equals", [False, True])

@@ -95,7 +95,7 @@ def test_no_validation_is_every_row(store):
 def test_a_small_share_is_one_image_and_a_large_one_is_refused(store):
     assert len(split_rows(store, 1e-6, seed=0)[1]) == 1
     with pytest.raises(
-        ValueError, match="train.validation_fraction is 0.99, which leaves none of 37 images to train on."
+        ValueError, match="train.validation_fraction is 0.99, which leaves none of 37 images to train on: lower it."
     ):
         split_rows(store, 0.99, seed=0)
 

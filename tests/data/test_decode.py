@@ -136,7 +136,7 @@ def test_32_bits(values, expected):
     np.testing.assert_array_equal(decode(picture, "TIFF", channels=1), [expected])
 
 
-@pytest.mark.parametrize("values, reason", [(65536, "reach 65536, which"), (2**31 - 1, "reach 2.147")])
+@pytest.mark.parametrize("values, reason", [(65536, "largest value is 65536"), (2**31 - 1, "largest value is 2.147")])
 def test_32_bits_of_an_unknown_scale(values, reason):
     for array in (np.full((2, 2), values, np.int32), np.full((2, 2), values, np.float32)):
         with pytest.raises(UnreadableImage, match=rf"{reason}.*: convert it to 8 or 16 bits"):
@@ -355,10 +355,10 @@ def test_box():
     # The margin ends at the edge of the picture.
     np.testing.assert_array_equal(cut((0, 0, 4, 4), 0.5, 6), scan[0:6, 0:6])
     np.testing.assert_array_equal(cut((16, 6, 20, 10), 0.5, 6), scan[4:10, 14:20])
-    with pytest.raises(UserError, match="is 4x4 pixels where it is used, smaller than data.resolution 5"):
+    with pytest.raises(UserError, match="is 4x4 pixels after any cropping, smaller than data.resolution 5"):
         cut((3, 2, 7, 6), 0.0, 5)
     for empty in ((5, 5, 5, 8), (30, 2, 34, 6)):
-        with pytest.raises(UnreadableImage, match="holds no pixel of the 20x10 picture"):
+        with pytest.raises(UnreadableImage, match="contains no pixel of the 20x10 picture"):
             cut(empty, 0.0)
 
 

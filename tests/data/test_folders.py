@@ -101,8 +101,8 @@ def test_links_are_followed_but_not_in_circles(tmp_path, caplog):
     os.mkfifo(tmp_path / "set/a/pipe.png")
     assert read(config) == [("a/1.png", "a"), ("b/4.png", "b"), ("b/deep/2.png", "b"), ("c/x/3.png", "c")]
     assert caplog.messages == [
-        f"Left out of {config.path}: 1 leading back to a folder above, first b/deep/up.",
-        f"Left out of {config.path}: 3 neither a file nor a folder that can be reached, first a/gone.png, a/itself, "
+        f"Ignored in {config.path}: 1 linking back to a parent folder, first b/deep/up.",
+        f"Ignored in {config.path}: 3 neither an accessible file nor a folder, first a/gone.png, a/itself, "
         "a/pipe.png.",
     ]
 
@@ -123,9 +123,9 @@ def test_what_is_left_out_is_counted_and_named(tmp_path, caplog):
     (tmp_path / "set/d/e").mkdir(parents=True)
     assert read(config) == [("a/1.png", "a"), ("b/3.png", "b")]
     assert caplog.messages == [
-        f"Left out of {config.path}: 5 without the ending of a picture that can be read here (2 .heic, 1 .csv, "
+        f"Ignored in {config.path}: 5 without the extension of a readable image format (2 .heic, 1 .csv, "
         "1 .txt, 1 no ending), first a/2.heic, a/labels.csv, c/4.heic.",
-        f"Left out of {config.path}: 2 without a picture inside, first c/, d/.",
+        f"Ignored in {config.path}: 2 without a picture inside, first c/, d/.",
     ]
 
 
@@ -206,10 +206,10 @@ def test_splits(tmp_path, caplog):
     config = write(tmp_path / "set", *names)
     assert read(config) == [("train/cat/1.png", "cat"), ("train/dog/3.png", "dog"), ("train/dog/a/2.png", "dog")]
     assert caplog.messages[0] == (
-        f"The subfolders of {config.path} are read as splits (Val, train), since all have names of splits; the "
-        "folders below them are the classes."
+        f"The subfolders of {config.path} are read as splits (Val, train), since they all have the names of splits; "
+        "the folders below them are the classes."
     )
-    assert caplog.messages[1] == f"Left out of {config.path}: 1 outside the splits, first stray.png."
+    assert caplog.messages[1] == f"Ignored in {config.path}: 1 outside the splits, first stray.png."
     for split in ("Val", "validation"):  # also as `datasets` calls it
         # Labels count the classes of all splits.
         val = load_source(replace(config, split=split))
@@ -230,8 +230,8 @@ def test_classes_that_look_like_splits_are_pointed_out(tmp_path, caplog):
     config = write(tmp_path / "set", "train/1.png", "test/2.png", "unlabelled/3.png")
     assert len(read(config)) == 3
     assert caplog.messages == [
-        f"The subfolders test, train of {config.path} are classes, not splits, since other subfolders hold pictures "
-        "too."
+        f"The subfolders test, train of {config.path} are read as classes, not splits, since other subfolders have "
+        "pictures too."
     ]
 
 
@@ -245,7 +245,7 @@ def test_parts_of_a_split(tmp_path, streaming):
     for split in ("train", "train[90%:]", "train[:3]", "train[-3:]", "train[5:7]+train[:10%]", "train[33%:66%]"):
         rows = datasets.load_dataset("parquet", data_files=str(table), split=split)["row"][:]
         assert [name for name, _ in read(replace(config, split=split))] == [names[row] for row in rows]
-    with pytest.raises(UserError, match="data.split 'train.20:.' of .*set is empty: name a split that has images."):
+    with pytest.raises(UserError, match="data.split 'train.20:.' of .*set is empty: choose a split that has images."):
         open_store(replace(config, split="train[20:]", streaming=False), conditional=False)
     for split in ("test", "train[x]", "", "train[:5%", "trian[:5]"):
         with pytest.raises(UserError, match=f"^data.split '{re.escape(split)}' is not a split of .*: it has train, "):
@@ -268,9 +268,9 @@ def test_pictures_beside_the_classes(tmp_path):
     config = write(tmp_path / "set", "a/1.png", "b/2.png", "c.png", "b.png")
     store = open_store(config, conditional=False)
     assert store.class_names == ["a", "b"] and sorted(store.labels.tolist()) == [-1, -1, 0, 1]
-    with pytest.raises(UserError, match=r"^2 pictures of .*set are beside the subfolders that are its classes, "):
+    with pytest.raises(UserError, match=r"^2 pictures of .*set are not in any of the class subfolders, "):
         open_store(config, conditional=True)
-    with pytest.raises(UserError, match=r"first b.png, c.png: move them into one or away, or train without labels "):
+    with pytest.raises(UserError, match=r"first b.png, c.png: move or remove them, or train without labels "):
         ImageStream(replace(config, streaming=True), 0, conditional=True)
 
 
@@ -323,7 +323,7 @@ def test_a_folder_without_pictures(tmp_path):
     with pytest.raises(UserError) as error:
         load_source(config)
     assert str(error.value) == (
-        f"data.path {config.path} has no images or data files; 2 without the ending of a picture that can be read "
-        "here (1 .heic, 1 .txt), first a/1.heic, a/readme.txt; 2 without a picture inside, first a/, b/: put some in "
-        "or correct it."
+        f"data.path {config.path} has no images or data files; 2 without the extension of a readable image format "
+        "(1 .heic, 1 .txt), first a/1.heic, a/readme.txt; 2 without a picture inside, first a/, b/: add some or "
+        "correct the path."
     )

@@ -116,13 +116,13 @@ def test_a_saved_set_in_a_stream_counts_from_another_number(tmp_path):
 def test_labels_without_a_zero_are_refused_with_classes(tmp_path):
     config = write_parquet(tmp_path / "a.parquet", [1, 3, 2, -1])
     assert load_source(config)["label"][:] == [1, 3, 2, -1]  # as it always was
-    with pytest.raises(UserError, match=r"'label' of parquet has no 0, .* but 1 to 3: set data.first_label to .* 1"):
+    with pytest.raises(UserError, match=r"'label' of parquet contains 1 to 3, but .*: set data.first_label to .* 1"):
         load_source(config, conditional=True)
     for path, labels in (("b", ["x", "y"]), ("c", [0, 1])):
         feature = datasets.ClassLabel(names=["x", "y"]) if path == "c" else None
         named = replace(write_parquet(tmp_path / f"{path}.parquet", labels, feature), first_label=1)
         assert load_source(named)["label"][:] == [0, 1]
-        with pytest.raises(UserError, match="holds no integers: set data.first_label: 0 instead of 1"):
+        with pytest.raises(UserError, match="contains no integers: set data.first_label: 0 instead of 1"):
             load_source(named, conditional=True)
 
 
@@ -131,23 +131,23 @@ def test_labels_without_a_zero_are_refused_with_classes(tmp_path):
     [
         (
             pa.array([[0], [1]]),
-            r"holds List\(Value\('int64'\)\): it must hold integers, strings or a ClassLabel, one ",
+            r"contains List\(Value\('int64'\)\): it must contain an integer, a string or a ClassLabel ",
         ),
         (
             pa.array([{"a": 1}, {"a": 2}]),
-            r"holds \{'a': .*\}: it must hold integers, strings or a ClassLabel, one for",
+            r"contains \{'a': .*\}: it must contain an integer, a string or a ClassLabel for",
         ),
-        (pa.array([True, False]), r"holds Value\('bool'\): it must hold integers"),
-        (pa.array([1, 2], pa.timestamp("s")), r"holds Value\('timestamp.*'\): it must hold integers"),
-        (pa.array([b"a", b"b"]), r"holds Value\('binary'\): it must hold integers"),
+        (pa.array([True, False]), r"contains Value\('bool'\): it must contain an integer"),
+        (pa.array([1, 2], pa.timestamp("s")), r"contains Value\('timestamp.*'\): it must contain an integer"),
+        (pa.array([b"a", b"b"]), r"contains Value\('binary'\): it must contain an integer"),
         (
             pa.array([2**63 + 5, 1], pa.uint64()),
-            "holds integers up to 9223372036854775813, which cannot be numbers of",
+            "contains integers up to 9223372036854775813, which is too large for",
         ),
-        (pa.array([2**63 - 1, 0]), "holds integers up to 9223372036854775807, which cannot be numbers of classes: "),
+        (pa.array([2**63 - 1, 0]), "contains integers up to 9223372036854775807, which is too large for class "),
         (
             pa.array([100_000, 0]),
-            "holds integers up to 100000, which cannot be numbers of classes: number the classes",
+            "contains integers up to 100000, which is too large for class numbers: number the classes",
         ),
     ],
 )
@@ -170,7 +170,7 @@ def test_text_of_any_kind_names_classes(tmp_path, labels):
 def test_labels_are_needed_only_with_classes(tmp_path):
     config = write_parquet(tmp_path / "a.parquet", [0.5, 1.5])
     assert load_source(config).column_names == ["image"]
-    with pytest.raises(UserError, match=r"data.label_column 'label' of parquet holds .*float64.*: it must"):
+    with pytest.raises(UserError, match=r"data.label_column 'label' of parquet contains .*float64.*: it must"):
         load_source(config, conditional=True)
     config.label_column = "lable"
     assert load_source(config).column_names == ["image"]
@@ -292,7 +292,7 @@ def test_a_copy_that_is_known_to_come_from_the_hub_is_used_without_it(tmp_path, 
                 with pytest.raises(UserError, match="owner/name is not a local folder and the Hub cannot be reached"):
                     load_source(config)
     assert not caplog.messages and load_source(config)["label"][:] == [0, 1]
-    assert caplog.messages == ["The Hub cannot be reached: owner/name is the copy in the cache of `datasets`."]
+    assert caplog.messages == ["The Hub cannot be reached: using the copy of owner/name in the cache of `datasets`."]
     assert len(list(load_source(replace(config, streaming=True)))) == 2
     for revision in ("0123", commit):
         assert len(load_source(replace(config, revision=revision))) == 2
@@ -315,17 +315,17 @@ def test_failures_are_one_sentence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for fields, sentence in (
         ({"path": "/no/such/folder"}, "data.path /no/such/folder does not exist: correct the folder's name."),
-        ({"path": ""}, "data.path is empty: name a folder, a data set on the Hub or a format."),
-        ({"path": "text"}, r"when data.path is a format \(text\); the folder of that name is ./text."),
+        ({"path": ""}, "data.path is empty: give a folder, a data set on the Hub or a format."),
+        ({"path": "text"}, r"when data.path is a format \(text\); for the folder of that name, give ./text."),
         ({"path": "./nothing"}, "data.path ./nothing does not exist: "),
         ({"path": "a/b/c"}, "data.path a/b/c does not exist: "),
-        ({"path": str(empty)}, "empty has no images or data files: put some in or correct it."),
+        ({"path": str(empty)}, "empty has no images or data files: add some or correct the path."),
         ({"path": parquet.data_files}, "a.parquet is a file: set data.path to its format"),
         (
             {"path": str(empty), "data_files": parquet.data_files},
-            "a.parquet is not in the folder data.path .*: leave one of the two out",
+            "a.parquet is not in the folder data.path .*: omit one of them",
         ),
-        ({"path": "parquet"}, "data.data_files must name the files to read when data.path is a format"),
+        ({"path": "parquet"}, "data.data_files must give the files to read when data.path is a format"),
         ({"path": "parquet", "data_files": str(empty / "x.parquet")}, "x.parquet cannot be loaded: Unable to find '"),
         (
             {"path": "parquet", "data_files": str(empty / "*.parquet")},
@@ -340,7 +340,7 @@ def test_failures_are_one_sentence(tmp_path, monkeypatch):
         ),
         (
             {**vars(parquet), "image_column": "label"},
-            "holds .*int64.*: name a column of images.",
+            "contains .*int64.*: give a column of images.",
         ),
         ({"path": "nobody/nothing"}, "is not a local folder and the Hub cannot be reached: correct the path"),
     ):
@@ -357,5 +357,7 @@ def test_a_full_disk_says_what_to_do(tmp_path, monkeypatch):
 
     config = write_parquet(tmp_path / "a.parquet", [0, 1])
     monkeypatch.setattr(datasets.DatasetBuilder, "download_and_prepare", full)
-    with pytest.raises(UserError, match="data.path parquet cannot be loaded: x/cache: No space left .*: make room"):
+    with pytest.raises(
+        UserError, match="data.path parquet cannot be loaded: x/cache: No space left .*: free some space"
+    ):
         load_source(config)

@@ -93,9 +93,9 @@ def wrong_class(folder):
         (
             remove("devkit/cars_meta.mat"),
             "train",
-            r"cars_meta.mat does not exist: data.path must hold the Stanford Cars",
+            r"cars_meta.mat does not exist: extract the Stanford Cars archives into",
         ),
-        (remove("devkit/cars_train_annos.mat"), "train", r"cars_train_annos.mat does not exist: data.path must hold"),
+        (remove("devkit/cars_train_annos.mat"), "train", r"cars_train_annos.mat does not exist: extract the Stanford"),
         (remove("cars_test_annos_withlabels.mat"), "test", r"cars/cars_test_annos_withlabels.mat does not exist: "),
         (
             remove("cars_train/00002.jpg"),
@@ -108,7 +108,7 @@ def wrong_class(folder):
             "has no readable variable 'class_names': ",
         ),
         (drop_labels, "test", r"lacks the fields \['class'\]: use the file with the class labels."),
-        (wrong_class, "train", "has classes outside 1 to 4: use the devkit of its archive."),
+        (wrong_class, "train", "has classes outside 1 to 4: use the devkit of the same release."),
         (
             lambda folder: None,
             "validation",

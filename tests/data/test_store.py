@@ -162,7 +162,7 @@ def test_unreadable_images_are_skipped_and_listed(faulty, caplog):
     with caplog.at_level(logging.WARNING):
         built = open_store(lenient, conditional=True)
     assert len(caplog.records) == 1
-    assert caplog.messages[0].startswith("3 of 100 images of parquet cannot be read and are left out, first row 3 of")
+    assert caplog.messages[0].startswith("3 of 100 images of parquet cannot be read and are skipped, first row 3 of")
     for store in (built, open_store(lenient, conditional=True)):
         np.testing.assert_array_equal(store.images, expected_images(good))
         np.testing.assert_array_equal(store.labels, np.array(good) % 2)
@@ -187,7 +187,7 @@ def test_path_of_an_unreadable_image(tmp_path):
     config = DataConfig(path=str(tmp_path / "animals"), cache_dir=str(tmp_path / "cache"))
     with pytest.raises(UnreadableImage, match=r"animals/ant/x.png \(row 0 of split 'train'\) cannot be read"):
         open_store(config, conditional=True)
-    with pytest.raises(UserError, match="No image of .*animals can be read, the first because"):
+    with pytest.raises(UserError, match="No image of .*animals can be read .the first: "):
         open_store(replace(config, on_error="skip"), conditional=True)
 
 
@@ -240,7 +240,7 @@ def test_empty_set(tmp_path):
     config = write_rows(tmp_path / "a.parquet", [], [])
     datasets.Dataset.from_dict({"image": [], "label": []}, FEATURES).save_to_disk(tmp_path / "saved")
     for empty in (config, replace(config, path=str(tmp_path / "saved"), data_files=None)):
-        with pytest.raises(UserError, match="data.split 'train' of .* is empty: name a split that has images."):
+        with pytest.raises(UserError, match="data.split 'train' of .* is empty: choose a split that has images."):
             open_store(empty, conditional=False)
 
 
@@ -301,6 +301,11 @@ def crafted_labels(folder):
     write_checksums(folder)
 
 
+def crafted_images(folder):
+    np.save(folder / "images.npy", np.load(folder / "images.npy").astype(np.float32))
+    write_checksums(folder)
+
+
 def deep(folder):
     (folder / "meta.json").write_text("[" * 100_000)
     write_checksums(folder)
@@ -308,7 +313,7 @@ def deep(folder):
 
 DAMAGES = [truncate, truncate_labels, empty_meta, remove_images, zero_images, exchange_labels, rename_class]
 DAMAGES += [without_checksums, crafted(shape=None), crafted(class_names=3), crafted(class_names=[1, 2])]
-DAMAGES += [crafted(skipped=[1]), crafted(skipped={}, shape="x"), crafted_labels, deep]
+DAMAGES += [crafted(skipped=[1]), crafted(skipped={}, shape="x"), crafted_labels, crafted_images, deep]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -214,5 +214,5 @@ def test_empty_stream(tmp_path):
     path = tmp_path / "empty.parquet"
     datasets.Dataset.from_dict({"image": [], "label": []}, FEATURES).to_parquet(path)
     config = DataConfig(path="parquet", data_files=str(path), streaming=True)
-    with pytest.raises(UserError, match="data.split 'train' of parquet is empty: name a split that has images."):
+    with pytest.raises(UserError, match="data.split 'train' of parquet is empty: choose a split that has images."):
         take(config, 1)

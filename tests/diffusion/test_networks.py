@@ -75,8 +75,8 @@ def tiny_classifier(**classifier):
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
-        (tiny(norm_num_groups=5), "The section unet does not describe a UNet2DModel: "),
-        (tiny(down_block_types=["DownBlock", "DownBlock2D"]), "The section unet does not describe a UNet2DModel: "),
+        (tiny(norm_num_groups=5), "The section unet is not valid for UNet2DModel: "),
+        (tiny(down_block_types=["DownBlock", "DownBlock2D"]), "The section unet is not valid for UNet2DModel: "),
     ],
 )
 def test_unets_that_do_not_fit_together(config, sentence):
@@ -94,7 +94,7 @@ def test_unets_that_do_not_fit_together(config, sentence):
 )
 def test_classifiers_that_do_not_fit_together(options, sentence):
     scheduler = make_schedule({"name": "cosine"}).to_stock()
-    with pytest.raises(UserError, match="The section classifier does not describe a NoisyClassifier: .*" + sentence):
+    with pytest.raises(UserError, match="The section classifier is not valid for NoisyClassifier: .*" + sentence):
         build_classifier(tiny_classifier(**options), scheduler, ["ant", "bee"])
 
 

@@ -54,13 +54,13 @@ def test_a_run_is_published_and_resumed_elsewhere(hub, tmp_path, digits_options,
         assert train_conditional.main(options(digits_options, tmp_path / folder, *source, *longer))
     weights = [tmp_path / f / "unet/diffusion_pytorch_model.safetensors" for f in ("run", "elsewhere")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
-    assert "Took the checkpoint of step 2 from user/state." in capsys.readouterr().out
+    assert "Copied the checkpoint of step 2 from user/state." in capsys.readouterr().out
 
     # Where it has checkpoints of its own, the same command needs no Hub.
     hub.fail("GET /api/models", 500, times=float("inf"))
     again = options(digits_options, tmp_path / "elsewhere", "--resume_from", "user/state", *longer)
     assert train_conditional.main(again)
-    assert "user/state cannot be read: the Hub returned an error (500). Going on" in capsys.readouterr().out
+    assert "user/state cannot be read: the Hub returned an error (500). Resuming" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         train_conditional.main(options(digits_options, tmp_path / "third", "--resume_from", "user/state"))
 

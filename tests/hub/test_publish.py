@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
+import resource
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,9 @@ from diffusers import DDPMPipeline
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+import publish as publishing_command
 from cardiff.errors import UserError
+from cardiff.hub import publish as publishing
 from cardiff.hub.provenance import write_record
 from cardiff.hub.serialization import find_model, load_classifier, load_pipeline, save_classifier, save_pipeline
 from cardiff.pipelines import pipeline_class_conditional
@@ -108,8 +113,8 @@ def test_a_preview_uploads_nothing(hub, folder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"repository": "a/b/c"}, "cannot be a repository of the Hub"),
-        ({"hub_resume_id": "user/model"}, "must be another repository"),
+        ({"repository": "a/b/c"}, "is not a valid repository name"),
+        ({"hub_resume_id": "user/model"}, "is the same repository as"),
         ({"variants": "int4"}, "--variants int4 is unknown: choose from fp16, bf16."),
         ({"metrics": "nowhere"}, "--metrics nowhere does not exist"),
         ({"samples": "nowhere.png"}, "--samples nowhere.png is not a file"),
@@ -195,6 +200,76 @@ def test_a_damaged_checkpoint_is_not_pushed(hub, folder, tmp_path):
     with pytest.raises(UserError, match="step-00000002 is damaged .training/state.json does not match its checksum"):
         push(run, hub_resume_id="user/state")
     assert not hub.repositories
+
+
+# --output
+
+
+def command(folder, output):
+    publishing_command.main(["--model", str(folder), "--output", str(output)])
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_preview_is_written_whole_or_not_at_all(there, folder, tmp_path, capsys):
+    """On a disk that is full before the weights are written; where a folder was, it is left empty."""
+    output = tmp_path / "preview"
+    if there:
+        output.mkdir()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    for size in (200, 10_000, 50_000):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+            with pytest.raises(SystemExit) as ended:
+                command(folder, output)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        err = capsys.readouterr().err
+        assert ended.value.code == 1 and "File too large: make room" in err and "Traceback" not in err
+        assert sorted(tmp_path.iterdir()) == sorted([folder, *([output] if there else [])])
+        assert not there or not list(output.iterdir())
+    signal.signal(signal.SIGXFSZ, previous)
+    command(folder, output)
+    assert load_pipeline(output).id2label and not list(output.glob(".*"))
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_stopped_preview_leaves_nothing(there, folder, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "preview"
+    if there:
+        output.mkdir()
+    monkeypatch.setattr(publishing, "write_card", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as ended:
+        command(folder, output)
+    assert ended.value.code == 143 and "Stopped by SIGTERM." in capsys.readouterr().err
+    assert [path for path in tmp_path.rglob("*") if path.name.startswith(".")] == []
+    assert output.exists() == there
+
+
+def test_what_a_killed_preview_left_goes(folder, tmp_path):
+    for aside in (tmp_path / ".writing-preview", tmp_path / "full/.writing-model"):
+        aside.mkdir(parents=True)
+        (aside / "old.json").write_text("{}")
+    for name in ("preview", "full"):
+        command(folder, tmp_path / name)
+        assert not list(tmp_path.rglob(".writing-*")) or name == "preview"
+        assert not (tmp_path / name / "old.json").exists()
+
+
+def test_a_place_for_a_preview_that_cannot_be(hub, folder, tmp_path, monkeypatch):
+    """Refused before the model is read."""
+    monkeypatch.setattr(publishing, "find_model", lambda *_: pytest.fail("the model was read"))
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/thesis.tex").write_text("x")
+    for output, sentence in {
+        tmp_path / "file": "--output .*/file cannot be written, since .* is a file",
+        tmp_path / "file/deeper": "is a file: name another folder",
+        "": "--output is empty",
+        tmp_path / "full": "--output .*/full is not empty: name another folder",
+    }.items():
+        with pytest.raises(UserError, match=sentence):
+            push(folder, output=str(output))
 
 
 # Checksums

@@ -263,7 +263,7 @@ def test_variants_are_what_diffusers_calls_them(folder, tmp_path):
 @pytest.mark.parametrize("text", ["", "[1]", '{"step": "x"}', '{"kind": "conditional", "step": 1, "config": {}}'])
 def test_a_damaged_record_is_one_sentence(text, folder, tmp_path):
     (folder / "run.json").write_text(text)
-    with pytest.raises(UserError, match="run.json (is damaged|does not hold an object)"):
+    with pytest.raises(UserError, match="run.json (is damaged|must contain an object)"):
         export_model(folder, tmp_path / "out")
 
 
@@ -279,7 +279,7 @@ def truncate(path, size):
 DAMAGES = {
     "no index": (lambda f: (f / "model_index.json").unlink(), "has no model_index.json"),
     "empty index": (lambda f: truncate(f / "model_index.json", 0), "model_index.json is damaged"),
-    "index is a list": (lambda f: (f / "model_index.json").write_text("[1]"), "does not hold an object but list"),
+    "index is a list": (lambda f: (f / "model_index.json").write_text("[1]"), "must contain an object, not list"),
     "other pipeline": (lambda f: rewrite_index(f, _class_name="StableDiffusionPipeline"), "StableDiffusionPipeline"),
     "other UNet": (lambda f: rewrite_index(f, unet=["diffusers", "UNet2DConditionModel"]), "UNet2DConditionModel"),
     "foreign UNet": (lambda f: rewrite_index(f, unet=["evil", "UNet2DModel"]), "this project loads"),
@@ -442,7 +442,7 @@ CLASSIFIER_DAMAGES = {
     "truncated config": (lambda f: truncate(f / "classifier/config.json", 40), "config.json is damaged"),
     "config is a list": (
         lambda f: (f / "classifier/config.json").write_text("[1]"),
-        "does not hold an object but list",
+        "must contain an object, not list",
     ),
     "other class": (lambda f: rewrite_config(f, _class_name="UNet2DModel"), "describes a UNet2DModel, not a Noisy"),
     "other noise": (lambda f: rewrite_config(f, alphas_cumprod=[0.5] * 1000), "have different noise levels"),

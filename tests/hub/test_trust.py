@@ -75,7 +75,7 @@ def test_a_string_does_not_lead_to_another_folder(folder, tmp_path):
     other = tmp_path / "other"
     save_pipeline(tiny_pipeline(CosineScheduler(num_train_timesteps=7).to_stock()), other)
     (folder / "scheduler/scheduler_config.json").write_text(json.dumps(str(other / "scheduler")))
-    with pytest.raises(UserError, match="does not hold an object but str"):
+    with pytest.raises(UserError, match="must contain an object, not str"):
         load_pipeline(folder)
 
 

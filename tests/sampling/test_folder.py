@@ -1,21 +1,35 @@
 """Sampled folders: what the manifest says, and that they can be continued and extended."""
 
+import json
+import math
+import os
+import re
+import resource
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
+from io import BytesIO
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+import sample
 from cardiff.diffusion.randomness import image_seed
 from cardiff.errors import UserError
+from cardiff.evaluation.images import read_folder
 from cardiff.files import file_hash
 from cardiff.hub.serialization import load_pipeline, save_pipeline, weights_file
+from cardiff.sampling import folder as folders
 from cardiff.sampling.folder import image_file
 from cardiff.sampling.options import SampleOptions
 from cardiff.sampling.sample import run
 from cardiff.sampling.solvers import make_solver
+from tests.conftest import ROOT
 from tests.support.sampled import STEPS, manifest, pixels
 from tests.support.tiny_models import tiny_pipeline
 
@@ -30,7 +44,7 @@ def test_the_manifest_says_how_to_draw_every_image(options, model):
     entries = manifest(folder)
     assert {path.name for path in folder.iterdir()} == {
         *(f"{i:06d}.png" for i in range(5)),
-        *("manifest.jsonl", "options.json"),
+        *("manifest.jsonl", "options.json", ".lock"),
     }
     pipeline = load_pipeline(model)
     pipeline.set_progress_bar_config(disable=True)
@@ -74,16 +88,153 @@ def test_an_interrupted_folder_goes_on(options):
     assert drawn != untouched  # its batch was drawn again as a whole, so that the shapes stay the same
 
 
-@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-40], lambda content: b"no picture"])
-def test_a_damaged_image_is_named(damage, options):
+def flipped(content):
+    """One bit of a pixel is another; PNG has checksums, but Pillow's reader alone does not look at them."""
+    place = content.index(b"IDAT") + 20
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+def rewritten(**changes):
+    """The same picture with another entry."""
+
+    def damage(content):
+        with Image.open(BytesIO(content)) as image:
+            entry = json.loads(image.text["cardiff"])
+            text = PngInfo()
+            text.add_text("cardiff", json.dumps({**entry, **changes}))
+            image.save(out := BytesIO(), "PNG", pnginfo=text)
+        return out.getvalue()
+
+    return damage
+
+
+IMAGES = {
+    "empty": lambda content: b"",
+    "truncated": lambda content: content[:-40],
+    "no picture": lambda content: b"no picture",
+    "a flipped bit": flipped,
+    "zeroed": lambda content: content[:100] + bytes(50) + content[150:],
+    "another seed": rewritten(seed=5),
+    "another label": rewritten(label=1, name="bee"),
+    "other weights": rewritten(weights_sha256="0"),
+    "other evaluations": rewritten(evaluations="many"),
+    "an infinite entry": rewritten(steps=float("nan")),
+}
+
+
+@pytest.mark.parametrize("damage", IMAGES.values(), ids=IMAGES)
+def test_a_damaged_image_is_drawn_again(damage, options, capsys):
     folder = run(options)
-    file = image_file(folder, 2)
+    before, file = contents(folder), image_file(folder, 2)
+    untouched = image_file(folder, 0).stat().st_ino
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(UserError, match="000002.png is damaged or was not written by this command: remove it"):
-        run(options)
-    file.unlink()
+    assert contents(run(options)) == before
+    assert "damaged images are drawn again, 1 in all: 000002.png" in capsys.readouterr().err
+    assert image_file(folder, 0).stat().st_ino == untouched
     run(options)
-    assert len(manifest(folder)) == 5
+    assert "damaged" not in capsys.readouterr().err
+
+
+OPTIONS = {"empty": "", "half": '{"weights', "deep": "[" * 100_000, "a list": "[1]", "NaN": '{"steps": NaN}'}
+
+
+@pytest.mark.parametrize("text", OPTIONS.values(), ids=OPTIONS)
+def test_damaged_options_are_mended_where_the_images_tell_them(text, options, capsys):
+    folder = run(options)
+    before = contents(folder)
+    (folder / "options.json").write_text(text)
+    assert contents(run(options)) == before
+    assert "options.json" in (said := capsys.readouterr().err) and "written again, since the images fit" in said
+    (folder / "options.json").write_text(text)
+    for other in ({"seed": 1}, {"steps": 2}, {"labels": "bee"}):
+        with pytest.raises(UserError, match="options.json .*, and 000000.png was drawn with other options: choose"):
+            run(replace(options, **other))
+    assert (folder / "options.json").read_text() == text
+
+
+def test_options_of_other_types_are_other_options(options):
+    folder = run(options)
+    (folder / "options.json").write_text(json.dumps({"labels": {"a": 1}, **{f"x{i}": i for i in range(99)}}))
+    with pytest.raises(UserError, match=r"drawn with other options \(guidance_scale, .*, … differ\)") as error:
+        run(options)
+    assert len(str(error.value)) < 500
+
+
+def test_a_damaged_manifest_is_written_again(options):
+    folder = run(options)
+    before = contents(folder)
+    (folder / "manifest.jsonl").write_text("x")
+    assert contents(run(options)) == before
+
+
+def test_intervals_without_an_end_go_on(options):
+    """JSON has no infinite numbers, but Python writes and reads them."""
+    options = replace(options, guidance_scale=[2], guidance_interval=[-math.inf, 3.0])
+    folder = run(options)
+    before = contents(folder)
+    image_file(folder, 1).unlink()
+    assert contents(run(options)) == before
+    assert read_folder(folder).protocol["guidance_interval"] == [-math.inf, 3.0]
+
+
+def words(options, **more):
+    """The command line of these options."""
+    given = {name: getattr(options, name) for name in ("model", "output", "num_images", "steps", "batch_size")} | more
+    return [word for name, value in given.items() for word in (f"--{name}", str(value))]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_command_leaves_whole_images_and_says_so(number, options, tmp_path, monkeypatch, capsys):
+    """With a status that tells it from success; the same command goes on."""
+    written = folders._write_png
+
+    def stopped_at_the_fourth(image, path, entry):
+        written(image, path, entry)
+        if path.name == "000003.png":
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(folders, "_write_png", stopped_at_the_fourth)
+    with pytest.raises(SystemExit) as ended:
+        sample.main(words(options))
+    monkeypatch.undo()
+    assert ended.value.code == 128 + number and f"Stopped by {number.name}." in capsys.readouterr().err
+    there = {path.name: path.stat().st_ino for path in (tmp_path / "out").glob("*.png")}
+    assert sorted(there) == [f"{i:06d}.png" for i in range(4)]
+    sample.main(words(options))
+    assert all((tmp_path / "out" / name).stat().st_ino == node for name, node in there.items())
+    assert contents(tmp_path / "out") == contents(run(replace(options, output=str(tmp_path / "whole"))))
+
+
+def test_a_folder_has_one_owner(options, tmp_path):
+    owner = "import sys, time\nfrom cardiff.outputs import FolderLock\nlock = FolderLock(sys.argv[1])\n"
+    owner += "print('locked', flush=True)\ntime.sleep(100)"
+    with subprocess.Popen(
+        [sys.executable, "-c", owner, str(tmp_path / "out")], cwd=ROOT, stdout=subprocess.PIPE
+    ) as process:
+        process.stdout.readline()
+        with pytest.raises(UserError, match=rf"out is in use by another command \(process {process.pid}"):
+            run(options)
+        process.kill()
+    assert len(manifest(run(options))) == 5
+
+
+def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(options, tmp_path, capsys):
+    """No file can become as large as the first image."""
+    whole = contents(run(replace(options, output=str(tmp_path / "whole"))))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole["000000.png"]) - 1, before[1]))
+        with pytest.raises(SystemExit) as ended:
+            sample.main(words(options))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, previous)
+    err = capsys.readouterr().err
+    assert ended.value.code == 1 and re.search(r"error: \S+/out/000000.png: File too large: make room", err)
+    assert not list((tmp_path / "out").glob(".writing-*")) and not list((tmp_path / "out").glob("*.png"))
+    sample.main(words(options))
+    assert contents(tmp_path / "out") == whole
 
 
 def test_a_finished_folder_is_left_alone(options):
@@ -97,8 +248,9 @@ def test_what_a_killed_process_left_half_written_goes(options):
     folder = run(options)
     (folder / "000004.png").unlink()
     (folder / ".writing-000004.png.4194305").write_bytes(b"half")
+    (folder / ".removing-x").mkdir()
     run(options)
-    assert not list(folder.glob(".writing-*"))
+    assert not list(folder.glob(".writing-*")) and not (folder / ".removing-x").exists()
 
 
 def test_a_folder_can_be_extended(options, tmp_path):
@@ -148,10 +300,35 @@ def test_a_foreign_folder_is_refused(options, tmp_path):
     run(options)  # an empty one is fine
 
 
-def test_an_output_that_is_a_file_is_refused(options, tmp_path):
-    (tmp_path / "out").write_text("x")
-    with pytest.raises(UserError, match="out"):
-        run(options)
+def test_only_the_lock_is_in_a_folder_that_is_free(options, tmp_path):
+    """As after a command that was killed before it wrote anything."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.lock").write_text("")
+    (tmp_path / "out/.writing-options.json.77").write_text("{")
+    assert len(manifest(run(options))) == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"output": "{}/file"}, "--output .*/file cannot be written, since .* is a file: name another folder"),
+        ({"output": "{}/file/deeper"}, "--output .*/deeper cannot be written, since .*/file is a file"),
+        ({"output": " "}, "--output is empty"),
+        ({"output": "x" * 300}, "cannot be a folder"),
+        ({"output": None, "grid": "{}/file/g.png"}, "--grid .*/g.png cannot be written, since .*/file is a file"),
+        ({"output": None, "grid": "{}/grid"}, "--grid .*/grid must end in .png"),
+        ({"output": None, "grid": "{}/grid.gif"}, "--grid .*/grid.gif must end in .png"),
+        ({"output": None, "grid": "{}/folder.png"}, "--grid .*/folder.png is a folder: name a file"),
+        ({"output": None, "grid": ""}, "--grid is empty"),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused_before_the_work(changes, sentence, options, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder.png").mkdir()
+    monkeypatch.setattr("cardiff.sampling.sample.make_plan", lambda *_: pytest.fail("the model was loaded"))
+    given = {name: value and value.format(tmp_path) for name, value in changes.items()}
+    with pytest.raises(UserError, match=sentence):
+        run(replace(options, **given))
 
 
 def test_images_that_are_not_finite_are_refused_by_number(unclipped, tmp_path):

@@ -279,7 +279,7 @@ def test_other_guidance_does_not_continue_a_folder(options, models):
 def test_a_foreign_picture_is_not_taken_for_a_sample(options):
     folder = run(options)
     Image.new("L", (8, 8)).save(image_file(folder, 5))
-    with pytest.raises(UserError, match="000005.png is damaged or was not written by this command"):
+    with pytest.raises(UserError, match="000005.png was not written by this command: remove it"):
         run(options)
 
 

@@ -164,7 +164,7 @@ def test_training_goes_on_without_a_grid(drawn_every_step, tmp_path, monkeypatch
     warning = (
         "Warning: the sample grid of step 1 could not be written ([Errno 28] No space left on device: 'somewhere'"
     )
-    assert said.count("Warning") == 1 and f"{warning}); training goes on." in said
+    assert said.count("Warning") == 1 and f"{warning}); training continues." in said
     assert sorted(path.name[:13] for path in (tmp_path / "samples").iterdir()) == ["step-00000002", "step-00000003"]
 
 
@@ -201,7 +201,9 @@ def test_the_message_says_when_only_the_copy_failed(drawn_every_step, tmp_path, 
         assert drawn_every_step.last_checkpoint == path and find_damage(path) is None
         assert json.loads((tmp_path / "run.json").read_text())["step"] == 1
         drawn_every_step.step()
-        with pytest.raises(UserError, match="step-00000003 could not be copied to .* Make room and run the same"):
+        with pytest.raises(
+            UserError, match="step-00000003 could not be copied to .* Free some disk space and run the same"
+        ):
             drawn_every_step.run_callbacks()
     drawn_every_step.finish()
     assert train_again(tmp_path, drawn_every_step) and json.loads((tmp_path / "run.json").read_text())["step"] == 3

@@ -41,7 +41,7 @@ def test_options_that_are_newer_than_a_checkpoint_have_their_defaults():
 )
 def test_another_model_is_refused(option, shown):
     before, now = parse("--config", str(DIGITS)), parse("--config", str(DIGITS), option)
-    with pytest.raises(UserError, match="out holds a run of another model") as error:
+    with pytest.raises(UserError, match="out contains a run of another model") as error:
         refuse_changes(state_of(before), now, ["ant", "bee"])
     assert shown in str(error.value)
 
@@ -53,9 +53,9 @@ def test_other_classes_and_kinds_are_refused():
     with pytest.raises(UserError, match="conditional was true and is false"):
         refuse_changes(state_of(config), replace(config, kind="unconditional"), ["ant", "bee"])
     classifier = parse(kind="classifier")
-    with pytest.raises(UserError, match="out holds the run of a unet and not of a classifier: choose another"):
+    with pytest.raises(UserError, match="out contains a unet run, not a classifier run: choose another"):
         refuse_changes(state_of(config), classifier, ["ant", "bee"])
-    with pytest.raises(UserError, match="out holds the run of a classifier and not of a unet"):
+    with pytest.raises(UserError, match="out contains a classifier run, not a unet run"):
         refuse_changes(state_of(classifier), config, ["ant", "bee"])
 
 
@@ -69,7 +69,7 @@ def test_other_classes_and_kinds_are_refused():
 )
 def test_another_classifier_or_other_held_out_images_are_refused(option, shown):
     before, now = parse(kind="classifier"), parse(option, kind="classifier")
-    with pytest.raises(UserError, match="out holds a run of another model") as error:
+    with pytest.raises(UserError, match="out contains a run of another model") as error:
         refuse_changes(state_of(before), now, ["ant", "bee"])
     assert shown in str(error.value)
 

@@ -90,7 +90,7 @@ def test_damage_is_found_and_the_one_before_used(damage, reason, root):
     damage(root / "step-00000030")
     reports = []
     assert [path.name for path in good_checkpoints(root, reports.append)] == ["step-00000020", "step-00000010"]
-    assert len(reports) == 1 and reports[0].endswith("trying the one before it.")
+    assert len(reports) == 1 and reports[0].endswith("trying the previous one.")
     assert "step-00000030 is damaged (" in reports[0] and reason in reports[0]
 
 
@@ -164,7 +164,7 @@ def test_the_newest_in_a_folder(tmp_path):
     for folder in (tmp_path / "run", tmp_path / "run/checkpoints", made[1]):
         assert checkpoints.newest_in(folder) == made[1]
     assert checkpoints.newest_in(made[0]) == made[0]
-    with pytest.raises(UserError, match="holds no checkpoint: name the output folder of a training run"):
+    with pytest.raises(UserError, match="contains no checkpoint: give the output folder of a training run"):
         checkpoints.newest_in(tmp_path)
 
 
@@ -226,7 +226,7 @@ def test_a_kill_between_two_files_of_the_root_is_told(root, tmp_path):
 def test_names_that_no_checkpoint_has(name, root):
     path = checkpoints.checkpoint_dir(root, 30)
     (path / CHECKSUMS).write_text(json.dumps({"config.json": "0", name: "0"}))
-    with pytest.raises(UserError, match="which no folder of this project has"):
+    with pytest.raises(UserError, match="which Cardiff never writes"):
         listed_files(path)
 
 

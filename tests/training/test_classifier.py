@@ -190,7 +190,7 @@ def test_the_last_line_says_how_well_it_classifies(tmp_path, classifier_options,
     options = [*classifier_options, "--train.report_every", 9, "--train.max_steps", 2]
     train(tmp_path, *options)
     share = f"{report(tmp_path, 2)['clean']['accuracy']:.1%}"
-    assert f"It classifies {share} of 180 clean validation images correctly." in capsys.readouterr().out
+    assert f"The classifier's accuracy on 180 clean validation images is {share}." in capsys.readouterr().out
     train(tmp_path, *options)
     assert "already trained to step 2; nothing to do." in capsys.readouterr().out
 
@@ -229,7 +229,9 @@ def test_an_image_more_would_be_trained_on_and_measured(tmp_path, folder_options
         with pytest.raises(SystemExit):
             train(folder, *folder_options, "--train.max_steps", 2, *source)
         error = capsys.readouterr().err.splitlines()[-1]
-        assert f"{tmp_path / 'run'} holds a run that set other images aside than {tmp_path / 'images'} gives" in error
+        assert (
+            f"{tmp_path / 'run'} contains a run with other validation images than {tmp_path / 'images'} gives" in error
+        )
         assert ("choose another --resume_from." in error) == bool(source)
     assert weights(tmp_path / "run") == before
     (tmp_path / "images/bee/new.png").unlink()
@@ -255,18 +257,18 @@ def test_a_diffusion_model_needs_a_folder_of_its_own(tmp_path, classifier_option
     train(tmp_path, *classifier_options, "--train.max_steps", 1)
     with pytest.raises(SystemExit):
         train_conditional.main([*digits_options, "--train.max_steps", "1", "--output_dir", str(tmp_path)])
-    assert f"{tmp_path} holds the run of a classifier and not of a unet" in capsys.readouterr().err
+    assert f"{tmp_path} contains a classifier run, not a unet run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         (["--data.label_column", "shape"], "label_column"),
-        (["--train.validation_fraction", 0.9999], "which leaves none of 1797 images to train on."),
-        (["--classifier.norm_num_groups", 3], "classifier.norm_num_groups is 3, which does not divide the 8"),
+        (["--train.validation_fraction", 0.9999], "which leaves none of 1797 images to train on: lower it."),
+        (["--classifier.norm_num_groups", 3], "classifier.norm_num_groups is 3, which does not divide 8 in"),
         (
             ["--classifier.down_block_types", "[DownBlock2D,UpBlock2D]"],
-            "names 'UpBlock2D': choose from DownBlock2D and AttnDownBlock2D.",
+            "lists 'UpBlock2D': choose from DownBlock2D and AttnDownBlock2D.",
         ),
     ],
 )

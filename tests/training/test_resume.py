@@ -69,10 +69,10 @@ def seal(checkpoint, **also):
 @pytest.mark.parametrize("part", ["", "checkpoints", "checkpoints/step-00000002"])
 def test_from_a_folder(part, source, resume, tmp_path, capsys):
     assert resume(source / part)
-    assert "Took the checkpoint of step 2" in capsys.readouterr().out
+    assert "Copied the checkpoint of step 2" in capsys.readouterr().out
     assert checkpoints.step_of(checkpoints.list_checkpoints(tmp_path / "new/checkpoints")[-1]) == 3
     assert resume(source / part)  # the run's own is newer now
-    assert "which is not used" in capsys.readouterr().out
+    assert "is not used, since" in capsys.readouterr().out
 
 
 def test_code_does_not_come_along(source, resume, tmp_path):
@@ -130,29 +130,29 @@ CRAFTED = {
     ),
     "a missing file": (lambda c: (c / "training/optimizer.safetensors").unlink(), "optimizer.safetensors is missing"),
     "no checksums": (lambda c: (c / "checksums.json").unlink(), "checksums.json is missing"),
-    "a list": (lambda c: (c / "checksums.json").write_text("[]"), "checksums.json does not hold an object but list"),
+    "a list": (lambda c: (c / "checksums.json").write_text("[]"), "checksums.json must contain an object, not list"),
     "a path that climbs out": (
         lambda c: seal(c, **{"../../../victim.json": hashlib.sha256(b"").hexdigest()}),
-        "lists '../../../victim.json', which no folder of this project has",
+        "lists '../../../victim.json', which Cardiff never writes",
     ),
-    "an absolute path": (lambda c: seal(c, **{"/etc/passwd.json": "0"}), "lists '/etc/passwd.json', which no"),
-    "another step": (lambda c: spoil_state(c, step=7), "says that it is of step 7"),
-    "no state": (lambda c: spoil_state(c, more=1), "is not the state of a training run of this project"),
-    "a state of another kind": (lambda c: spoil_state(c, config=[]), "is not the state of a training run"),
-    "other classes": (lambda c: spoil_state(c, class_names=["a"]), "holds a run of another model .class names"),
+    "an absolute path": (lambda c: seal(c, **{"/etc/passwd.json": "0"}), "lists '/etc/passwd.json', which Cardiff"),
+    "another step": (lambda c: spoil_state(c, step=7), "state.json of .* has step 7"),
+    "no state": (lambda c: spoil_state(c, more=1), "is not the state of a Cardiff training run"),
+    "a state of another kind": (lambda c: spoil_state(c, config=[]), "is not the state of a Cardiff training run"),
+    "other classes": (lambda c: spoil_state(c, class_names=["a"]), "contains a run of another model .class names"),
     "an index of pickles": (
         lambda c: ((c / "unet/diffusion_pytorch_model.safetensors.index.json").write_text("{}"), seal(c)),
-        "checksums.json lists 'unet/diffusion_pytorch_model.safetensors.index.json', which no folder",
+        "checksums.json lists 'unet/diffusion_pytorch_model.safetensors.index.json', which Cardiff never",
     ),
     "weights of another model": (
         lambda c: spoil_tensors(c, "training/unet.safetensors", lambda t: t.pop("conv_in.weight")),
-        "does not fit the model that it describes .'conv_in.weight'",
+        "does not match its own model configuration .'conv_in.weight'",
     ),
     "moments without a name": (
         lambda c: spoil_tensors(
             c, "training/optimizer.safetensors", lambda t: t.update(x=t["conv_in.bias/exp_avg"].clone())
         ),
-        "does not fit the model that it describes",
+        "does not match its own model configuration",
     ),
 }
 
@@ -170,7 +170,7 @@ def test_a_damaged_or_crafted_checkpoint_is_one_sentence(craft, sentence, source
 def test_what_holds_no_checkpoint_and_another_model(source, resume, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     for folder, more, sentence in (
-        (tmp_path / "empty", (), "empty holds no checkpoint: name the output folder of a training run."),
+        (tmp_path / "empty", (), "empty contains no checkpoint: give the output folder of a training run."),
         (
             source,
             ("--scheduler.s", "0.01"),

@@ -294,7 +294,7 @@ def test_changed_images_are_noticed_and_the_same_ones_elsewhere_are_not(streamin
     Image.new("L", (8, 8), 7).save(tmp_path / "there/bee/000.png")
     train(tmp_path / "run", *options, "--train.max_steps", 3)
     told = capsys.readouterr().out
-    assert f"Resuming with other images: {tmp_path / 'there'} is not what the run was trained on so far." in told
+    assert f"Resuming with other images: the run was not trained on {tmp_path / 'there'} so far." in told
     train(tmp_path / "run", *options, "--train.max_steps", 4)
     assert "other images" not in capsys.readouterr().out  # it is by now
 
@@ -326,7 +326,7 @@ def test_a_stream_is_resumed_bit_for_bit(tmp_path, digits_options):
 def test_a_stream_needs_a_length(tmp_path, digits_options, capsys):
     with pytest.raises(SystemExit):
         train(tmp_path, *digits_options, "--data.streaming", "true", "--train.max_steps", "null")
-    assert "The length of a stream is not known beforehand: give train.max_steps." in capsys.readouterr().err
+    assert "The length of a stream is not known in advance: set train.max_steps." in capsys.readouterr().err
 
 
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
