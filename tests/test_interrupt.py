@@ -1,5 +1,6 @@
 """Commands that are stopped, or whose output nobody reads: in good order, with a status of their own, no traceback."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -28,9 +29,14 @@ main(sys.argv[1:])
 def command(folder, work, **more):
     code = COMMAND.format(work=work)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
-    process = subprocess.Popen([sys.executable, "-c", code, str(folder)], text=True, **pipes)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder)], text=True, env=buffered, **pipes)
     assert process.stdout.readline() == "working\n"
     return process
+
+
+def test_which_signals_ask_a_command_to_stop():
+    assert set(SIGNALS) == {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -52,7 +52,7 @@ def test_folders_that_cannot_be_made(tmp_path):
 
 def test_a_name_that_leaves_no_room_for_the_unfinished_file(tmp_path):
     """Found before the work and not when the file is written."""
-    with pytest.raises(UserError, match=r"x… cannot be a file \(File name too long\): name another"):
+    with pytest.raises(UserError, match=r"x… cannot be a file \(File name too long\): choose another name"):
         check_file("--grid", "x" * 240 + ".png", [".png"])
     check_file("--grid", tmp_path / ("x" * 200 + ".png"), [".png"])
 
@@ -117,6 +117,8 @@ def test_a_released_folder_can_be_taken_by_another_process(tmp_path):
     lock = FolderLock(tmp_path)
     inner = FolderLock(tmp_path)  # by what this command calls
     inner.release()
+    (tmp_path / "link").symlink_to(tmp_path)
+    FolderLock(tmp_path / "link").release()
     code = f"from cardiff.outputs import FolderLock\nFolderLock({str(tmp_path)!r})"
     held = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "is in use by another command" in held.stderr

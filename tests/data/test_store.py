@@ -301,6 +301,11 @@ def crafted_labels(folder):
     write_checksums(folder)
 
 
+def crafted_images(folder):
+    np.save(folder / "images.npy", np.load(folder / "images.npy").astype(np.float32))
+    write_checksums(folder)
+
+
 def deep(folder):
     (folder / "meta.json").write_text("[" * 100_000)
     write_checksums(folder)
@@ -308,7 +313,7 @@ def deep(folder):
 
 DAMAGES = [truncate, truncate_labels, empty_meta, remove_images, zero_images, exchange_labels, rename_class]
 DAMAGES += [without_checksums, crafted(shape=None), crafted(class_names=3), crafted(class_names=[1, 2])]
-DAMAGES += [crafted(skipped=[1]), crafted(skipped={}, shape="x"), crafted_labels, deep]
+DAMAGES += [crafted(skipped=[1]), crafted(skipped={}, shape="x"), crafted_labels, crafted_images, deep]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
