@@ -145,7 +145,7 @@ ATTACKS = [
     Attack("deep nesting in run.json", bad.nested("run/run.json"), "publish", False),
     Attack("deep nesting in the checksums", bad.nested("run/checksums.json"), "sample", False, sealed=False),
     Attack("deep nesting in the state", bad.nested(f"{NEWEST}/training/state.json"), "resume from", False),
-    Attack("deep nesting in options.json", bad.nested("samples/options.json"), "more samples"),  # written anew
+    Attack("deep nesting in options.json", bad.nested("samples/options.json"), "more samples"),
     Attack("deep nesting in the manifest", bad.nested("samples/manifest.jsonl"), "samples", False),
     Attack("deep nesting in the trials", bad.nested("comparison/trials.jsonl"), "compare again"),
     Attack("deep nesting in the figures", bad.nested("report/metrics.json"), "publish with figures", False),
