@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def show(output_dir: Path) -> None:
-    """Train, draw and check, all in one folder."""
+    """Train, sample and classify the samples, all in one folder."""
     started = time.monotonic()
 
     import numpy as np

@@ -41,21 +41,21 @@ def written_aside(target: Path, per_process: bool = False) -> Iterator[Path]:
 
 
 def _replace_folder(aside: Path, target: Path) -> None:
-    """Rename a folder to `target`, where there may be one, and where other processes may do the same."""
+    """Rename a folder to `target`, replacing an existing one; other processes may do the same at the same time."""
     trash = target.with_name(f"{REMOVING}{target.name}.{os.getpid()}")
     placed = False
     while not placed:
-        with suppress(FileNotFoundError):  # there is none, or another process has taken it away
-            os.replace(target, trash)  # a removal that is cut short must not leave half a folder of this name
+        with suppress(FileNotFoundError):  # it does not exist, or another process has moved it
+            os.replace(target, trash)  # so that an interrupted removal leaves no partial folder of this name
         try:
             os.replace(aside, target)
             placed = True
         except BaseException as error:
             if not isinstance(error, OSError) or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 with suppress(OSError):
-                    os.replace(trash, target)  # as it was
+                    os.replace(trash, target)  # restore it
                 raise
-        remove(trash)  # also if another process was faster: then its folder is replaced
+        remove(trash)  # if another process was faster, its folder is replaced in the next round
 
 
 def write_text(target: Path, text: str, per_process: bool = False) -> None:

@@ -65,7 +65,7 @@ def parse_json(form: type[Form], text: str, what: str, infinite: bool = False) -
         infinite: Whether numbers may be infinite.
 
     Raises:
-        UserError: It is not JSON of this form, too large, too deeply nested, or has a number that is not finite.
+        UserError: It is not JSON of this type, is too large or too deeply nested, or has a number that is not finite.
     """
     if len(text) > LARGEST_JSON:
         raise UserError(f"{what} is larger than {LARGEST_JSON >> 20} MiB and was not read: copy or create it again.")

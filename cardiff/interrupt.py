@@ -46,9 +46,9 @@ def take_signals(handler: Callable[[int, FrameType | None], object], patience: f
     ignored.
 
     Args:
-        handler: Called once.
-        patience: Seconds after the first signal in which others are ignored, because a launcher forwards the signals
-            that its processes have also received.
+        handler: Called for the first signal.
+        patience: Seconds during which further signals count as the same request, since a launcher may forward a
+            signal that its processes have also received directly.
     """
     first: list[float] = []
 

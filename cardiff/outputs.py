@@ -133,16 +133,16 @@ class FolderLock:
 
 @contextmanager
 def owned(folder: Path | str, main: bool = True) -> Iterator[None]:
-    """Own a folder while a command works on it, free of what killed commands left half-written there.
+    """Lock a folder while a command works on it, after removing unfinished files of killed commands.
 
-    A folder that did not exist and into which nothing was written, since an option was refused, is removed again.
+    A folder that was created for the lock is removed again if nothing was written to it, as after an invalid option.
 
     Args:
-        folder: It need not exist.
-        main: Whether this process is the one of a launch that owns the folder; for others nothing is done.
+        folder: The folder, which need not exist.
+        main: Whether this is the main process of a launch; other processes do nothing.
 
     Raises:
-        UserError: Another command has it.
+        UserError: Another command holds the lock.
         OSError: The folder cannot be written.
     """
     if not main:

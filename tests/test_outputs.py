@@ -111,6 +111,10 @@ def test_another_name_of_the_folder_is_the_same_folder(owner, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "run")
     with pytest.raises(UserError, match="link is in use"):
         FolderLock(tmp_path / "link")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "to_mine").symlink_to(tmp_path / "mine")
+    with FolderLock(tmp_path / "mine"), FolderLock(tmp_path / "to_mine"):
+        pass
 
 
 def test_a_released_folder_can_be_taken_by_another_process(tmp_path):
@@ -163,8 +167,8 @@ def test_a_folder_is_owned_while_a_command_works_on_it(tmp_path):
         assert [path.name for path in folder.iterdir()] == [LOCK]
         held = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert "is in use by another command" in held.stderr
+    assert folder.is_dir()  # it was there before
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert folder.is_dir()
 
 
 def test_a_folder_into_which_nothing_was_written_is_removed_again(tmp_path):

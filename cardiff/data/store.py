@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 STORE_VERSION = 2
 CHUNK = 32  # rows per task
 ATTEMPTS = 3
-"""Times that a store is built while somebody clears the cache."""
+"""Attempts to build a store if the cache is cleared in the meantime."""
 
 
 @dataclass
@@ -113,7 +113,7 @@ def open_store(config: DataConfig, conditional: bool) -> ImageStore:
 
 
 def _build_once(dataset: datasets.Dataset, config: DataConfig, settings: dict, folder: Path) -> ImageStore:
-    """Build a store in one process while others that want the same wait; also while somebody clears the cache."""
+    """Build a store in one process while others wait for it, and retry if the cache is cleared in the meantime."""
     for attempt in range(ATTEMPTS):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,8 @@ def _build_once(dataset: datasets.Dataset, config: DataConfig, settings: dict, f
         except FileNotFoundError as error:
             if attempt == ATTEMPTS - 1:
                 raise UserError(
-                    f"The cache {folder.parent} is being cleared while images are decoded into it: run this again."
+                    f"The cache {folder.parent} was cleared while images were being decoded into it: run the same "
+                    "command again."
                 ) from error
     raise AssertionError("the last attempt returns or raises")
 
@@ -192,7 +193,7 @@ def _build(dataset: datasets.Dataset, config: DataConfig, settings: dict, folder
     """Decodes every row into `folder`, which is created atomically. The caller holds the lock."""
     if folder.exists():
         logger.warning("The image store %s is damaged or was built by an earlier version, and is built again.", folder)
-    # Aside under a name of its own: a lock file that was deleted with the cache excludes nobody.
+    # To a separate path for each process, since the lock can be deleted together with the cache.
     with written_aside(folder, per_process=True) as aside:
         aside.mkdir()
         kept, skipped = _write_images(dataset, config, aside / "images.npy")

@@ -18,6 +18,7 @@ from cardiff.files import ASIDE, remove
 from cardiff.hub.client import HubError, check_access, open_repository
 from cardiff.hub.options import PublishOptions
 from cardiff.hub.publish import default_repository, open_resume_repository, publish
+from cardiff.interrupt import Stopped
 
 LAST_UPLOAD_TIMEOUT = 900
 """Seconds that a finished run waits for its last upload."""
@@ -94,7 +95,10 @@ class BackgroundPublisher:
                 self._warn(f"the upload could not be started ({error}).")
 
     def finish(self, checkpoint: Path | None) -> None:
-        """Upload the last checkpoint of a finished run and wait for it; of a stopped one (None), leave at once."""
+        """Upload the last checkpoint of a finished run and wait for it; of a stopped one (None), leave at once.
+
+        A signal ends the waiting and the upload, which is a warning.
+        """
         if checkpoint is None:
             if self.process is not None or self.waiting is not None:
                 self.say(f"The upload was stopped; publish with: {self.command}")
@@ -107,7 +111,7 @@ class BackgroundPublisher:
             while self.process is not None:
                 self.process.wait(LAST_UPLOAD_TIMEOUT)
                 self.poll()
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        except (subprocess.TimeoutExpired, KeyboardInterrupt, Stopped):  # the run itself is complete and saved
             self._kill()
             self._warn("the upload was stopped.")
         if self.published == checkpoint:

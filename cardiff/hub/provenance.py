@@ -64,7 +64,8 @@ def read_record(folder: Path) -> RunRecord | None:
                 raise TypeError(f"{name} is of the wrong type")
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is damaged or was not written by this project ({error!r}): copy it again.") from error
-    return {**record, "config": without_paths(record["config"])}
+    checked: RunRecord = record
+    return {**checked, "config": without_paths(checked["config"])}
 
 
 def without_paths(config: dict) -> dict:

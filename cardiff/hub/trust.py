@@ -38,11 +38,13 @@ def read_arguments(kind: type, file: Path) -> dict[str, Any]:
         FileNotFoundError: There is none.
         UserError: It is not an object, or an argument is of a wrong type or absurdly large.
     """
-    content, hints = read_json(file), get_type_hints(kind.__init__)
+    content = read_json(file)
+    initialize: Any = inspect.getattr_static(kind, "__init__")
+    hints = get_type_hints(initialize)
     if content.get("quantization_config") is not None:
         raise UserError(f"{_place(file)} asks for quantized weights; this project reads plain ones.")
     arguments = {}
-    for name, parameter in inspect.signature(kind.__init__).parameters.items():
+    for name, parameter in inspect.signature(initialize).parameters.items():
         if name in content:
             value, hint = content[name], hints.get(name, Any)
             if not (fits(value, hint) or value == parameter.default):

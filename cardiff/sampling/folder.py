@@ -128,7 +128,9 @@ class _Folder:
 
     def _look(self, batches: list[range]) -> tuple[dict[int, dict], list[range], dict[str, int]]:
         """The entries of this process's images, its batches that have to be drawn, and its damaged files."""
-        entries, missing, damaged = {}, [], {}
+        entries: dict[int, dict] = {}
+        missing: list[range] = []
+        damaged: dict[str, int] = {}
         for batch in batches:
             found = {i: read_entry(path) for i in batch if (path := image_file(self.output, i)).exists()}
             whole = {i: entry for i, entry in found.items() if entry is not None and self._fits(entry, i)}

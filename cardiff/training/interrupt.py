@@ -13,7 +13,7 @@ import torch
 from cardiff.interrupt import GuardedStream, give_back, take_signals
 
 PATIENCE = 5.0
-"""Seconds in which a second signal of a launched run is the first one again, which its launcher has passed on."""
+"""Seconds during which a second signal of a launched run counts as the first one, forwarded by the launcher."""
 
 
 class StopRequest:
@@ -48,10 +48,11 @@ class StopRequest:
 
 
 def _end_with_launcher(receive: Callable[[int], None]) -> bool:
-    """Take the end of `accelerate launch` for a request, and return whether it is watched.
+    """Treat the end of `accelerate launch` as a stop request; returns whether there is such a launcher to watch.
 
-    With one process, the launcher forwards no signals, and training would go on in the background. It has a signal of
-    its own, because a batch system that stops both sends one request and not two. Linux only.
+    With one process, the launcher forwards no signals, and training would go on in the background. The kernel sends
+    a signal of its own for this, so that a batch system that stops both processes does not count as two requests.
+    Linux only.
     """
     if not _launcher():
         return False

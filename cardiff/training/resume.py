@@ -208,7 +208,7 @@ def _load_tensors(trainer: "Trainer", path: Path) -> None:
         for (name, parameter), average in zip(parameters, trainer.ema.shadow_params, strict=True):
             parameter.copy_(as_sharded(weights[name], parameter))
             average.copy_(as_sharded(averages[name], average))
-            # In the parameter's memory format, be it channels-last: the fused optimizer does not look at strides.
+            # In the parameter's memory format, such as channels-last, since the fused optimizer ignores strides.
             moments[name] = {
                 key: torch.empty_like(parameter).copy_(as_sharded(value, parameter)) if value.dim() else value
                 for key, value in moments[name].items()

@@ -342,7 +342,7 @@ def test_a_cache_that_is_cleared_meanwhile(config, times, monkeypatch):
     if times < 3:
         np.testing.assert_array_equal(open_store(config, conditional=True).images, expected_images(range(100)))
     else:
-        with pytest.raises(UserError, match="cache is being cleared while images are decoded into it: run this again"):
+        with pytest.raises(UserError, match="cache was cleared while images were being decoded into it: run the same"):
             open_store(config, conditional=True)
 
 

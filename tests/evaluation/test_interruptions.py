@@ -112,10 +112,10 @@ def test_the_second_command_in_a_folder_is_refused(command, world, tmp_path, cap
 @pytest.mark.parametrize(
     ("output", "sentence"),
     [
-        ("", "is empty: name a folder."),
-        ("x" * 300, "(File name too long): name another."),
-        ("setup.cfg", "setup.cfg is a file: name another folder."),
-        ("setup.cfg/deeper", "setup.cfg is a file: name another folder."),
+        ("", "is empty: give a folder."),
+        ("x" * 300, "(File name too long): choose another name."),
+        ("setup.cfg", "setup.cfg is a file: choose another folder."),
+        ("setup.cfg/deeper", "setup.cfg is a file: choose another folder."),
     ],
 )
 def test_outputs_are_checked_before_the_work(command, output, sentence, world, tmp_path, monkeypatch, capsys):

@@ -15,6 +15,7 @@ from cardiff.config.sections import DataConfig
 from cardiff.errors import UserError
 from cardiff.evaluation.evaluate import run
 from cardiff.evaluation.features import extraction as features_module
+from cardiff.evaluation.features import networks
 from cardiff.evaluation.features.networks import load_network
 from cardiff.evaluation.features.statistics import import_reference
 from cardiff.evaluation.protocol import Protocol
@@ -99,6 +100,19 @@ def test_the_record_of_the_data_has_no_folders():
     assert (record["path"], record["split"], record["images"], record["pixels_key"]) == ("parquet", "test", 7, "123")
     one = features_module.data_record(replace(config, path="/home/someone/cats", data_files="/x/a.parquet"), "123", 7)
     assert one["path"] == "cats" and one["data_files"] == ["a.parquet"]
+
+
+def test_features_that_are_no_numbers_are_refused(world, options, monkeypatch):
+    """Neither cached nor measured: of a network of which a weight is damaged, say."""
+
+    def forward(images):
+        features = images.flatten(1) / 255
+        features[3, 5] = torch.nan
+        return features, None
+
+    monkeypatch.setattr(networks, "_pixels", forward)
+    with pytest.raises(UserError, match="pixels gives numbers that are not finite for some of the images"):
+        Protocol(replace(options, max_images=59), 8, 1, 16)
 
 
 # Statistics

@@ -81,7 +81,10 @@ def test_a_network_that_cannot_be_had_is_refused_before_training(tmp_path, digit
     ("options", "sentence"),
     [
         (["--train.evaluate_images", "1"], "train.evaluate_images is 1, but must be 2 or more"),
-        (["--data.streaming", "true", "--train.max_steps", "3"], "train.evaluate_every compares with the images"),
+        (
+            ["--data.streaming", "true", "--train.max_steps", "3"],
+            "train.evaluate_every is not supported with data.streaming",
+        ),
         (["--train.evaluate_every", "-1"], "train.evaluate_every is -1, but must be 0 or more"),
     ],
 )

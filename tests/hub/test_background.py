@@ -1,5 +1,6 @@
 """Uploads beside a training run, to a Hub of the loopback address."""
 
+import errno
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from cardiff.hub.background import BackgroundPublisher
 from cardiff.hub.options import PublishOptions
 from cardiff.hub.provenance import write_record
 from cardiff.hub.serialization import load_pipeline
+from cardiff.interrupt import Stopped
 from cardiff.training import checkpoint as checkpoints
 from tests.conftest import ROOT
 from tests.support.hub_server import HubServer
@@ -293,6 +295,43 @@ def test_a_stopped_run_leaves_no_upload(hub, tmp_path, monkeypatch):
     (tmp_path / "run/.writing-upload").mkdir(parents=True)
     publisher.finish(None)
     assert not (tmp_path / "run/.writing-upload").exists() and publisher.process is None
+
+
+def test_a_signal_while_a_finished_run_waits_ends_the_upload_alone(hub, tmp_path, monkeypatch):
+    class Endless(Upload):
+        def wait(self, timeout=None):
+            if self.returncode is None:
+                raise Stopped(15)
+
+    monkeypatch.setattr(background.subprocess, "Popen", Endless)
+    monkeypatch.setattr(os, "setpriority", lambda *given: None)
+    said = []
+    publisher = BackgroundPublisher(tmp_path / "run", HubOptions(push_to_hub=True))
+    publisher.open(said.append)
+    publisher.finish(tmp_path / "run/checkpoints/step-00000001")
+    assert publisher.process is None and "not pushed to the Hub: the upload was stopped" in said[-1]
+
+
+def test_a_first_checkpoint_that_fails_leaves_nothing_to_push(hub, tmp_path, digits_options, monkeypatch, capsys):
+    """The next one is pushed."""
+    write = checkpoints.write_checkpoint
+    failed = []
+
+    def full_at_first(*arguments):
+        if not failed:
+            failed.append(True)
+            raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
+        return write(*arguments)
+
+    monkeypatch.setattr(checkpoints, "write_checkpoint", full_at_first)
+    more = ("--push_to_hub", "--hub_model_id", "user/run", "--train.checkpoint_every", "1")
+    assert train_conditional.main(options(digits_options, tmp_path / "run", *more))
+    out = capsys.readouterr().out
+    assert failed and "The checkpoint of step 1 could not be written" in out and "Published user/run." in out
+    assert json.loads(hub.repositories["user/run"].files()["run.json"])["step"] == 2
+    commits = len(hub.repositories["user/run"].branches["main"])
+    assert train_conditional.main(options(digits_options, tmp_path / "run", *more))  # again: nothing is new
+    assert len(hub.repositories["user/run"].branches["main"]) == commits
 
 
 def test_a_process_that_cannot_be_started_is_a_warning(hub, tmp_path, monkeypatch):

@@ -123,7 +123,7 @@ def test_a_hostile_repository_achieves_nothing(hub, folder, tmp_path, monkeypatc
     sums = json.dumps({"../../outside.json": "0", "training/state.json": "0"}).encode()
     hub.add("user/state", {"step-00000001/checksums.json": sums, "step-00000001/../outside.json": bomb})
     with pytest.raises(
-        ValueError, match="--resume_from user/state: step-00000001 is damaged .*which no folder of this project has"
+        ValueError, match="--resume_from user/state: step-00000001 is damaged .*which Cardiff never writes"
     ):
         client.download_checkpoint("user/state")
     assert not [p for p in tmp_path.rglob("*") if p.name in ("outside.json", "up.json")] and not marker.exists()

@@ -88,10 +88,9 @@ def test_an_interrupted_folder_goes_on(options):
     assert drawn != untouched  # its batch was drawn again as a whole, so that the shapes stay the same
 
 
-def flipped(content):
-    """One bit of a pixel is another; PNG has checksums, but Pillow's reader alone does not look at them."""
-    place = content.index(b"IDAT") + 20
-    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+def flipped(place):
+    """One bit is another."""
+    return lambda content: content[:place] + bytes([content[place] ^ 1]) + content[place:][1:]
 
 
 def rewritten(**changes):
@@ -112,7 +111,8 @@ IMAGES = {
     "empty": lambda content: b"",
     "truncated": lambda content: content[:-40],
     "no picture": lambda content: b"no picture",
-    "a flipped bit": flipped,
+    "a flipped bit": flipped(-30),
+    "a flipped bit of a checksum, at which Pillow does not look": flipped(-13),
     "zeroed": lambda content: content[:100] + bytes(50) + content[150:],
     "another seed": rewritten(seed=5),
     "another label": rewritten(label=1, name="bee"),
@@ -231,7 +231,7 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(options, tmp_p
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, previous)
     err = capsys.readouterr().err
-    assert ended.value.code == 1 and re.search(r"error: \S+/out/000000.png: File too large: make room", err)
+    assert ended.value.code == 1 and re.search(r"error: \S+/out/000000.png: File too large: ", err)
     assert not list((tmp_path / "out").glob(".writing-*")) and not list((tmp_path / "out").glob("*.png"))
     sample.main(words(options))
     assert contents(tmp_path / "out") == whole
@@ -311,14 +311,14 @@ def test_only_the_lock_is_in_a_folder_that_is_free(options, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"output": "{}/file"}, "--output .*/file cannot be written, since .* is a file: name another folder"),
+        ({"output": "{}/file"}, "--output .*/file cannot be written, since .* is a file: choose another"),
         ({"output": "{}/file/deeper"}, "--output .*/deeper cannot be written, since .*/file is a file"),
         ({"output": " "}, "--output is empty"),
         ({"output": "x" * 300}, "cannot be a folder"),
         ({"output": None, "grid": "{}/file/g.png"}, "--grid .*/g.png cannot be written, since .*/file is a file"),
         ({"output": None, "grid": "{}/grid"}, "--grid .*/grid must end in .png"),
         ({"output": None, "grid": "{}/grid.gif"}, "--grid .*/grid.gif must end in .png"),
-        ({"output": None, "grid": "{}/folder.png"}, "--grid .*/folder.png is a folder: name a file"),
+        ({"output": None, "grid": "{}/folder.png"}, "--grid .*/folder.png is a folder: give a file"),
         ({"output": None, "grid": ""}, "--grid is empty"),
     ],
 )

@@ -72,9 +72,11 @@ def write_features(folder: Path, features: np.ndarray, logits: np.ndarray | None
             meta = {"shape": list(features.shape), "logits": logits is not None, **record}
             (aside / "meta.json").write_text(json.dumps(meta, indent=1))
             write_checksums(aside)
-    except FileNotFoundError:
-        logger.warning("The cache %s was cleared while features were written to it.", folder.parent)
     except OSError as error:
+        # mkdir reports a folder that was removed a moment later as one that exists.
+        if isinstance(error, (FileNotFoundError, FileExistsError)) and not folder.parent.is_file():
+            logger.warning("The cache %s was cleared while features were written to it.", folder.parent)
+            return
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise UserError(
             f"The cache {folder.parent} cannot be written ({reason}): make room, or set data.cache_dir or "

@@ -1,5 +1,6 @@
 """The measurements of a comparison on the disk."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -72,6 +73,25 @@ def test_what_is_not_whole_is_measured_again(line, file, caplog):
     caplog.clear()
     keep_whole(file, found, 0)
     assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"count": 8},
+        {"key": ["a"], "count": 8},
+        {"key": "a", "estimates": 3},
+        {"key": "a", "estimates": {"fid": 3}},
+        {"key": "a", "estimates": {"fid": {"value": 1}}},
+        {"key": "a", "estimates": {}, "surprise": 3},
+    ],
+)
+def test_measurements_of_anybody_are_made_again(entry, file):
+    """The checksums fit here."""
+    text = json.dumps({**entry, "sha256": hashlib.sha256(json.dumps(entry).encode()).hexdigest()})
+    file.write_text(file.read_text() + text + "\n")
+    known, damaged = read_trials(file)
+    assert damaged == 1 and list(known) == ["a", "b", "c"]
 
 
 def test_measurements_of_an_earlier_version_are_made_again(file):

@@ -123,14 +123,21 @@ def test_what_killed_processes_left_is_removed_unless_another_one_works_on_it(en
 
 
 @pytest.mark.parametrize("when", ["save", "write_checksums"])
-def test_a_cache_that_is_cleared_meanwhile_is_no_hindrance(when, entry, monkeypatch, caplog):
+@pytest.mark.parametrize("error", [FileNotFoundError, FileExistsError])
+def test_a_cache_that_is_cleared_meanwhile_is_no_hindrance(when, error, entry, monkeypatch, caplog):
     def clear(*arguments):
         shutil.rmtree(entry.parent)
-        raise FileNotFoundError(2, "No such file or directory")
+        raise error(2, "There is none, or there was one a moment ago")
 
     monkeypatch.setattr(cache.np if when == "save" else cache, when, clear)
     write_features(entry, FEATURES, None, {})
     assert "was cleared while features were written to it" in caplog.text and read_features(entry) is None
+
+
+def test_a_file_in_the_place_of_the_cache_is_one_sentence(tmp_path):
+    (tmp_path / "features").write_text("x")
+    with pytest.raises(UserError, match="features cannot be written"):
+        write_features(tmp_path / "features/abc", FEATURES, None, {})
 
 
 def test_a_full_disk_is_one_sentence(entry, monkeypatch):

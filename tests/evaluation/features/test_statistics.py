@@ -81,6 +81,13 @@ def test_a_file_of_an_earlier_version_is_read(file, network, real, caplog):
         import_reference(file, network)
 
 
+def few(found, record):
+    """Statistics alone, of one image."""
+    record["data"].update(images=1)
+    for name in ("features", "labels"):
+        del found[name]
+
+
 def changed(**tensors):
     return lambda found, record: found.update(tensors)
 
@@ -104,6 +111,7 @@ def changed(**tensors):
         (lambda found, record: record.update(data=[]), "does not say of which data"),
         (lambda found, record: record["data"].update(images="7"), "do not fit each other"),
         (lambda found, record: record["data"].update(images=1), "do not fit each other"),
+        (lambda found, record: few(found, record), "do not fit each other"),
         (lambda found, record: record["data"].update(path=None), "do not fit each other"),
         (lambda found, record: record.update(class_names=[1, 2]), "do not fit each other"),
         (lambda found, record: record.update(network="pixels"), "do not fit each other"),
