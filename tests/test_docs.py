@@ -480,8 +480,8 @@ def test_the_campaign_that_is_printed_is_its_report():
     record = json.loads((ROOT / "docs/reliability/report.json").read_text())
     assert record["failures"] == [] and reliability.table(record) in text
     assert record["command"] in text and record["machine"] in text
-    described = re.findall(r"^\| (?!part)(\w+) \| [a-z]", text, re.MULTILINE)
-    assert described == [part for part in reliability.PARTS if record["counts"][part]] == list(reliability.PARTS)
+    described = re.findall(r"^\| (?!part)(\w+) \| [a-zA-Z]", text, re.MULTILINE)
+    assert described == list(reliability.PARTS)
 
 
 def read(name: str) -> str:

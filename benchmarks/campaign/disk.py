@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 MIB = 64
@@ -35,12 +36,15 @@ class Disk:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def fill(self, room: int) -> None:
-        """Leave this many bytes, to the next block."""
+        """Leave this many bytes, to the next block, also while a command writes."""
         with open(self.folder / ".filler", "wb") as file:
-            free = os.statvfs(self.folder)
-            length = free.f_bavail * free.f_frsize - room
-            if length > 0:
-                os.posix_fallocate(file.fileno(), 0, length)
+            while True:
+                free = os.statvfs(self.folder)
+                length = free.f_bavail * free.f_frsize - room
+                if length <= 0:
+                    return
+                with suppress(OSError):  # there is less by now
+                    os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size + length)
 
     def make_room(self) -> None:
         """Remove what fills it."""
