@@ -229,7 +229,7 @@ def test_numbers_of_the_short_answer_and_the_interval():
     kinds_, scan = RESULTS["kinds"], RESULTS["scan"]
     inside, everywhere, none = (kinds_[name] for name in ("interval, w = 3", "classifier-free, w = 3", "none, w = 1"))
     printed(
-        f"a coverage of {inside['coverage']:.2f} where guidance throughout keeps {everywhere['coverage']:.2f}",
+        f"a coverage of {inside['coverage']:.2f}, where guidance throughout keeps {everywhere['coverage']:.2f}",
         f"leaves {inside['wrong']:.2%} of the samples in a wrong class instead of {none['wrong']:.2%}",
     )
     tilted = kinds_["(tilted distribution, w = 3)"]["wrong"]
@@ -244,7 +244,7 @@ def test_numbers_of_the_short_answer_and_the_interval():
     assert set(sorted(bands, key=lambda band: bands[band]["coverage"])[:3]) == {(-2, 0), (0, 2), (2, 4)}
     assert min(row["wrong"] for band, row in bands.items() if band[1] <= -4) > 0.85 * none["wrong"]
     printed(
-        f"mends all wrong samples but {bands[4, 6]['wrong']:.2%} and costs "
+        f"corrects all wrong samples but {bands[4, 6]['wrong']:.2%} and costs "
         f"{none['coverage'] - bands[4, 6]['coverage']:.2f} of coverage"
     )
 
@@ -256,16 +256,16 @@ def test_numbers_of_one_dimension():
         f"DDPM it is {right['ddpm']:.0%}, with DDIM {right['ddim']:.2%}",
     )
     peak = RESULTS["ddim_peak"]
-    printed(f"DDIM's peak is at −{-peak:.2f}, {(-0.6 - peak) / 0.15:.1f} standard deviations left")
+    printed(f"DDIM's peak is at −{-peak:.2f}, {(-0.6 - peak) / 0.15:.1f} standard deviations to the left of")
     share = {name: limits(8.0)[name] / limits(8.0)["tilted"] for name in ("ddim", "ddpm")}
-    printed(f"DDIM has {share['ddim']:.1%} of the variance of the tilt and DDPM {share['ddpm']:.0%}")
+    printed(f"DDIM has {share['ddim']:.1%} of the variance of the tilt, and DDPM {share['ddpm']:.0%}")
     printed(f"{256**2:,} samples each, standard error of a variance {math.sqrt(2) / 256:.2%}")
 
 
 def test_numbers_of_the_plane():
     rows = RESULTS["plane"]
     printed(f"coverage is down to {rows['guided, w = 2']['coverage']:.2f}")
-    printed(f"{rows['guided, w = 8']['outside']:.1%} of them outside")
+    printed(f"{rows['guided, w = 8']['outside']:.1%} of the samples outside")
     worst = min(row["coverage"] for name, row in rows.items() if name.startswith("tilted"))
     printed(
         f"a coverage of {worst:.2f} or more",

@@ -47,7 +47,7 @@ def test_the_arguments_are_those_of_the_class(name):
 @pytest.mark.parametrize("by", ["option", "file"])
 def test_the_help_is_that_of_the_class(name, by, tmp_path, monkeypatch, capsys):
     (tmp_path / "run.yaml").write_text(f"scheduler: {{name: '{name}'}}")
-    argv = ["--scheduler.name", name] if by == "option" else ["--config", str(tmp_path / "run.yaml")]
+    argv = ["--scheduler.name", name] if by == "option" else ["--config", str(tmp_path / "run.yaml"), "--allow_code"]
 
     def shown() -> str:
         with pytest.raises(SystemExit, match="0"):

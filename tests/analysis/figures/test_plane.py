@@ -25,7 +25,7 @@ def test_the_plane_names_its_points_without_covering_names(data, schedules, tmp_
     line = [point_of(spectrum, np.linspace(12, last, 1000), "ddim", 50) for last in (-12, -11, -10)]
     drawn = []
     save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path: (drawn.append(figure), save(figure, path)))
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (drawn.append(figure), save(figure, *a, **k)))
     family = dict(zip((0.0, 1.0, 2.0), line))
     draw_plane(points, family, line, {"pixels": line, "octaves": line}, "ddim", 50, tmp_path / "plane.png")
     assert pixels(tmp_path / "plane.png").shape == (990, 1500, 3)
