@@ -202,7 +202,7 @@ def save_accuracy_curve(report: dict, path: Path) -> None:
     axes.axhline(clean["accuracy"], linestyle="--", color="black", label="clean images")
     axes.axhline(report["chance"], linestyle=":", color="grey", label="the most frequent class, always")
     axes.invert_xaxis()  # noise grows to the right, as time does
-    axes.set(ylim=(0, 1.02), xlabel="log-SNR of the image", ylabel="share read correctly")
-    axes.set_title(f"{clean['images']} held-out images, step {report['step']}")
+    axes.set(ylim=(0, 1.02), xlabel="log-SNR of the image", ylabel="share classified correctly")
+    axes.set_title(f"{clean['images']} validation images, step {report['step']}")
     axes.legend()
     save_figure(figure, path, dpi=120)
