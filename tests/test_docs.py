@@ -481,7 +481,7 @@ def test_the_campaign_that_is_printed_is_its_report():
     assert record["failures"] == [] and reliability.table(record) in text
     assert record["command"] in text and record["machine"] in text
     described = re.findall(r"^\| (?!part)(\w+) \| [a-zA-Z]", text, re.MULTILINE)
-    assert described == list(reliability.PARTS)
+    assert described == [part for part in reliability.PARTS if record["counts"][part]] == list(reliability.PARTS)
 
 
 def read(name: str) -> str:
