@@ -210,6 +210,7 @@ def test_nor_is_a_later_checkpoint(hub, folder, tmp_path, monkeypatch):
 def test_an_earlier_step_is_overwritten(step, hub, folder, tmp_path, monkeypatch):
     """By a background upload; also one of the same step, such as its own whose answer was lost."""
     first, second = run_of_step(folder, tmp_path / "a", step), run_of_step(folder, tmp_path / "b", 20)
+    hub.add("user/run", {})
     meanwhile(hub, monkeypatch, lambda: push(second))
     push(first, tmp_path / ".writing-upload")
     assert steps_on(hub) == (step, {f"step-{step:08d}"})
@@ -217,6 +218,7 @@ def test_an_earlier_step_is_overwritten(step, hub, folder, tmp_path, monkeypatch
 
 def test_a_user_s_own_push_counts_whatever_came_in_between(hub, folder, tmp_path, monkeypatch):
     first, second = run_of_step(folder, tmp_path / "a", 10), run_of_step(folder, tmp_path / "b", 20)
+    hub.add("user/run", {})
     meanwhile(hub, monkeypatch, lambda: push(second))
     push(first)
     assert steps_on(hub) == (10, {"step-00000010"})
