@@ -7,7 +7,7 @@ from benchmarks.campaign.commands import TIMEOUT, Command, Running
 from benchmarks.campaign.trials import Trial, difference, fingerprint, judge
 from benchmarks.campaign.world import World
 
-NAME, COUNT = "kills", 34
+NAME, COUNT = "kills", 46
 """Of which every fourth is of sampling: 52 kills of training and 16 of sampling, as far as they hit."""
 KILLS = 2
 """In each trial."""
