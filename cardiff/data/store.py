@@ -14,14 +14,14 @@ from typing import BinaryIO
 import datasets
 import numpy as np
 import pyarrow.compute as pc
-from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
+from cardiff.caches import lock_of, remove_unfinished
 from cardiff.config.sections import DataConfig
 from cardiff.data.decode import UnreadableImage, decode_image, name_of_row
 from cardiff.data.sources import load_source, source_fingerprint
 from cardiff.errors import UserError
-from cardiff.files import ASIDE, remove, written_aside
+from cardiff.files import written_aside
 from cardiff.integrity import find_damage, read_json, write_checksums
 
 logger = logging.getLogger(__name__)
@@ -117,8 +117,8 @@ def _build_once(dataset: datasets.Dataset, config: DataConfig, settings: dict, f
     for attempt in range(ATTEMPTS):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            _remove_leftovers(folder.parent)
-            with FileLock(folder.parent / f"{folder.name}.lock"):
+            remove_unfinished(folder.parent)
+            with lock_of(folder):
                 store = _read_if_sound(folder)  # another process may have built it in the meantime
                 if store is None:
                     _build(dataset, config, settings, folder)
@@ -176,17 +176,6 @@ def _read_if_sound(folder: Path) -> ImageStore | None:
         return _read(folder)
     except (OSError, ValueError, TypeError, KeyError, EOFError, MemoryError):
         return None
-
-
-def _remove_leftovers(cache: Path) -> None:
-    """Removes the unfinished folders of killed builds, whose lock is free."""
-    for unfinished in cache.glob(f"{ASIDE}*"):
-        try:
-            key = unfinished.name.removeprefix(ASIDE).partition(".")[0]
-            with FileLock(cache / f"{key}.lock", timeout=0):
-                remove(unfinished)
-        except Timeout:
-            pass  # another process is building it
 
 
 def _build(dataset: datasets.Dataset, config: DataConfig, settings: dict, folder: Path) -> None:

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
+from cardiff.caches import lock_of, remove_unfinished
 from cardiff.distributed import this_process
 from cardiff.errors import UserError
-from cardiff.files import ASIDE, REMOVING, remove, written_aside
+from cardiff.files import written_aside
 from cardiff.integrity import find_damage, read_json, write_checksums
 
 logger = logging.getLogger(__name__)
@@ -62,9 +62,9 @@ def write_features(folder: Path, features: np.ndarray, logits: np.ndarray | None
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder.parent)
+        remove_unfinished(folder.parent)
         # The lock may be removed with the cache while it is held, so that two processes can have it.
-        with FileLock(_lock_of(folder)), written_aside(folder, per_process=True) as aside:
+        with lock_of(folder), written_aside(folder, per_process=True) as aside:
             aside.mkdir(parents=True)
             np.save(aside / "features.npy", features)
             if logits is not None:
@@ -82,19 +82,3 @@ def write_features(folder: Path, features: np.ndarray, logits: np.ndarray | None
             f"The cache {folder.parent} cannot be written ({reason}): make room, or set data.cache_dir or "
             "CARDIFF_CACHE elsewhere."
         ) from error
-
-
-def _lock_of(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.lock")
-
-
-def _remove_leftovers(cache: Path) -> None:
-    """Remove what killed processes left unfinished: the folders whose lock is free."""
-    for prefix in (ASIDE, REMOVING):
-        for unfinished in cache.glob(f"{prefix}*"):
-            name, _, _process = unfinished.name.removeprefix(prefix).partition(".")
-            try:
-                with FileLock(_lock_of(cache / name), timeout=0):
-                    remove(unfinished)
-            except Timeout:
-                pass  # another process is at it
