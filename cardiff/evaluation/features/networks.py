@@ -84,8 +84,8 @@ def _pixels(images: torch.Tensor) -> Output:
     if images[0].numel() > MOST_PIXELS:
         size = "x".join(map(str, images.shape[1:]))
         raise UserError(
-            f"Images of {size} have more than the {MOST_PIXELS:,} values that the network pixels takes: give another "
-            "--network."
+            f"Images of {size} have more than the {MOST_PIXELS:,} values that the network pixels takes: choose "
+            "another --network, or train.evaluate_network."
         )
     return images.flatten(1) / 255, None
 
