@@ -1,0 +1,54 @@
+"""What a device computes fast: reduced precision, TF32 products, and how many images at once."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+
+from cardiff.errors import UserError
+
+Precision = Literal["auto", "float32", "bf16", "fp16"]
+"""Precision of a network that is only evaluated; training has Accelerate's own names (train.mixed_precision)."""
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def multiplies_in_bf16(device: torch.device) -> bool:
+    """Whether the hardware has units for bf16 products, rather than emulating them: NVIDIA GPUs from Ampere on."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def evaluation_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """The precision in which a network is evaluated on a device.
+
+    "auto" is bf16 where the hardware multiplies in it, and float32 elsewhere: always on a CPU, whose results are
+    promised to the bit.
+
+    Raises:
+        UserError: fp16 on a CPU, where it is emulated.
+    """
+    if precision == "auto":
+        return torch.bfloat16 if multiplies_in_bf16(device) else torch.float32
+    if precision == "fp16" and device.type == "cpu":
+        raise UserError("fp16 needs a GPU: choose float32 or bf16.")
+    return DTYPES[precision]
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """The name of a precision, as in the options: "float32", "bf16" or "fp16"."""
+    return next(name for name, known in DTYPES.items() if known == dtype)
+
+
+@contextmanager
+def float32_products(tf32: bool) -> Iterator[None]:
+    """A context in which float32 products may (or may not) be rounded to TF32, ten bits of mantissa, on NVIDIA GPUs.
+
+    By default torch rounds those of convolutions but not those of matrix products.
+    """
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
