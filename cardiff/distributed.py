@@ -2,12 +2,22 @@
 
 import os
 import platform
+from datetime import timedelta
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
 from cardiff.errors import UserError
+
+TIMEOUT = timedelta(hours=6)
+"""How long a process waits for the others before it gives up.
+
+Torch's own ten minutes (thirty without GPUs) are less than what one process rightly does while the others wait: it
+downloads a data set (150 GB at 10 MB/s are four hours), decodes it (ImageNet at 500 images a second: 45 minutes),
+saves to a slow disk, or writes a report. A process that ends is noticed at once by the launcher, which ends the others,
+so this only bounds how long a machine that hangs can keep the rest waiting.
+"""
 
 
 def this_process() -> PartialState:
@@ -18,7 +28,7 @@ def this_process() -> PartialState:
     Raises:
         UserError: The launched processes are not connected.
     """
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=TIMEOUT)
     check_world_size(state.num_processes)
     return state
 

@@ -1,10 +1,18 @@
-"""What a device is called."""
+"""What the processes of a launch share, and what a device is called."""
 
 import platform
 
 import torch
 
-from cardiff.distributed import device_name
+from cardiff.distributed import TIMEOUT, device_name
+from tests.support.processes import together
+
+
+def test_processes_wait_longer_for_each_other_than_by_default():
+    def timeout(rank):
+        return torch.distributed.group.WORLD._get_backend(torch.device("cpu")).options._timeout
+
+    assert together(timeout) == [TIMEOUT, TIMEOUT]
 
 
 def test_device_names(monkeypatch):
