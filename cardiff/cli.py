@@ -220,10 +220,9 @@ class CommandLine(ArgumentParser):
         if reason.startswith("is "):  # a sentence from cardiff.config.types
             return f"{key} {reason}"
         value = re.split(r"Given value type.*Given value: |Got value: ", reason)
-        kinds = re.findall(r"Literal\[([^\]]*)\]|<class '(\w+)'>|\b(List\[\w+\])", value[0])
-        kinds = [next(filter(None, kind)).replace("NoneType", "null") for kind in kinds]
+        kinds = [f"one of {choices}" for choices in re.findall(r"Literal\[([^\]]*)\]", value[0])]
+        kinds += ["".join(kind) for kind in re.findall(r"<class '(\w+)'>|\b(List\[\w+\])", value[0])]
+        kinds = [kind.replace("NoneType", "null").replace("bool", "true or false") for kind in kinds]
         if len(value) == 1 or not kinds:
             return f"{key}: {reason}"
-        if "Literal" in value[0]:
-            kinds[0] = f"one of {kinds[0]}"
         return f"{key} is {value[1]!r}, but must be {' or '.join(dict.fromkeys(kinds))}."

@@ -73,13 +73,14 @@ def test_a_sharded_model_trains_saves_and_resumes_as_a_whole_one(whole_run, shar
     options = [*digits_options, *OPTIONS, "--output_dir", folder, "--train.sample_every", 20]
     options[options.index("--train.max_steps") + 1] = "20"
     options += ["--train.lr_schedule", "constant_with_warmup"]  # the same with another max_steps
-    launch("tests/support/sharded_training.py", "train_conditional", *options, processes=2)
+    sharded = {"accelerate_config": "fsdp.yaml", "processes": 2}
+    launch("tests/support/sharded_training.py", "train_conditional", *options, **sharded)
     assert (folder / "samples/step-00000020.png").exists()
     # Goes on in one process without sharding, and sharded again; both end where a run that was never sharded does.
     options[options.index("--train.max_steps") + 1] = "30"
     launch("train_conditional.py", *options)
     options[options.index("--train.max_steps") + 1] = "42"
-    launch("tests/support/sharded_training.py", "train_conditional", *options, processes=2)
+    launch("tests/support/sharded_training.py", "train_conditional", *options, **sharded)
     plain = [*options, "--output_dir", shared / "plain"]
     launch("train_conditional.py", *plain)
     np.testing.assert_allclose(losses(folder), losses(shared / "plain"), rtol=1e-4)
@@ -100,7 +101,11 @@ def test_two_processes_train_a_classifier_as_one(shared, launch, classifier_opti
     for name, script in scripts.items():
         folder = shared / f"classifier_{name}"
         first = ["train_classifier"] if name == "sharded" else []
-        result = launch(script, *first, *options, "--output_dir", folder, processes=1 if name == "one" else 2)
+        config = "fsdp.yaml" if name == "sharded" else None
+        processes = 1 if name == "one" else 2
+        result = launch(
+            script, *first, *options, "--output_dir", folder, processes=processes, accelerate_config=config
+        )
         assert "accuracy on 180 clean validation images is" in result.out
         lines = [json.loads(line) for line in (folder / "logs/metrics.jsonl").read_text().splitlines()]
         logs[name] = [line["loss"] for line in lines if "loss" in line]

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from cardiff.distributed import TIMEOUT
+from cardiff.errors import UserError
 from cardiff.interrupt import GuardedStream, give_back, take_signals
 
 PATIENCE = 5.0
@@ -23,7 +25,7 @@ class StopRequest:
         self.number = 0
         """Number of the signal; 0 if there was none."""
         # Agreed on the CPU, so that the step need not wait for the device.
-        self.group: Any = torch.distributed.new_group(backend="gloo") if num_processes > 1 else None
+        self.group: Any = torch.distributed.new_group(backend="gloo", timeout=TIMEOUT) if num_processes > 1 else None
         patience = PATIENCE if "TORCHELASTIC_RUN_ID" in os.environ or _launcher() else 0.0
         self.before, self.lost_before = take_signals(self._receive, patience), GuardedStream.lost
         GuardedStream.lost = self._receive
@@ -35,7 +37,13 @@ class StopRequest:
     def __call__(self) -> bool:
         if self.group is not None:
             highest = torch.tensor([self.number])
-            torch.distributed.all_reduce(highest, torch.distributed.ReduceOp.MAX, group=self.group)
+            try:
+                torch.distributed.all_reduce(highest, torch.distributed.ReduceOp.MAX, group=self.group)
+            except RuntimeError as error:
+                raise UserError(
+                    "Another process of this run has ended or cannot be reached; its own message, if any, says why. Run "
+                    "the same command again to resume from the last checkpoint."
+                ) from error
             self.number = int(highest.item())
         return self.number > 0
 
