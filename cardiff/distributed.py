@@ -15,8 +15,8 @@ TIMEOUT = timedelta(hours=6)
 
 Torch's own ten minutes (thirty without GPUs) are less than what one process rightly does while the others wait: it
 downloads a data set (150 GB at 10 MB/s are four hours), decodes it (ImageNet at 500 images a second: 45 minutes),
-saves to a slow disk, or writes a report. A process that ends is noticed at once by the launcher, which ends the others,
-so this only bounds how long a machine that hangs can keep the rest waiting.
+saves to a slow disk, or writes a report. A process that ends is noticed at once by the launcher, which ends the
+others, so this only bounds how long a machine that hangs can keep the rest waiting.
 """
 
 

@@ -102,8 +102,8 @@ class TrainConfig:
     mixed_precision: Literal["no", "fp16", "bf16"] | None = option(None, on_resume="ignore")
     """Precision of the forward pass; null for accelerate's own configuration."""
     compile: bool | Literal["auto", "reduce-overhead"] = option("auto", on_resume="ignore")
-    """Compile the network with torch.compile; reduce-overhead with a CUDA graph, for few images per GPU. auto: in runs of
-    1,000 steps or more on a GPU, with a CUDA graph if the images are few."""
+    """Compile the network with torch.compile; reduce-overhead also records a CUDA graph, for few images per GPU.
+    auto: in runs of 1,000 steps or more on a GPU, with a graph if the images are few."""
     allow_tf32: bool = option(True, on_resume="ignore")
     """Let NVIDIA GPUs round float32 products to TF32 where mixed_precision is no."""
     channels_last: bool = False

@@ -41,8 +41,8 @@ class StopRequest:
                 torch.distributed.all_reduce(highest, torch.distributed.ReduceOp.MAX, group=self.group)
             except RuntimeError as error:
                 raise UserError(
-                    "Another process of this run has ended or cannot be reached; its own message, if any, says why. Run "
-                    "the same command again to resume from the last checkpoint."
+                    "Another process of this run has ended or cannot be reached; its own message, if any, says why. "
+                    "Run the same command again to resume from the last checkpoint."
                 ) from error
             self.number = int(highest.item())
         return self.number > 0

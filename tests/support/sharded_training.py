@@ -1,4 +1,4 @@
-"""Trains with the model sharded by FSDP2 over CPU processes, as configs/accelerate/fsdp.yaml has Accelerate do on GPUs.
+"""Trains with the model sharded by FSDP2 over CPU processes, as configs/accelerate/fsdp.yaml does on GPUs.
 
 Run by test_launch.py with the name of a training script, by `accelerate launch --config_file …/fsdp.yaml`. Accelerate
 offers FSDP on GPUs only: its state is told that the connected CPU processes are to shard the model, as it tells itself

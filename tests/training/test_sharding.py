@@ -4,11 +4,13 @@ import weakref
 
 import pytest
 import torch
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from cardiff.config.run import parse_run
 from cardiff.training import sharding
 from cardiff.training.build import build
-from cardiff.training.sharding import gathered
+from cardiff.training.sharding import as_sharded, gathered
+from tests.support.processes import together
 
 
 @pytest.fixture
@@ -43,6 +45,23 @@ def test_the_one_that_writes_gets_all():
     kept = dict(gathered(tensors.items(), keep=True))
     assert list(kept) == ["a", "b"]
     torch.testing.assert_close(kept, tensors, rtol=0, atol=0)
+
+
+def test_real_shards_are_gathered_to_the_process_that_writes():
+    """Unevenly: three rows over two processes."""
+    tensors = {"a": torch.arange(12.0).reshape(3, 4), "b": torch.tensor(7.0)}
+
+    def work(rank):
+        mesh = torch.distributed.init_device_mesh("cpu", (2,))
+        shards = {"a": distribute_tensor(tensors["a"], mesh, [Shard(0)]), "b": tensors["b"]}
+        again = as_sharded(tensors["a"], shards["a"])
+        assert tuple(again.to_local().shape) == ((2, 4), (1, 4))[rank]
+        return {name: value.numpy() for name, value in gathered(shards.items(), keep=rank == 0)}
+
+    first, second = together(work)
+    assert second == {}
+    for name in tensors:
+        assert (first[name] == tensors[name].numpy()).all()
 
 
 def test_only_the_main_process_fills_the_averaged_network(tmp_path, digits_options):
