@@ -10,6 +10,13 @@ from cardiff.errors import UserError
 
 Precision = Literal["auto", "float32", "bf16", "fp16"]
 """Precision of a network that is only evaluated; training has Accelerate's own names (train.mixed_precision)."""
+CPU_BATCH = 64
+"""Images that are evaluated at once by default, on a CPU."""
+GPU_PIXELS, GPU_LEAST, GPU_MOST = 256 * 32 * 32, 8, 512
+"""Pixels that are evaluated at once by default on a GPU, and the least and the most images.
+
+Below 256 images of 32x32 pixels, launching kernels takes as long as running them; guidance doubles the number, and a
+UNet of 128 channels then takes about 5 GB in float32."""
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -37,6 +44,24 @@ def evaluation_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 def precision_name(dtype: torch.dtype) -> str:
     """The name of a precision, as in the options: "float32", "bf16" or "fp16"."""
     return next(name for name, known in DTYPES.items() if known == dtype)
+
+
+def batch_size_for(given: int | None, resolution: int, device: torch.device) -> int:
+    """Images that are evaluated at once: `given`, or by default 64 on a CPU and as many as pay on a GPU.
+
+    The default depends on nothing that differs between the processes of a launch, since these divide batches.
+
+    Args:
+        given: An option, or None for the default.
+        resolution: Height and width of the images.
+        device: Where they are evaluated.
+    """
+    if given is not None:
+        return given
+    if device.type != "cuda":
+        return CPU_BATCH
+    fitting = max(1, GPU_PIXELS // resolution**2)
+    return min(max(1 << (fitting.bit_length() - 1), GPU_LEAST), GPU_MOST)  # rounded down to a power of two
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from cardiff.config.limits import check_limits
 from cardiff.config.schedules_by_name import alphas_cumprod_of, section_of
+from cardiff.devices import batch_size_for
 from cardiff.diffusion.levels import log_snr_of, timesteps_at, visited_levels
 from cardiff.diffusion.randomness import image_generator
 from cardiff.distributed import this_process
@@ -117,6 +118,13 @@ class Plan:
         """The model's classes, or the classifier's."""
         return self.pipeline.class_names(self.guidance.arguments.get("classifier"))
 
+    @property
+    def batch_size(self) -> int:
+        """Images per batch and process."""
+        size = self.pipeline.unet.config.sample_size
+        resolution = size if isinstance(size, int) else size[0]
+        return batch_size_for(self.options.batch_size, resolution, self.pipeline.device)
+
     def draw(
         self,
         indices: Sequence[int],
@@ -140,7 +148,7 @@ class Plan:
             labels=labels,
             guidance_scale=scales["guidance_scale"],
             steps=options.steps,
-            batch_size=options.batch_size,
+            batch_size=self.batch_size,
             timesteps=self.timesteps,
             progress=progress,
             classifier_scale=scales.get("classifier_scale", 1.0),
@@ -202,11 +210,10 @@ def _labels(
     return read_labels(text, pipeline, classifier)
 
 
-def batches_of_process(count: int, options: SampleOptions, state: PartialState) -> list[range]:
-    """The batches of this process.
+def batches_of_process(count: int, size: int, state: PartialState) -> list[range]:
+    """The batches of this process, of `size` images each.
 
     Batches are the same ranges for any number of processes, so that equal batch sizes give bit-identical images.
     """
-    size = options.batch_size
     batches = [range(first, min(first + size, count)) for first in range(0, count, size)]
     return batches[state.process_index :: state.num_processes]

@@ -76,7 +76,7 @@ class _Folder:
             self._claim()
         state.wait_for_everyone()
 
-        batches = batches_of_process(self.count, self.plan.options, state)
+        batches = batches_of_process(self.count, self.plan.batch_size, state)
         entries, missing, damaged = self._look(batches)
         damaged = gather_dict(damaged)
         if damaged and state.is_main_process:

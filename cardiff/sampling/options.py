@@ -42,8 +42,8 @@ class DrawOptions(GuidanceOptions):
     """Solver steps."""
     timesteps_from: str | None = None
     """Visit the noise levels of another schedule: its name, a YAML file with a `scheduler`, or FILE.py:FUNCTION."""
-    batch_size: int = limited(64, least=1)
-    """Images per batch and process."""
+    batch_size: int | None = limited(None, least=1)
+    """Images per batch and process (default: 64 on a CPU; on a GPU 256 of 32x32 pixels, 64 of 64x64, …)."""
     revision: str | None = None
     """Branch, tag or commit of a Hub repository."""
     allow_code: bool = False
