@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.state import AcceleratorState
 from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageFeature
 from PIL import Image
@@ -69,6 +70,7 @@ def step_ratio(
     arguments += f"--train.mixed_precision {precision} --train.compile false".split()
     if channels is not None:
         arguments += ["--unet.block_out_channels", channels, "--unet.attention_head_dim", str(head)]
+    AcceleratorState._reset_state(reset_partial_state=True)  # of the case before, perhaps in another precision
     trainer = build(parse_run(arguments, kind="conditional", description=""))
     where = torch.device(device)
     steps = [
