@@ -169,7 +169,7 @@ def test_killing_the_launcher_saves_too(whom, shared, launch, digits_options):
 @pytest.mark.parametrize("processes", [2, 4])
 @pytest.mark.parametrize("whom", ["group", "launcher", "rank", "rank killed"])
 def test_a_run_of_several_processes_is_stopped(whom, processes, shared, launch, digits_options):
-    """A signal saves whoever receives it; if a process is killed outright, the last checkpoint is there, and none waits."""
+    """A signal saves, whoever receives it; if one is killed outright, the others end and the last checkpoint stays."""
     folder = shared / f"stopped_{whom}_{processes}"
     options = [*digits_options, *OPTIONS, "--train.max_steps", 3000, "--output_dir", folder]
     options += ["--train.checkpoint_every", 3]
