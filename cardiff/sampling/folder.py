@@ -64,6 +64,7 @@ class _Folder:
             "steps": options.steps,
             "seed": options.seed,
             **guidance.record,
+            **plan.precision,
         }
         if plan.timesteps is not None:
             identity["timesteps"] = plan.timesteps

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from cardiff.devices import batch_size_for
+from cardiff.devices import batch_size_for, evaluation_dtype, record_of
 from cardiff.distributed import this_process
 from cardiff.errors import UserError
 from cardiff.evaluation.compare.candidates import Candidate, Setting, Trial, base_setting, file_name
@@ -217,7 +217,8 @@ class Comparison:
     def _key(self, model: ModelFacts, setting: Setting, seed: int, count: int) -> str:
         """Digest of everything that a trial's figures depend on."""
         drawing = vars(_draw_options(self.options, setting))  # of this setting alone, so that a sweep can be widened
-        how = {name: value for name, value in drawing.items() if name != "batch_size"}
+        how = {name: drawing[name] for name in drawing if name not in ("batch_size", "precision", "compile")}
+        how |= record_of(evaluation_dtype(self.options.precision, self.state.device), self.options.compile)
         protocol = {name: value for name, value in self.protocol.record().items() if name not in ("cardiff", "device")}
         what = [
             model.record["weights_sha256"],
