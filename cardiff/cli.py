@@ -17,7 +17,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_setti
 from cardiff.config.code import refuse_hidden_code
 from cardiff.config.limits import check_limits
 from cardiff.config.yaml_file import read_sections
-from cardiff.errors import REPORT, UserError, did_you_mean, disk_sentence
+from cardiff.errors import REPORT, UserError, did_you_mean, disk_sentence, lost_process_sentence
 from cardiff.interrupt import CLOSED_PIPE, Stopped, stoppable
 from cardiff.layout import shipped_config, shipped_configs
 
@@ -114,7 +114,7 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, ModuleNotFoundError):
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         return extra and f"this command needs {error.name}, which is not installed: pip install 'cardiff[{extra}]'."
-    return disk_sentence(error)
+    return disk_sentence(error) or lost_process_sentence(error)
 
 
 def _with_shipped_configs(argv: Sequence[str]) -> list[str]:

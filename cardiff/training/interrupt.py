@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from cardiff.distributed import TIMEOUT
-from cardiff.errors import UserError
 from cardiff.interrupt import GuardedStream, give_back, take_signals
 
 PATIENCE = 5.0
@@ -37,13 +36,7 @@ class StopRequest:
     def __call__(self) -> bool:
         if self.group is not None:
             highest = torch.tensor([self.number])
-            try:
-                torch.distributed.all_reduce(highest, torch.distributed.ReduceOp.MAX, group=self.group)
-            except RuntimeError as error:
-                raise UserError(
-                    "Another process of this run has ended or cannot be reached; its own message, if any, says why. "
-                    "Run the same command again to resume from the last checkpoint."
-                ) from error
+            torch.distributed.all_reduce(highest, torch.distributed.ReduceOp.MAX, group=self.group)
             self.number = int(highest.item())
         return self.number > 0
 
