@@ -48,7 +48,7 @@ def test_fp16_is_refused_on_a_cpu(options):
 
 def test_every_network_has_the_precision_and_is_compiled(options, tmp_path, monkeypatch):
     compiled = []
-    monkeypatch.setattr(torch.nn.Module, "compile", compiled.append)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda network: compiled.append(network))
     save_classifier(tiny_classifier(in_channels=3), CosineScheduler().to_stock(), tmp_path / "judge")
     save_pipeline(tiny_pipeline(channels=3), tmp_path / "worse")
     guided = replace(options, classifier=str(tmp_path / "judge"), guidance_model=str(tmp_path / "worse"))
