@@ -24,6 +24,8 @@ downloads a data set (150 GB at 10 MB/s are four hours), decodes it (ImageNet at
 saves to a slow disk, or writes a report. A process that ends is noticed at once by the launcher, which ends the
 others, so this only bounds how long a machine that hangs can keep the rest waiting.
 """
+LOST = ("Connection closed by peer", "Connection reset by peer", "ncclRemoteError")
+"""Signs, in the messages of gloo and NCCL, that another process has ended."""
 OTHER_ENDED = "Another process of the launch has ended with an error: see what it has printed."
 _alone = False
 """Whether this process runs a block that no other runs, in which it must not wait for the others."""
@@ -54,6 +56,28 @@ def check_world_size(num_processes: int) -> None:
             f"{launched} processes were launched (WORLD_SIZE), but they are not connected, as happens without GPUs: "
             "launch one, or set ACCELERATE_USE_CPU=1 to use several on the CPU."
         )
+
+
+def connected() -> bool:
+    """Whether this process is one of several that are connected."""
+    return torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
+
+
+def fails_first() -> bool:
+    """Whether no other process of the launch has said before that it fails; called once by each that does.
+
+    An error may occur in all processes, or in any one of them: the first to call this prints it.
+    """
+    try:
+        # The connection through which torch's processes find each other; the launcher keeps it open.
+        return torch.distributed.distributed_c10d._get_default_store().add("cardiff/failed", 1) == 1
+    except Exception:  # the store has ended with the process that kept it
+        return this_process().is_local_main_process
+
+
+def lost_another(error: Exception) -> bool:
+    """Whether an error only says that another process has ended."""
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST)
 
 
 def print_once(text: str) -> None:
