@@ -2,14 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 
+from cardiff.config.types import Precision
 from cardiff.errors import UserError
 
-Precision = Literal["auto", "float32", "bf16", "fp16"]
-"""Precision of a network that is only evaluated; training has Accelerate's own names (train.mixed_precision)."""
+CPU_BATCH = 64
+"""Images that are evaluated at once by default, on a CPU."""
+GPU_PIXELS, GPU_LEAST, GPU_MOST = 256 * 32 * 32, 8, 512
+"""Pixels that are evaluated at once by default on a GPU, and the least and the most images.
+
+Below 256 images of 32x32 pixels, launching kernels takes as long as running them; guidance doubles the number, and a
+UNet of 128 channels then takes about 5 GB in float32."""
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -30,13 +35,51 @@ def evaluation_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     if precision == "auto":
         return torch.bfloat16 if multiplies_in_bf16(device) else torch.float32
     if precision == "fp16" and device.type == "cpu":
-        raise UserError("fp16 needs a GPU: choose float32 or bf16.")
+        raise UserError("--precision fp16 needs a GPU: choose float32 or bf16.")
     return DTYPES[precision]
 
 
 def precision_name(dtype: torch.dtype) -> str:
     """The name of a precision, as in the options: "float32", "bf16" or "fp16"."""
     return next(name for name, known in DTYPES.items() if known == dtype)
+
+
+def batch_size_for(given: int | None, resolution: int, device: torch.device) -> int:
+    """Images that are evaluated at once: `given`, or by default 64 on a CPU and as many as pay on a GPU.
+
+    The default depends on nothing that differs between the processes of a launch, since these divide batches.
+
+    Args:
+        given: An option, or None for the default.
+        resolution: Height and width of the images.
+        device: Where they are evaluated.
+    """
+    if given is not None:
+        return given
+    if device.type != "cuda":
+        return CPU_BATCH
+    fitting = max(1, GPU_PIXELS // resolution**2)
+    return min(max(1 << (fitting.bit_length() - 1), GPU_LEAST), GPU_MOST)  # rounded down to a power of two
+
+
+def record_of(dtype: torch.dtype, compiled: bool) -> dict[str, object]:
+    """What a record of images says of the precision of the networks that drew them, and of their compilation.
+
+    Nothing of eager float32, so that records of versions that knew nothing else are still valid.
+    """
+    record: dict[str, object] = {} if dtype == torch.float32 else {"precision": precision_name(dtype)}
+    return {**record, "compile": True} if compiled else record
+
+
+@contextmanager
+def fixed_shapes(device: torch.device) -> Iterator[None]:
+    """A context in which cuDNN tries its algorithms once for each shape and keeps the fastest; no effect on a CPU."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or device.type == "cuda"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import difflib
 import errno
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -44,6 +45,20 @@ def disk_sentence(error: BaseException | None) -> str | None:
         return None
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or os.strerror(error.errno)}: {DISK_ERRORS[error.errno]}"
+
+
+def lost_process_sentence(error: BaseException) -> str | None:
+    """One sentence about another process of the launch that has ended; None for any other error.
+
+    The process itself says why it ended; those that were exchanging tensors with it get an error of the connection.
+    """
+    lost = r"(gloo|nccl).*(closed by peer|reset by peer|broken pipe|remote process exited)"
+    if not isinstance(error, RuntimeError) or not re.search(lost, str(error), re.DOTALL | re.IGNORECASE):
+        return None
+    return (
+        "Another process of this launch has ended or cannot be reached; its own message, if any, says why. Run the "
+        "same command again: a training run resumes from its last checkpoint."
+    )
 
 
 @contextmanager

@@ -1,14 +1,18 @@
-"""List options: 0,1,2 or [0,1,2] or a single value on the command line, and a list in a YAML file.
+"""Types of options: precisions, and lists.
 
-A dataclass declares its field as one of these; in Python any list is accepted.
+A list is 0,1,2 or [0,1,2] or a single value on the command line, and a list in a YAML file. A dataclass declares its
+field as one of these; in Python any list is accepted.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse.typing import register_type
 
 from cardiff.errors import UserError
+
+Precision = Literal["auto", "float32", "bf16", "fp16"]
+"""Precision of a network that is only evaluated; training has Accelerate's own names (train.mixed_precision)."""
 
 
 class _ByName(type):

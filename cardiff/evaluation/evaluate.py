@@ -8,6 +8,7 @@ import numpy as np
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
+from cardiff.devices import batch_size_for
 from cardiff.distributed import on_main, one_first, this_process, wait_for_everyone
 from cardiff.errors import UserError
 from cardiff.evaluation.images import ImageSet, read_folder
@@ -58,7 +59,8 @@ def _evaluate(options: EvaluateOptions, state: PartialState, output: Path) -> No
         size = given.images.shape[2], given.images.shape[1]
     with tqdm(desc="real images", unit="img", disable=not state.is_main_process, leave=False) as bar:
         known = len(given.images) if facts is None else options.num_images
-        protocol = Protocol(options, *size, options.batch_size, known, bar.update)
+        batch_size = batch_size_for(options.batch_size, size[0], state.device)
+        protocol = Protocol(options, *size, batch_size, known, bar.update)
     if facts is None:
         given = given.of_classes(protocol.reference.class_names)
         protocol.check_count(len(given.images))

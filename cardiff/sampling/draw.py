@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from cardiff.config.limits import check_limits
 from cardiff.config.schedules_by_name import alphas_cumprod_of, section_of
+from cardiff.devices import batch_size_for, evaluation_dtype, fixed_shapes, float32_products, record_of
 from cardiff.diffusion.levels import log_snr_of, timesteps_at, visited_levels
 from cardiff.diffusion.randomness import image_generator
 from cardiff.distributed import this_process
@@ -68,28 +69,29 @@ def draw(
     """
     pipeline.set_progress_bar_config(disable=True)
     drawn, cost = [], []
-    for first in range(0, len(indices), batch_size):
-        batch = slice(first, first + batch_size)
-        numbers = [int(index) for index in indices[batch]]
-        try:
-            with user_errors(ArgumentError):
-                result = pipeline(
-                    class_labels=None if labels is None else list(labels[batch]),
-                    batch_size=len(numbers),
-                    guidance_scale=guidance_scale,
-                    num_inference_steps=steps,
-                    timesteps=timesteps,
-                    generator=[image_generator(seed, number) for number in numbers],
-                    output_type="pt",
-                    classifier_scale=classifier_scale,
-                    **guidance,
-                )
-        except NonFiniteImages as error:
-            raise UserError(str(NonFiniteImages([numbers[place] for place in error.numbers]))) from error
-        assert isinstance(result, ClassConditionalOutput)
-        drawn.append(to_uint8(result.images))
-        cost += [dict(zip(result.evaluations, counts)) for counts in zip(*result.evaluations.values())]
-        progress(len(result.images))
+    with float32_products(tf32=False), fixed_shapes(pipeline.device):
+        for first in range(0, len(indices), batch_size):
+            batch = slice(first, first + batch_size)
+            numbers = [int(index) for index in indices[batch]]
+            try:
+                with user_errors(ArgumentError):
+                    result = pipeline(
+                        class_labels=None if labels is None else list(labels[batch]),
+                        batch_size=len(numbers),
+                        guidance_scale=guidance_scale,
+                        num_inference_steps=steps,
+                        timesteps=timesteps,
+                        generator=[image_generator(seed, number) for number in numbers],
+                        output_type="pt",
+                        classifier_scale=classifier_scale,
+                        **guidance,
+                    )
+            except NonFiniteImages as error:
+                raise UserError(str(NonFiniteImages([numbers[place] for place in error.numbers]))) from error
+            assert isinstance(result, ClassConditionalOutput)
+            drawn.append(to_uint8(result.images))
+            cost += [dict(zip(result.evaluations, counts)) for counts in zip(*result.evaluations.values())]
+            progress(len(result.images))
     return np.concatenate(drawn) if drawn else np.empty(0, np.uint8), cost
 
 
@@ -117,6 +119,18 @@ class Plan:
         """The model's classes, or the classifier's."""
         return self.pipeline.class_names(self.guidance.arguments.get("classifier"))
 
+    @property
+    def precision(self) -> dict[str, object]:
+        """What the manifest records of the precision of the networks and of their compilation."""
+        return record_of(self.pipeline.unet.dtype, self.options.compile)
+
+    @property
+    def batch_size(self) -> int:
+        """Images per batch and process."""
+        size = self.pipeline.unet.config.sample_size
+        resolution = size if isinstance(size, int) else size[0]
+        return batch_size_for(self.options.batch_size, resolution, self.pipeline.device)
+
     def draw(
         self,
         indices: Sequence[int],
@@ -140,7 +154,7 @@ class Plan:
             labels=labels,
             guidance_scale=scales["guidance_scale"],
             steps=options.steps,
-            batch_size=options.batch_size,
+            batch_size=self.batch_size,
             timesteps=self.timesteps,
             progress=progress,
             classifier_scale=scales.get("classifier_scale", 1.0),
@@ -169,7 +183,7 @@ def make_plan(options: SampleOptions, progress: Callable[[int], object] | None =
     check_limits(options, "--")
     with state.main_process_first():
         folder = find_model(options.model, options.revision)
-    pipeline = load_pipeline(folder).to(state.device)
+    pipeline = load_pipeline(folder, evaluation_dtype(options.precision, state.device)).to(state.device)
     pipeline.scheduler = make_solver(pipeline.scheduler, options.solver)
     timesteps, total = None, pipeline.scheduler.config.num_train_timesteps
     if options.steps > total:
@@ -184,6 +198,10 @@ def make_plan(options: SampleOptions, progress: Callable[[int], object] | None =
     with user_errors(ArgumentError):
         labels = _labels(pipeline, guidance.arguments.get("classifier"), options.labels)
         pipeline.check(labels, **guidance.arguments)
+    if options.compile:
+        for network in (pipeline.unet, guidance.arguments.get("guidance_unet"), guidance.arguments.get("classifier")):
+            if isinstance(network, torch.nn.Module):
+                network.compile()  # in place and when it is first called
     return Plan(folder, pipeline, options, labels, guidance, timesteps, progress)
 
 
@@ -202,11 +220,10 @@ def _labels(
     return read_labels(text, pipeline, classifier)
 
 
-def batches_of_process(count: int, options: SampleOptions, state: PartialState) -> list[range]:
-    """The batches of this process.
+def batches_of_process(count: int, size: int, state: PartialState) -> list[range]:
+    """The batches of this process, of `size` images each.
 
     Batches are the same ranges for any number of processes, so that equal batch sizes give bit-identical images.
     """
-    size = options.batch_size
     batches = [range(first, min(first + size, count)) for first in range(0, count, size)]
     return batches[state.process_index :: state.num_processes]

@@ -64,6 +64,7 @@ class _Folder:
             "steps": options.steps,
             "seed": options.seed,
             **guidance.record,
+            **plan.precision,
         }
         if plan.timesteps is not None:
             identity["timesteps"] = plan.timesteps
@@ -76,7 +77,7 @@ class _Folder:
             self._claim()
         state.wait_for_everyone()
 
-        batches = batches_of_process(self.count, self.plan.options, state)
+        batches = batches_of_process(self.count, self.plan.batch_size, state)
         entries, missing, damaged = self._look(batches)
         damaged = gather_dict(damaged)
         if damaged and state.is_main_process:

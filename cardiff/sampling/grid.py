@@ -22,7 +22,7 @@ def draw_grid(plan: Plan, path: Path, state: PartialState) -> Path:
         count = options.num_images or 8
         columns = math.ceil(math.sqrt(count))
         names = [""] * math.ceil(count / columns)
-    mine = [i for batch in batches_of_process(count, options, state) for i in batch]
+    mine = [i for batch in batches_of_process(count, plan.batch_size, state) for i in batch]
     chosen = None if labels is None else [labels[i // columns] for i in mine]
     blocks = []
     with plan.counting(len(mine) * len(variants), state) as progress:

@@ -86,7 +86,7 @@ def make_guidance(options: GuidanceOptions, pipeline: ClassConditionalPipeline) 
 
     if options.guidance_model is not None:
         folder = find_model(options.guidance_model)
-        worse = load_pipeline(folder)
+        worse = load_pipeline(folder, pipeline.unet.dtype)
         _same_noise(pipeline, worse.scheduler, f"--guidance_model {options.guidance_model}")
         mine, its = (p.scheduler.config.prediction_type for p in (pipeline, worse))
         if mine != its:
@@ -98,7 +98,7 @@ def make_guidance(options: GuidanceOptions, pipeline: ClassConditionalPipeline) 
         record["guidance_weights_sha256"] = file_hash(weights_file(folder))
     if options.classifier is not None:
         folder = find_model(options.classifier)
-        classifier, scheduler = load_classifier(folder)
+        classifier, scheduler = load_classifier(folder, pipeline.unet.dtype)
         _same_noise(pipeline, scheduler, f"--classifier {options.classifier}")
         arguments["classifier"] = classifier.to(pipeline.device)
         record["classifier_sha256"] = file_hash(classifier_weights_file(folder))

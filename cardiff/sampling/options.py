@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from cardiff.config.limits import limited
-from cardiff.config.types import Floats
+from cardiff.config.types import Floats, Precision
 
 
 @dataclass(kw_only=True)
@@ -42,8 +42,12 @@ class DrawOptions(GuidanceOptions):
     """Solver steps."""
     timesteps_from: str | None = None
     """Visit the noise levels of another schedule: its name, a YAML file with a `scheduler`, or FILE.py:FUNCTION."""
-    batch_size: int = limited(64, least=1)
-    """Images per batch and process."""
+    batch_size: int | None = limited(None, least=1)
+    """Images per batch and process (default: 64 on a CPU; on a GPU 256 of 32x32 pixels, 64 of 64x64, …)."""
+    precision: Precision = "auto"
+    """Precision of the networks; the solver's is float32. auto is bf16 on GPUs that multiply in it, else float32."""
+    compile: bool = False
+    """Compile the networks: they start minutes later and are faster on a GPU, which pays for thousands of images."""
     revision: str | None = None
     """Branch, tag or commit of a Hub repository."""
     allow_code: bool = False

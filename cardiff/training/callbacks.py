@@ -15,7 +15,7 @@ from cardiff.hub.background import BackgroundPublisher
 from cardiff.hub.provenance import RunRecord, versions, without_paths, write_record
 from cardiff.training import checkpoint as checkpoints
 from cardiff.training.resume import TrainingState
-from cardiff.training.sharding import whole
+from cardiff.training.sharding import gathered
 from cardiff.training.trainer import Trainer
 
 
@@ -134,10 +134,12 @@ class Checkpoint(Callback):
             UserError: The checkpoint or its copy in the output folder could not be written, and `must_succeed`.
         """
         # Gathered by all processes, since each may hold a shard; written by the main process.
-        model, tensors, state = trainer.averaged_model(), _tensors(trainer), _state(trainer)
+        main = trainer.accelerator.is_main_process
+        model, tensors, state = trainer.average_into_model(wanted=main), _tensors(trainer, keep=main), _state(trainer)
         root, train = trainer.output_dir / "checkpoints", trainer.config.train
 
         def fill(folder: Path) -> None:
+            assert model is not None, "called in the main process only"
             save_model(trainer, model, folder)
             for name, part in tensors.items():
                 checkpoints.save_tensors(part, folder / "training" / f"{name}.safetensors")
@@ -145,7 +147,7 @@ class Checkpoint(Callback):
 
         outcome: list = [None, None, must_succeed]
         step, last = trainer.global_step, trainer.last_checkpoint or "none"
-        if trainer.accelerator.is_main_process:
+        if main:
             message = f"The checkpoint of step {step} could not be written ({{}}); the last good checkpoint is {last}."
             try:
                 path = outcome[0] = checkpoints.write_checkpoint(root, step, fill)
@@ -240,10 +242,16 @@ def _state(trainer: Trainer) -> TrainingState:
     )
 
 
-def _tensors(trainer: Trainer) -> dict[str, dict]:
-    """Full (unsharded) tensors by file and name; the averaged weights are saved with the model."""
+def _tensors(trainer: Trainer, keep: bool) -> dict[str, dict]:
+    """Full (unsharded) tensors by file and name; the averaged weights are saved with the model.
+
+    Args:
+        trainer: The run.
+        keep: Whether this process writes them; the others only take part in the gathering.
+    """
     states, parameters = trainer.optimizer.optimizer.state, trainer.named_parameters()
+    moments = ((f"{name}/{key}", value) for name, p in parameters for key, value in states[p].items())
     return {
-        trainer.config.network_name: {name: whole(p) for name, p in parameters},
-        "optimizer": {f"{name}/{key}": whole(v) for name, p in parameters for key, v in states[p].items()},
+        trainer.config.network_name: dict(gathered(parameters, keep)),
+        "optimizer": dict(gathered(moments, keep)),
     }

@@ -37,9 +37,10 @@ class ClassifierReport(ModelCallback):
 
     def run(self, trainer: Trainer) -> None:
         """Write reports/step-….json and the figure."""
-        levels = report_timesteps(self.scheduler.alphas_cumprod)
+        alphas_cumprod = self.scheduler.alphas_cumprod.cpu()  # training has moved it to its device
+        levels = report_timesteps(alphas_cumprod)
         correct, cross_entropy = self.measure(trainer, levels).tolist()  # the clean images come first
-        log_snr = exact_log_snr(self.scheduler.alphas_cumprod)[levels].tolist()
+        log_snr = exact_log_snr(alphas_cumprod)[levels].tolist()
         count = len(trainer.data.validation_rows)
         shares = [{"accuracy": c / count, "cross_entropy": h / count} for c, h in zip(correct, cross_entropy)]
         noisy = [
@@ -96,7 +97,12 @@ class ClassifierReport(ModelCallback):
 
 
 def report_timesteps(alphas_cumprod: torch.Tensor) -> list[int]:
-    """Up to LEVELS timesteps, ascending and evenly spaced in log-SNR, from the first to the last or LEAST_LOG_SNR."""
+    """Up to LEVELS timesteps, ascending and evenly spaced in log-SNR, from the first to the last or LEAST_LOG_SNR.
+
+    Args:
+        alphas_cumprod: ᾱ_t on the CPU, (T,).
+    """
     log_snr = exact_log_snr(alphas_cumprod)  # (T,), decreasing; the last can be -inf
-    wanted = torch.linspace(log_snr[0], log_snr[-1].clamp(min=LEAST_LOG_SNR), LEVELS, dtype=torch.float64)
+    lowest = max(log_snr[-1].item(), LEAST_LOG_SNR)
+    wanted = torch.linspace(log_snr[0].item(), lowest, LEVELS, dtype=torch.float64)
     return (log_snr[:, None] - wanted).abs().argmin(dim=0).unique().tolist()

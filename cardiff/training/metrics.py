@@ -1,6 +1,7 @@
 """The log of a run: JSON lines, Accelerate's trackers and the progress bar."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -75,12 +76,13 @@ class RunLog:
         self.bar.set_postfix(loss=f"{values['loss']:.4f}", img_s=f"{values['images_per_second']:.0f}")
 
     def record(self, step: int, values: dict) -> None:
-        """Log other values at a step.
+        """Log other values at a step; JSON has no word for one that is not finite, such as a norm in fp16, but null.
 
         Entries that cannot be written are kept for the next call, with a warning: a full disk must not stop training.
         """
         if self.accelerator.is_main_process:
-            self.unwritten.append(json.dumps({"step": step, **values}) + "\n")
+            finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+            self.unwritten.append(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
             try:
                 append_text(self.file, "".join(self.unwritten))
                 self.unwritten = []

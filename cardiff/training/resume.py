@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -196,25 +197,42 @@ def _fetch(trainer: "Trainer", source: str) -> None:
 
 def _load_tensors(trainer: "Trainer", path: Path) -> None:
     """Load the weights, their averages and the optimizer's moments from a checkpoint."""
-    network = trainer.config.network_name
-    weights = checkpoints.load_tensors(path / "training" / f"{network}.safetensors")
-    averages = load_network(type(trainer.averaged_model()), path / network).state_dict()
-    moments: dict[str, dict] = {}
-    for name, value in checkpoints.load_tensors(path / "training/optimizer.safetensors").items():
-        parameter, key = name.split("/")
-        moments.setdefault(parameter, {})[key] = value
-    inner, parameters = trainer.optimizer.optimizer, trainer.named_parameters()
+    network, names = trainer.config.network_name, [name for name, _ in trainer.named_parameters()]
+    parameters = dict(trainer.named_parameters())
+    shadows = dict(zip(names, trainer.ema.shadow_params, strict=True))
+    averages = dict(load_network(trainer.network_class, path / network).named_parameters())
+    moments: dict[str, dict] = {name: {} for name in names}
     with torch.no_grad():
-        for (name, parameter), average in zip(parameters, trainer.ema.shadow_params, strict=True):
-            parameter.copy_(as_sharded(weights[name], parameter))
-            average.copy_(as_sharded(averages[name], average))
-            # In the parameter's memory format, such as channels-last, since the fused optimizer ignores strides.
-            moments[name] = {
-                key: torch.empty_like(parameter).copy_(as_sharded(value, parameter)) if value.dim() else value
-                for key, value in moments[name].items()
-            }
-    in_order = {i: moments[name] for i, (name, _) in enumerate(parameters)}
+        _copy(averages.items(), shadows)
+        del averages
+        _copy(checkpoints.read_tensors(path / "training" / f"{network}.safetensors"), parameters)
+        for name, value in checkpoints.read_tensors(path / "training/optimizer.safetensors"):
+            parameter, key = name.split("/")
+            if value.dim():
+                # In the parameter's memory format, such as channels-last, since the fused optimizer ignores strides.
+                like = parameters[parameter]
+                value = torch.empty_like(like).copy_(as_sharded(value, like))
+            moments[parameter][key] = value
+    inner = trainer.optimizer.optimizer
+    if not all(moments.values()):
+        raise KeyError(next(name for name, state in moments.items() if not state))
+    in_order = {i: moments[name] for i, name in enumerate(names)}
     inner.load_state_dict({"state": in_order, "param_groups": inner.state_dict()["param_groups"]})
+
+
+def _copy(source: Iterable[tuple[str, torch.Tensor]], targets: dict[str, torch.Tensor]) -> None:
+    """Copy full tensors by name into perhaps sharded ones, all of them.
+
+    Raises:
+        KeyError: The names differ.
+    """
+    missing = set(targets)
+    for name, value in source:
+        target = targets[name]
+        target.copy_(as_sharded(value, target))
+        missing.remove(name)
+    if missing:
+        raise KeyError(sorted(missing)[0])
 
 
 def _complete(config: dict, kind: Kind) -> dict:

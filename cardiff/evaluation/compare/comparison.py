@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from cardiff.devices import batch_size_for, evaluation_dtype, record_of
 from cardiff.distributed import on_main, one_first, this_process
 from cardiff.errors import UserError
 from cardiff.evaluation.compare.candidates import Candidate, Setting, Trial, base_setting, file_name
@@ -58,8 +59,9 @@ class Comparison:
             if not files:
                 raise UserError("No run has a config.yaml that names its training data: give --reference.")
             options.reference = str(files[0])
+        self.batch_size = batch_size_for(options.batch_size, size[0], self.state.device)
         with tqdm(desc="real images", unit="img", disable=not self.state.is_main_process, leave=False) as bar:
-            self.protocol = Protocol(options, *size, options.batch_size, options.num_images, bar.update)
+            self.protocol = Protocol(options, *size, self.batch_size, options.num_images, bar.update)
         if options.rank_by not in self.protocol.names:
             raise UserError(
                 f"--rank_by is {options.rank_by!r}, which is not measured: choose from "
@@ -128,7 +130,7 @@ class Comparison:
         """Number of images in each round, multiples of the batch size so that no image is drawn twice."""
         options = self.options
         total = options.num_images or min(self.protocol.reference.count, 10_000)
-        size = options.batch_size
+        size = self.batch_size
         counts = [max(size, total // 2**h // size * size) for h in range(options.halving_rounds, 0, -1)]
         if sorted(set(counts)) != counts or (counts and counts[-1] >= total):
             raise UserError(
@@ -215,7 +217,8 @@ class Comparison:
     def _key(self, model: ModelFacts, setting: Setting, seed: int, count: int) -> str:
         """Digest of everything that a trial's figures depend on."""
         drawing = vars(_draw_options(self.options, setting))  # of this setting alone, so that a sweep can be widened
-        how = {name: value for name, value in drawing.items() if name != "batch_size"}
+        how = {name: drawing[name] for name in drawing if name not in ("batch_size", "precision", "compile")}
+        how |= record_of(evaluation_dtype(self.options.precision, self.state.device), self.options.compile)
         protocol = {name: value for name, value in self.protocol.record().items() if name not in ("cardiff", "device")}
         what = [
             model.record["weights_sha256"],
