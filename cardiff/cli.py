@@ -113,14 +113,13 @@ def _end_with_others(error: Exception, sentence: str | None) -> NoReturn:
 
     At once, so that the launcher ends the others: the interpreter's own end can wait for what they do not do any more.
     """
-    from cardiff.distributed import OTHER_ENDED, fails_first, lost_another
+    from cardiff.distributed import fails_first
 
-    lost = lost_another(error)
-    if sentence is None and not lost or os.environ.get("CARDIFF_DEBUG"):
-        fails_first()
+    first = fails_first()
+    if sentence is None or os.environ.get("CARDIFF_DEBUG"):
         sys.excepthook(type(error), error, error.__traceback__)
-    elif fails_first():
-        print(f"error: {' '.join((sentence or OTHER_ENDED).split())}", file=sys.stderr)
+    elif first:
+        print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
     with suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()

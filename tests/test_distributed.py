@@ -10,8 +10,8 @@ import time
 import pytest
 import torch
 
-from cardiff.distributed import OTHER_ENDED, TIMEOUT, device_name, gather_dict, gather_to_main, on_main, one_first
-from cardiff.errors import UserError
+from cardiff.distributed import TIMEOUT, device_name, gather_dict, gather_to_main, on_main, one_first
+from cardiff.errors import LOST_PROCESS, UserError
 from tests.conftest import ROOT
 from tests.support.processes import together
 
@@ -53,7 +53,7 @@ def test_an_error_of_the_main_process_is_raised_everywhere():
     assert [str(error) for error in together(work)] == ["The disk is full."] * 2
     kind = "bug"
     first, second = together(work)
-    assert isinstance(first, KeyError) and isinstance(second, UserError) and str(second) == OTHER_ENDED
+    assert isinstance(first, KeyError) and isinstance(second, UserError) and str(second) == LOST_PROCESS
 
 
 def test_one_process_of_each_machine_is_first(tmp_path):
@@ -90,7 +90,7 @@ SCRIPT = """
 import atexit, os, signal, sys, time
 from cardiff.cli import one_sentence_errors
 from cardiff.distributed import gather_dict, on_main, this_process
-from cardiff.errors import UserError
+from cardiff.errors import LOST_PROCESS, UserError
 
 @one_sentence_errors
 def main(argv=None):
@@ -148,7 +148,7 @@ def test_a_bug_keeps_its_traceback_and_a_kill_is_said(tmp_path):
     assert "Traceback" not in quiet and "error:" not in quiet
     (status, err), (other, _) = end_of("1", "killed", tmp_path)
     assert (status, other) == (1, -signal.SIGKILL)
-    assert f"error: {OTHER_ENDED}" in err and "Traceback" not in err
+    assert f"error: {LOST_PROCESS}" in err and "Traceback" not in err
 
 
 def test_device_names(monkeypatch):
