@@ -7,6 +7,7 @@ import signal
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -91,13 +92,38 @@ def one_sentence_errors(main: Callable) -> Callable:
             sentence = _sentence(error)
             if sentence is None:
                 error.add_note(REPORT)
-                raise
-            if os.environ.get("CARDIFF_DEBUG"):
+            if _connected():
+                _end_with_others(error, sentence)
+            if sentence is None or os.environ.get("CARDIFF_DEBUG"):
                 raise
             say_error(sentence)
             sys.exit(1)
 
     return wrapped
+
+
+def _connected() -> bool:
+    """Whether this process is one of several that are connected."""
+    distributed = sys.modules.get("cardiff.distributed")
+    return distributed is not None and distributed.connected()
+
+
+def _end_with_others(error: Exception, sentence: str | None) -> NoReturn:
+    """End one of several processes after an error, which the first that fails prints.
+
+    At once, so that the launcher ends the others: the interpreter's own end can wait for what they do not do any more.
+    """
+    from cardiff.distributed import fails_first
+
+    first = fails_first()
+    if sentence is None or os.environ.get("CARDIFF_DEBUG"):
+        sys.excepthook(type(error), error, error.__traceback__)
+    elif first:
+        print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(1)
 
 
 def _end_bars() -> None:

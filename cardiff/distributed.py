@@ -13,7 +13,7 @@ import torch.distributed
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
-from cardiff.errors import UserError
+from cardiff.errors import LOST_PROCESS, UserError
 
 Result = TypeVar("Result")
 TIMEOUT = timedelta(hours=6)
@@ -24,7 +24,6 @@ downloads a data set (150 GB at 10 MB/s are four hours), decodes it (ImageNet at
 saves to a slow disk, or writes a report. A process that ends is noticed at once by the launcher, which ends the
 others, so this only bounds how long a machine that hangs can keep the rest waiting.
 """
-OTHER_ENDED = "Another process of the launch has ended with an error: see what it has printed."
 _alone = False
 """Whether this process runs a block that no other runs, in which it must not wait for the others."""
 
@@ -54,6 +53,23 @@ def check_world_size(num_processes: int) -> None:
             f"{launched} processes were launched (WORLD_SIZE), but they are not connected, as happens without GPUs: "
             "launch one, or set ACCELERATE_USE_CPU=1 to use several on the CPU."
         )
+
+
+def connected() -> bool:
+    """Whether this process is one of several that are connected."""
+    return torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
+
+
+def fails_first() -> bool:
+    """Whether no other process of the launch has said before that it fails; called once by each that does.
+
+    An error may occur in all processes, or in any one of them: the first to call this prints it.
+    """
+    try:
+        # The connection through which torch's processes find each other; the launcher keeps it open.
+        return torch.distributed.distributed_c10d._get_default_store().add("cardiff/failed", 1) == 1
+    except Exception:  # the store has ended with the process that kept it
+        return this_process().is_local_main_process
 
 
 def print_once(text: str) -> None:
@@ -119,7 +135,7 @@ def on_main(work: Callable[[], Result]) -> Result:
                 outcome[0] = work()
         except Exception as error:
             if several:
-                told = str(error) if isinstance(error, UserError) else OTHER_ENDED
+                told = str(error) if isinstance(error, UserError) else LOST_PROCESS
                 with suppress(RuntimeError):  # another process has ended, too
                     torch.distributed.broadcast_object_list([None, told], src=0, group=cpu_group())
             raise

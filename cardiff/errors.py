@@ -10,6 +10,10 @@ from contextlib import contextmanager
 REPORT = "This is a bug in Cardiff: please report it with the lines above and the command."
 """Printed after the traceback of a bug."""
 
+LOST_PROCESS = (
+    "Another process of this launch has ended or cannot be reached; its own message, if any, says why. Run the same "
+    "command again: a training run resumes from its last checkpoint."
+)
 _ROOM = "free some space, or use another disk, and run the command again."
 _RIGHTS = "change the permissions, or choose another place."
 DISK_ERRORS = {
@@ -55,10 +59,7 @@ def lost_process_sentence(error: BaseException) -> str | None:
     lost = r"(gloo|nccl).*(closed by peer|reset by peer|broken pipe|remote process exited)"
     if not isinstance(error, RuntimeError) or not re.search(lost, str(error), re.DOTALL | re.IGNORECASE):
         return None
-    return (
-        "Another process of this launch has ended or cannot be reached; its own message, if any, says why. Run the "
-        "same command again: a training run resumes from its last checkpoint."
-    )
+    return LOST_PROCESS
 
 
 @contextmanager
