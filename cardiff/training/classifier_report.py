@@ -65,7 +65,7 @@ class ClassifierReport(ModelCallback):
     def measure(self, trainer: Trainer, levels: list[int]) -> torch.Tensor:
         """Number of correct predictions and summed cross-entropy, (2, 1 + L): clean images, then each noise level.
 
-        Each process evaluates its share of the validation images; all receive the sums.
+        The classifier computes in the precision of the run. Each process evaluates its share of the validation images; all receive the sums.
         """
         accelerator, data, seed = trainer.accelerator, trainer.data, trainer.config.train.seed
         classifier = trainer.averaged_model().to(trainer.device).eval()
@@ -82,7 +82,8 @@ class ClassifierReport(ModelCallback):
                 timesteps = torch.full_like(labels, t)
                 noisy = self.scheduler.add_noise(images, noise, timesteps)
                 noisy = noisy.contiguous(memory_format=memory_format(trainer.config))
-                logits = classifier(images if k == 0 else noisy, timesteps)  # (b, N)
+                with accelerator.autocast():
+                    logits = classifier(images if k == 0 else noisy, timesteps).float()  # (b, N)
                 totals[0, k] += (logits.argmax(dim=1) == labels).sum()
                 totals[1, k] += F.cross_entropy(logits, labels, reduction="sum")
         return accelerator.reduce(totals, "sum")

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from cardiff.files import append_text, write_text
+from cardiff.training.sharding import whole
 
 QUARTERS = 4
 
@@ -42,7 +43,7 @@ class LossTotals:
         first_bad = accelerator.gather(self.first_bad_step[None]).min().item()
         values = {"loss": sum(sums[0]) / max(sum(sums[1]), 1)}
         values |= {f"loss_q{q + 1}": s / n for q, (s, n) in enumerate(zip(*sums)) if n}
-        values["grad_norm"] = self.grad_norm.item()
+        values["grad_norm"] = whole(self.grad_norm).item()
         self.sums.zero_()
         return values, first_bad
 

@@ -32,7 +32,7 @@ from cardiff.training.compilation import compile_mode
 from cardiff.training.data import TrainingData
 from cardiff.training.interrupt import StopRequest
 from cardiff.training.metrics import LossTotals, RunLog
-from cardiff.training.sharding import gathered, whole
+from cardiff.training.sharding import gathered
 
 if TYPE_CHECKING:
     from cardiff.training.callbacks import Callback
@@ -176,7 +176,7 @@ class Trainer:
 
         # Weight average.
         self.ema.step(self.model.parameters())
-        self.totals.grad_norm = whole(norm)
+        self.totals.grad_norm = norm
         self.global_step += 1
         self.log.bar.update(1)
 
