@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -220,7 +220,7 @@ def _load_tensors(trainer: "Trainer", path: Path) -> None:
     inner.load_state_dict({"state": in_order, "param_groups": inner.state_dict()["param_groups"]})
 
 
-def _copy(source: Iterable[tuple[str, torch.Tensor]], targets: dict[str, torch.Tensor]) -> None:
+def _copy(source: Iterable[tuple[str, torch.Tensor]], targets: Mapping[str, torch.Tensor]) -> None:
     """Copy full tensors by name into perhaps sharded ones, all of them.
 
     Raises:
