@@ -3,8 +3,8 @@
     python benchmarks/training.py [--device cuda] [--output results.json]
 
 Prints, each as a ratio or with its setting:
-- images per second of our training step over the bare forward, backward and optimizer step on the same UNet and batch,
-  timed in turns (ours, bare, ours, bare, …) so that a drift of the machine's speed cancels;
+- images per second of our training step over a bare forward, backward and optimizer step, which has its own network of
+  the same configuration and shares no code with ours, timed in turns so that a drift of the machine's speed cancels;
 - seconds from launching the script to its first optimizer step, and the peak memory of that process;
 - the rate at which the data path alone delivers batches of 64x64 images, over decoding and resizing JPEG files of
   500x375 in one process.
@@ -24,11 +24,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.state import AcceleratorState
 from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageFeature
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from timing import bare_step, our_step, paired, summary
 
 from cardiff.config.run import parse_run
 from cardiff.config.sections import DataConfig
@@ -40,53 +43,51 @@ from cardiff.training.build import build
 ROOT = Path(__file__).parent.parent
 
 
-def step_ratio(resolution: int, batch_size: int, rounds: int, folder: Path, device: str) -> dict:
-    """Our step against the bare one, on the digits' UNet at this resolution."""
+CASES = {
+    "step_16": {"resolution": 16, "batch_size": 64},
+    "step_32": {"resolution": 32, "batch_size": 64},
+    "step_32_large": {"resolution": 32, "batch_size": 16, "channels": "[64,128,256]", "head": 32},
+    "step_32_bf16": {"resolution": 32, "batch_size": 64, "precision": "bf16"},
+}
+"""The digits' UNet at two resolutions, a larger one, and one in bf16."""
+
+
+def step_ratio(
+    folder: Path,
+    device: str,
+    rounds: int,
+    resolution: int,
+    batch_size: int,
+    channels: str | None = None,
+    head: int | None = None,
+    precision: str = "no",
+) -> dict:
+    """Our step against the bare one, which has a network of its own, on the digits' UNet or a wider one."""
     arguments = f"--config {ROOT}/configs/digits_16_conditional.yaml --output_dir {folder / 'run'}".split()
     arguments += f"--data.data_files {ROOT}/data/digits.parquet --data.resolution {resolution}".split()
     arguments += f"--data.cache_dir {folder} --train.batch_size {batch_size} --train.log_every 50".split()
     arguments += "--train.max_steps 100000 --train.checkpoint_every 0 --train.sample_every 0".split()
+    arguments += f"--train.mixed_precision {precision} --train.compile false".split()
+    if channels is not None:
+        arguments += ["--unet.block_out_channels", channels, "--unet.attention_head_dim", str(head)]
+    AcceleratorState._reset_state(reset_partial_state=True)  # of the case before, perhaps in another precision
     trainer = build(parse_run(arguments, kind="conditional", description=""))
-    trainer.log.bar.disable = True
-    shape = (batch_size, 1, resolution, resolution)
-    unet, optimizer = trainer.model, trainer.optimizer
-    noisy, target = torch.randn(shape, device=device), torch.randn(shape, device=device)
-    timesteps = torch.randint(0, 1000, (batch_size,), device=device)
-    labels = torch.randint(0, 11, (batch_size,), device=device)
-
-    def bare():
-        loss = torch.nn.functional.mse_loss(unet(noisy, timesteps, labels).sample, target)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    def ours():
-        trainer.step()
-        trainer.run_callbacks()
-
-    ratios, rates = [], []
-    for _ in range(3):
-        ours(), bare()
-    for _ in range(rounds):
-        seconds = {}
-        for step in (ours, bare):
-            steps = 5 if device == "cpu" else 50
-            _synchronize(device)
-            start = time.perf_counter()
-            for _ in range(steps):
-                step()
-            _synchronize(device)
-            seconds[step] = (time.perf_counter() - start) / steps
-        ratios.append(seconds[bare] / seconds[ours])
-        rates.append(batch_size / seconds[ours])
-    trainer.finish()
+    where = torch.device(device)
+    steps = [
+        our_step(trainer),
+        bare_step(trainer.accelerator.unwrap_model(trainer.model), batch_size, where, precision),
+    ]
+    ours, bare = paired(steps, repeats=5 if device == "cpu" else 50, rounds=rounds, device=where)
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    trainer.log.bar.close()
+    trainer.stop_requested.restore()
     return {
         "resolution": resolution,
         "batch_size": batch_size,
+        "precision": precision,
+        "parameters": parameters,
         "rounds": rounds,
-        "images_per_second": round(statistics.median(rates), 1),
-        "ratio_median": round(statistics.median(ratios), 4),
-        "ratio_quartiles": [round(float(q), 4) for q in np.quantile(ratios, [0.25, 0.75])],
+        **summary(ours, bare, batch_size),
     }
 
 
@@ -141,11 +142,6 @@ def data_path(folder: Path, count: int = 512) -> dict:
     }
 
 
-def _synchronize(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
@@ -160,9 +156,9 @@ def main():
         folder = Path(folder)
         results["data_path"] = data_path(folder)
         results["launch"] = launch(folder)
-        for resolution in (16, 32):
-            run = step_ratio(resolution, 64, options.rounds, folder / str(resolution), options.device)
-            results[f"step_{resolution}"] = run
+        for name, case in CASES.items():
+            results[name] = step_ratio(folder / name, options.device, options.rounds, **case)
+            print(name, results[name], file=sys.stderr)
     text = json.dumps(results, indent=1)
     print(text)
     if options.output:

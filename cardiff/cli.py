@@ -7,6 +7,7 @@ import signal
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -17,7 +18,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_setti
 from cardiff.config.code import refuse_hidden_code
 from cardiff.config.limits import check_limits
 from cardiff.config.yaml_file import read_sections
-from cardiff.errors import REPORT, UserError, did_you_mean, disk_sentence
+from cardiff.errors import REPORT, UserError, did_you_mean, disk_sentence, lost_process_sentence
 from cardiff.interrupt import CLOSED_PIPE, Stopped, stoppable
 from cardiff.layout import shipped_config, shipped_configs
 
@@ -91,13 +92,38 @@ def one_sentence_errors(main: Callable) -> Callable:
             sentence = _sentence(error)
             if sentence is None:
                 error.add_note(REPORT)
-                raise
-            if os.environ.get("CARDIFF_DEBUG"):
+            if _connected():
+                _end_with_others(error, sentence)
+            if sentence is None or os.environ.get("CARDIFF_DEBUG"):
                 raise
             say_error(sentence)
             sys.exit(1)
 
     return wrapped
+
+
+def _connected() -> bool:
+    """Whether this process is one of several that are connected."""
+    distributed = sys.modules.get("cardiff.distributed")
+    return distributed is not None and distributed.connected()
+
+
+def _end_with_others(error: Exception, sentence: str | None) -> NoReturn:
+    """End one of several processes after an error, which the first that fails prints.
+
+    At once, so that the launcher ends the others: the interpreter's own end can wait for what they do not do any more.
+    """
+    from cardiff.distributed import fails_first
+
+    first = fails_first()
+    if sentence is None or os.environ.get("CARDIFF_DEBUG"):
+        sys.excepthook(type(error), error, error.__traceback__)
+    elif first:
+        print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(1)
 
 
 def _end_bars() -> None:
@@ -114,7 +140,7 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, ModuleNotFoundError):
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         return extra and f"this command needs {error.name}, which is not installed: pip install 'cardiff[{extra}]'."
-    return disk_sentence(error)
+    return disk_sentence(error) or lost_process_sentence(error)
 
 
 def _with_shipped_configs(argv: Sequence[str]) -> list[str]:
@@ -220,10 +246,9 @@ class CommandLine(ArgumentParser):
         if reason.startswith("is "):  # a sentence from cardiff.config.types
             return f"{key} {reason}"
         value = re.split(r"Given value type.*Given value: |Got value: ", reason)
-        kinds = re.findall(r"Literal\[([^\]]*)\]|<class '(\w+)'>|\b(List\[\w+\])", value[0])
-        kinds = [next(filter(None, kind)).replace("NoneType", "null") for kind in kinds]
+        kinds = [f"one of {choices}" for choices in re.findall(r"Literal\[([^\]]*)\]", value[0])]
+        kinds += ["".join(kind) for kind in re.findall(r"<class '(\w+)'>|\b(List\[\w+\])", value[0])]
+        kinds = [kind.replace("NoneType", "null").replace("bool", "true or false") for kind in kinds]
         if len(value) == 1 or not kinds:
             return f"{key}: {reason}"
-        if "Literal" in value[0]:
-            kinds[0] = f"one of {kinds[0]}"
         return f"{key} is {value[1]!r}, but must be {' or '.join(dict.fromkeys(kinds))}."

@@ -3,12 +3,17 @@
 import difflib
 import errno
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 REPORT = "This is a bug in Cardiff: please report it with the lines above and the command."
 """Printed after the traceback of a bug."""
 
+LOST_PROCESS = (
+    "Another process of this launch has ended or cannot be reached; its own message, if any, says why. Run the same "
+    "command again: a training run resumes from its last checkpoint."
+)
 _ROOM = "free some space, or use another disk, and run the command again."
 _RIGHTS = "change the permissions, or choose another place."
 DISK_ERRORS = {
@@ -44,6 +49,17 @@ def disk_sentence(error: BaseException | None) -> str | None:
         return None
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or os.strerror(error.errno)}: {DISK_ERRORS[error.errno]}"
+
+
+def lost_process_sentence(error: BaseException) -> str | None:
+    """One sentence about another process of the launch that has ended; None for any other error.
+
+    The process itself says why it ended; those that were exchanging tensors with it get an error of the connection.
+    """
+    lost = r"(gloo|nccl).*(closed by peer|reset by peer|broken pipe|remote process exited)"
+    if not isinstance(error, RuntimeError) or not re.search(lost, str(error), re.DOTALL | re.IGNORECASE):
+        return None
+    return LOST_PROCESS
 
 
 @contextmanager

@@ -98,7 +98,9 @@ def launch():
         if accelerate_config:
             config = ROOT / "configs/accelerate" / accelerate_config
             command[:1] = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
-        if processes > 1:
+            if processes > 1:
+                command[5:5] = ["--num_processes", str(processes), "--main_process_port", "0"]
+        elif processes > 1:
             command[:1] = [
                 *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"),
                 *("--num_processes", str(processes), "--mixed_precision", "no", "--dynamo_backend", "no"),

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import train_conditional
 from cardiff.files import ASIDE, file_hash
 from cardiff.hub.serialization import load_pipeline
+from cardiff.integrity import find_damage
 from cardiff.training.checkpoint import list_checkpoints
 
 # Three accumulation parts, a batch that does not divide the 1,797 images, and an epoch that ends inside the run.
@@ -73,13 +74,14 @@ def test_a_sharded_model_trains_saves_and_resumes_as_a_whole_one(whole_run, shar
     options = [*digits_options, *OPTIONS, "--output_dir", folder, "--train.sample_every", 20]
     options[options.index("--train.max_steps") + 1] = "20"
     options += ["--train.lr_schedule", "constant_with_warmup"]  # the same with another max_steps
-    launch("tests/support/sharded_training.py", "train_conditional", *options, processes=2)
+    sharded = {"accelerate_config": "fsdp.yaml", "processes": 2}
+    launch("tests/support/sharded_training.py", "train_conditional", *options, **sharded)
     assert (folder / "samples/step-00000020.png").exists()
     # Goes on in one process without sharding, and sharded again; both end where a run that was never sharded does.
     options[options.index("--train.max_steps") + 1] = "30"
     launch("train_conditional.py", *options)
     options[options.index("--train.max_steps") + 1] = "42"
-    launch("tests/support/sharded_training.py", "train_conditional", *options, processes=2)
+    launch("tests/support/sharded_training.py", "train_conditional", *options, **sharded)
     plain = [*options, "--output_dir", shared / "plain"]
     launch("train_conditional.py", *plain)
     np.testing.assert_allclose(losses(folder), losses(shared / "plain"), rtol=1e-4)
@@ -100,7 +102,11 @@ def test_two_processes_train_a_classifier_as_one(shared, launch, classifier_opti
     for name, script in scripts.items():
         folder = shared / f"classifier_{name}"
         first = ["train_classifier"] if name == "sharded" else []
-        result = launch(script, *first, *options, "--output_dir", folder, processes=1 if name == "one" else 2)
+        config = "fsdp.yaml" if name == "sharded" else None
+        processes = 1 if name == "one" else 2
+        result = launch(
+            script, *first, *options, "--output_dir", folder, processes=processes, accelerate_config=config
+        )
         assert "accuracy on 180 clean validation images is" in result.out
         lines = [json.loads(line) for line in (folder / "logs/metrics.jsonl").read_text().splitlines()]
         logs[name] = [line["loss"] for line in lines if "loss" in line]
@@ -157,6 +163,49 @@ def test_killing_the_launcher_saves_too(whom, shared, launch, digits_options):
     out, _ = process.communicate(timeout=60)  # ends when the script has, too
     assert "run the same command again to resume" in out
     assert list_checkpoints(folder / "checkpoints")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("whom", ["group", "launcher", "rank", "rank killed"])
+def test_a_run_of_several_processes_is_stopped(whom, processes, shared, launch, digits_options):
+    """A signal saves, whoever receives it; if one is killed outright, the others end and the last checkpoint stays."""
+    folder = shared / f"stopped_{whom}_{processes}"
+    options = [*digits_options, *OPTIONS, "--train.max_steps", 3000, "--output_dir", folder]
+    options += ["--train.checkpoint_every", 3]
+    process = launch("train_conditional.py", *options, processes=processes, wait=False)
+    wait_for(lambda: (folder / "checkpoints/step-00000003").exists(), process)
+    before, ranks = list_checkpoints(folder / "checkpoints")[-1].name, ranks_of(process)
+    assert len(ranks) == processes
+    if whom == "group":
+        os.killpg(process.pid, signal.SIGTERM)
+    elif whom == "launcher":
+        process.terminate()
+    else:
+        os.kill(ranks[-1], signal.SIGTERM if whom == "rank" else signal.SIGKILL)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    wait_for(lambda: not any(Path(f"/proc/{rank}").exists() for rank in ranks), seconds=10)
+    after = list_checkpoints(folder / "checkpoints")[-1].name
+    if whom == "rank killed":
+        assert after >= before
+        assert "bug in Cardiff" not in err and "error: Another process of this launch has ended" in err
+    else:
+        assert "run the same command again to resume" in out
+        assert int(after[-8:]) == len(losses(folder)), "the last step is saved"
+    last = list_checkpoints(folder / "checkpoints")[-1]
+    assert find_damage(last) is None
+
+
+def ranks_of(process) -> list[int]:
+    """The processes that a launcher has started, by rank."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    found = {}
+    for child in children:
+        variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+        rank = [value[5:] for value in variables if value.startswith(b"RANK=")]
+        found |= {int(number): int(child) for number in rank}
+    return [found[rank] for rank in sorted(found)]
 
 
 def test_sampling_does_not_depend_on_processes_or_batches(whole_run, shared, launch):
@@ -224,10 +273,10 @@ def test_bad_input_is_one_sentence(options, sentence, tmp_path, capsys, digits_o
     assert not (tmp_path / "run").exists()
 
 
-def wait_for(condition, process, seconds=120):
+def wait_for(condition, process=None, seconds=120):
     """Wait until something has happened, and fail at once if the process ends before."""
     end = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, process.communicate()[1][-3000:]
+        assert process is None or process.poll() is None, process.communicate()[1][-3000:]
         assert time.monotonic() < end, "timed out"
         time.sleep(0.02)

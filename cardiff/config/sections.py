@@ -101,8 +101,11 @@ class TrainConfig:
     """Maximum decay of the weight average; at step n it is at most (1+n)/(10+n), so short runs average less."""
     mixed_precision: Literal["no", "fp16", "bf16"] | None = option(None, on_resume="ignore")
     """Precision of the forward pass; null for accelerate's own configuration."""
-    compile: bool = False
-    """Compile the network with torch.compile."""
+    compile: bool | Literal["auto", "reduce-overhead"] = option("auto", on_resume="ignore")
+    """Compile the network with torch.compile; reduce-overhead also records a CUDA graph, for few images per GPU.
+    auto: in runs of 1,000 steps or more on a GPU, with a graph if the images are few."""
+    allow_tf32: bool = option(True, on_resume="ignore")
+    """Let NVIDIA GPUs round float32 products to TF32 where mixed_precision is no."""
     channels_last: bool = False
     """Keep images and weights in channels-last memory format."""
     seed: int = limited(0, least=0)
@@ -125,6 +128,11 @@ class TrainConfig:
             UserError: A check fails; the message names the option and the remedy.
         """
         check_limits(self, "train.")
+        if self.compile == "reduce-overhead" and self.gradient_accumulation_steps > 1:
+            raise UserError(
+                "train.compile is reduce-overhead, whose CUDA graph cannot accumulate gradients: set "
+                "train.gradient_accumulation_steps to 1, or train.compile to true."
+            )
 
 
 @dataclass

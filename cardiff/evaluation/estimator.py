@@ -44,8 +44,8 @@ ClassRow = TypedDict(
 class Measured:
     """The measurement of one set of images."""
 
-    features: np.ndarray = field(repr=False)
-    """(N, D)."""
+    count: int
+    """Number of images."""
     estimates: dict[str, Estimate] = field(default_factory=dict)
     per_class: list[ClassRow] = field(default_factory=list)
     confusion: np.ndarray | None = None
@@ -61,11 +61,6 @@ class Measured:
     """The Fréchet distance at several numbers of images, behind fid_infinity."""
     missing: dict[str, str] = field(default_factory=dict)
     """Estimates that could not be made, and why."""
-
-    @property
-    def count(self) -> int:
-        """Number of images."""
-        return len(self.features)
 
 
 class Estimator:
@@ -113,16 +108,16 @@ class Estimator:
             seed: Of the resampling.
         """
         metrics = self.metrics if metrics is None else metrics
-        measured = Measured(features)
+        measured = Measured(len(features))
         if self.columns is not None and class_logits is not None:
             measured.predicted = class_logits[:, self.columns].argmax(1)
         by = labels if labels is not None else measured.predicted
         turns = shown(metrics, "measuring", delay=0)
         for metric in turns:
             turns.set_description(metric)
-            self._estimate(metric, measured, logits, labels, by, seed)
+            self._estimate(metric, measured, features, logits, labels, by, seed)
         if by is not None and self._by_class is not None:
-            self._describe_classes(measured, self._by_class, labels, by, metrics)
+            self._describe_classes(measured, features, self._by_class, labels, by, metrics)
         for name in (name for metric in metrics for name in METRICS[metric]):
             if name not in measured.estimates:
                 measured.missing[name] = self._why_missing(name, by)
@@ -132,14 +127,14 @@ class Estimator:
         self,
         metric: str,
         measured: Measured,
+        features: np.ndarray,
         logits: np.ndarray | None,
         labels: np.ndarray | None,
         by: np.ndarray | None,
         seed: int,
     ) -> None:
         """Add what one metric yields; `by` are the requested or predicted classes (N,), if they are known."""
-        features, found = measured.features, measured.estimates
-        reference, replicates = self.reference, self.replicates
+        found, reference, replicates = measured.estimates, self.reference, self.replicates
         if metric == "fid":
             found["fid"] = frechet_estimate(features, reference.gaussian, replicates, seed, labels)
             measured.terms = frechet_terms(features, reference.gaussian)
@@ -156,7 +151,7 @@ class Estimator:
                 estimates = compute(features, self._real_features, k, replicates, seed, self._real_reach[k], labels)
                 found |= dict(zip(names, estimates))
         elif metric == "accuracy" and measured.predicted is not None:
-            self._classify(measured, measured.predicted, labels, seed)
+            self._classify(measured, features, measured.predicted, labels, seed)
         elif metric == "diversity" and by is not None and self._by_class is not None:
             diversity = relative_diversity(features, by, self._real_diversity, replicates, seed)
             found |= {} if diversity is None else {"diversity": diversity}
@@ -199,7 +194,14 @@ class Estimator:
         assert self._by_class is not None, "callers check it"
         return np.array([mean_distance(members) for members in self._by_class])
 
-    def _classify(self, measured: Measured, predicted: np.ndarray, labels: np.ndarray | None, seed: int) -> None:
+    def _classify(
+        self,
+        measured: Measured,
+        features: np.ndarray,
+        predicted: np.ndarray,
+        labels: np.ndarray | None,
+        seed: int,
+    ) -> None:
         """Whether samples are classified as the requested class, and how frequent the classes are."""
         count, replicates, real_labels = len(self.reference.class_names), self.replicates, self.reference.labels
         assert real_labels is not None, "checked by Protocol"
@@ -214,12 +216,13 @@ class Estimator:
         shifts = np.abs(shares - in_data).sum(1) / 2  # total variation
         measured.estimates["class_shift"] = from_bootstrap(shifts[0], shifts[1:])
         if "fid" in measured.estimates and (shares[0] > 0).all():
-            evened = Gaussian.of(measured.features, weights=(in_data / shares[0])[predicted])
+            evened = Gaussian.of(features, weights=(in_data / shares[0])[predicted])
             measured.balanced = frechet_distance(evened, self.reference.gaussian)
 
     def _describe_classes(
         self,
         measured: Measured,
+        features: np.ndarray,
         real_by_class: list[np.ndarray],
         labels: np.ndarray | None,
         by: np.ndarray,
@@ -229,7 +232,7 @@ class Estimator:
         total = sum(len(real) for real in real_by_class)
         classes = shown(zip(self.reference.class_names, real_by_class), "classes", len(real_by_class))
         for label, (name, real) in enumerate(classes):
-            members = measured.features[by == label]
+            members = features[by == label]
             predicted = None if measured.predicted is None or labels is None else measured.predicted[by == label]
             enough = len(members) > 1 and len(real) > 1
             row: ClassRow = {

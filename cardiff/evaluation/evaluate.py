@@ -9,7 +9,7 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from cardiff.devices import batch_size_for
-from cardiff.distributed import this_process
+from cardiff.distributed import on_main, one_first, this_process, wait_for_everyone
 from cardiff.errors import UserError
 from cardiff.evaluation.images import ImageSet, read_folder
 from cardiff.evaluation.options import EvaluateOptions
@@ -39,7 +39,7 @@ def run(options: EvaluateOptions) -> Path:
     output = Path(options.output)
     with owned(output, state.is_main_process):
         _evaluate(options, state, output)
-        state.wait_for_everyone()
+        wait_for_everyone()
     return output
 
 
@@ -47,7 +47,7 @@ def _evaluate(options: EvaluateOptions, state: PartialState, output: Path) -> No
     sets: dict[int | None, ImageSet]
     facts = None
     if options.model is not None:
-        with state.main_process_first():
+        with one_first():
             facts = ModelFacts(find_model(options.model, options.revision))
         make_plan(sample_options(facts.folder, output, options))  # options are refused before anything is computed
         if options.reference is None:
@@ -76,10 +76,10 @@ def _evaluate(options: EvaluateOptions, state: PartialState, output: Path) -> No
             seed: protocol.measure(drawn.images, drawn.labels, seed=seed or 0, progress=bar.update)
             for seed, drawn in sets.items()
         }
-    if state.is_main_process:
-        write_report(output, protocol, sets, found, facts)
-        if facts is not None and not options.keep_images:
-            remove(output / "images")
+    real = protocol.measure_real(next(iter(found.values())).count)
+    on_main(lambda: write_report(output, protocol, sets, found, real, facts))
+    if state.is_main_process and facts is not None and not options.keep_images:
+        remove(output / "images")
 
 
 def _own_config(facts: ModelFacts, model: str) -> str:

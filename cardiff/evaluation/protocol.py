@@ -11,7 +11,7 @@ from accelerate import PartialState
 from cardiff.config.files import data_section
 from cardiff.config.sections import DataConfig
 from cardiff.data import UnreadableImage
-from cardiff.distributed import device_name, this_process
+from cardiff.distributed import device_name, on_main, this_process
 from cardiff.errors import UserError
 from cardiff.evaluation.estimator import Estimator, Measured
 from cardiff.evaluation.features.extraction import RealImages, extract, open_real
@@ -79,8 +79,9 @@ class Protocol:
         if self.classifier is not None and self.reference.class_names:
             columns = class_columns(self.classifier, self.reference.class_names)
         self.estimator = Estimator(self.metrics, self.reference, self.held_out, columns, options.replicates)
-        if options.export_reference is not None and state.is_main_process:
-            export_reference(self.reference, Path(options.export_reference), options.export_features)
+        if options.export_reference is not None:
+            file = Path(options.export_reference)
+            on_main(lambda: export_reference(self.reference, file, options.export_features))
 
     def _open_classifier(self, state: PartialState) -> FeatureNetwork | None:
         options = self.options
@@ -198,7 +199,7 @@ class Protocol:
         if metric != "fid_infinity":
             return LEAST[metric]
         dimension = self.network.record.get("features")
-        return infinity_needs(self.reference.gaussian.mean.size if dimension is None else dimension)
+        return infinity_needs(self.reference.dimension if dimension is None else dimension)
 
     def check_count(self, count: int) -> None:
         """Check that so many images are enough for every metric.
@@ -225,7 +226,7 @@ class Protocol:
         return {
             "metrics": self.metrics,
             "network": self.network.record,
-            "features": self.reference.gaussian.mean.size,
+            "features": self.reference.dimension,
             "distance": self.network.distance,
             "accuracy_classifier": None if self.classifier is None else self.classifier.record,
             "reference": self.reference.record,
@@ -247,23 +248,28 @@ class Protocol:
         seed: int = 0,
         progress: Progress = lambda count: None,
     ) -> Measured:
-        """Measure images, on every process.
+        """Measure images: the features are computed by all processes, the figures by the main process.
 
         Args:
-            images: uint8 (N, C, H, W).
+            images: uint8 (N, C, H, W), the same in every process.
             labels: The requested classes, (N,); None for samples without labels.
             metrics: Names of `METRICS`; those of the options by default.
             seed: Of the resampling.
             progress: Called with the number of images after each pass.
+
+        Returns:
+            The measurement, the same in every process.
         """
         features, logits = extract(self.network, images, self.batch_size, progress)
         class_logits = logits
         if self.classifier is not None and self.classifier is not self.network:
             _, class_logits = extract(self.classifier, images, self.batch_size)
-        return self.estimator.measure(features, logits, class_logits, labels, metrics=metrics, seed=seed)
+        return on_main(
+            lambda: self.estimator.measure(features, logits, class_logits, labels, metrics=metrics, seed=seed)
+        )
 
     def measure_real(self, count: int) -> Measured | None:
-        """Measure up to `count` held-out real images as samples are measured; None without any."""
+        """Measure up to `count` held-out real images as samples are measured, on every process; None without any."""
         if self.held_out is None:
             return None
         real, rows = self.held_out, np.arange(self.held_out.count)
@@ -276,4 +282,5 @@ class Protocol:
         class_logits = logits
         if self.classifier is not None and self.classifier is not self.network:
             _, class_logits = extract(self.classifier, real.images[rows], self.batch_size)
-        return self.estimator.measure(real.features[rows], logits, class_logits, labels, metrics=metrics)
+        features = real.features[rows]
+        return on_main(lambda: self.estimator.measure(features, logits, class_logits, labels, metrics=metrics))

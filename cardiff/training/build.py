@@ -7,7 +7,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, ProjectConfiguration
 from diffusers import DDPMScheduler, ModelMixin
 
 from cardiff.config.run import RunConfig
@@ -16,7 +16,7 @@ from cardiff.config.sections import ClassifierTrainConfig, DiffusionTrainConfig
 from cardiff.diffusion.draws import BatchDraws
 from cardiff.diffusion.loss import ClassificationLoss, DenoisingLoss, loss_weights, memory_format
 from cardiff.diffusion.networks import build_classifier, build_pipeline, build_unet, null_class
-from cardiff.distributed import check_world_size
+from cardiff.distributed import TIMEOUT, check_world_size, wait_for_everyone
 from cardiff.errors import UserError
 from cardiff.files import write_text
 from cardiff.hub.background import BackgroundPublisher
@@ -84,9 +84,16 @@ def build_accelerator(config: RunConfig) -> Accelerator:
         gradient_accumulation_steps=train.gradient_accumulation_steps,
         log_with=_trackers(train.trackers),
         project_config=ProjectConfiguration(output_dir, logging_dir=output_dir / "logs"),
+        kwargs_handlers=[
+            # Gradients lie where they are exchanged; the networks' buffers are constants.
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False),
+            InitProcessGroupKwargs(timeout=TIMEOUT),
+        ],
     )
     check_world_size(accelerator.num_processes)
     torch.backends.cudnn.benchmark = True  # every batch has the same shape
+    if accelerator.device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = train.allow_tf32
     return accelerator
 
 
@@ -129,7 +136,7 @@ def write_config(config: RunConfig, accelerator: Accelerator) -> None:
     if accelerator.is_main_process:
         content = yaml.safe_dump({"kind": config.kind, **config.to_dict()}, sort_keys=False)
         write_text(Path(config.output_dir, "config.yaml"), content)
-    accelerator.wait_for_everyone()
+    wait_for_everyone()
 
 
 def _trackers(names: list[str]) -> list[str] | None:

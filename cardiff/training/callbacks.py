@@ -6,16 +6,15 @@ To add one, write a class, here or elsewhere, and add it to the list in cardiff/
 import math
 from pathlib import Path
 
-from accelerate.utils import broadcast_object_list
 from diffusers import DDPMScheduler, ModelMixin
 
-from cardiff.distributed import device_name
+from cardiff.distributed import device_name, on_main
 from cardiff.errors import UserError
 from cardiff.hub.background import BackgroundPublisher
 from cardiff.hub.provenance import RunRecord, versions, without_paths, write_record
 from cardiff.training import checkpoint as checkpoints
 from cardiff.training.resume import TrainingState
-from cardiff.training.sharding import whole
+from cardiff.training.sharding import gathered
 from cardiff.training.trainer import Trainer
 
 
@@ -134,35 +133,38 @@ class Checkpoint(Callback):
             UserError: The checkpoint or its copy in the output folder could not be written, and `must_succeed`.
         """
         # Gathered by all processes, since each may hold a shard; written by the main process.
-        model, tensors, state = trainer.averaged_model(), _tensors(trainer), _state(trainer)
+        main = trainer.accelerator.is_main_process
+        model, tensors, state = trainer.average_into_model(wanted=main), _tensors(trainer, keep=main), _state(trainer)
         root, train = trainer.output_dir / "checkpoints", trainer.config.train
 
         def fill(folder: Path) -> None:
+            assert model is not None, "called in the main process only"
             save_model(trainer, model, folder)
             for name, part in tensors.items():
                 checkpoints.save_tensors(part, folder / "training" / f"{name}.safetensors")
             state.save(folder / "training")
 
-        outcome: list = [None, None, must_succeed]
-        step, last = trainer.global_step, trainer.last_checkpoint or "none"
-        if trainer.accelerator.is_main_process:
+        def write() -> tuple[Path | None, str | None, bool]:
+            """The checkpoint, what could not be written, and whether that ends the run."""
+            path, step, last = None, trainer.global_step, trainer.last_checkpoint or "none"
             message = f"The checkpoint of step {step} could not be written ({{}}); the last good checkpoint is {last}."
+            ends = must_succeed
             try:
-                path = outcome[0] = checkpoints.write_checkpoint(root, step, fill)
+                path = checkpoints.write_checkpoint(root, step, fill)
                 message = f"{path} could not be copied to {trainer.output_dir} ({{}}), which keeps the previous model."
                 checkpoints.publish(path, trainer.output_dir)
-                message, outcome[2] = f"The checkpoints before {path} could not be removed ({{}}).", False
+                message, ends = f"The checkpoints before {path} could not be removed ({{}}).", False
                 in_use = self.publisher.in_use if self.publisher is not None else None
                 checkpoints.prune(root, train.keep_checkpoints, train.keep_checkpoints_every, in_use)
             except OSError as error:
-                outcome[1] = message.format(error)
-        if trainer.accelerator.num_processes > 1:
-            broadcast_object_list(outcome)
-        path, problem, must_succeed = outcome
+                return path, message.format(error), ends
+            return path, None, False
+
+        path, problem, ends_the_run = on_main(write)
         trainer.last_checkpoint = path or trainer.last_checkpoint
         if problem is None:
             return
-        if must_succeed:
+        if ends_the_run:
             raise UserError(f"{problem} Free some disk space and run the same command again.")
         trainer.log.say(f"Warning: {problem} Training continues; free some disk space before the next checkpoint.")
 
@@ -240,10 +242,16 @@ def _state(trainer: Trainer) -> TrainingState:
     )
 
 
-def _tensors(trainer: Trainer) -> dict[str, dict]:
-    """Full (unsharded) tensors by file and name; the averaged weights are saved with the model."""
+def _tensors(trainer: Trainer, keep: bool) -> dict[str, dict]:
+    """Full (unsharded) tensors by file and name; the averaged weights are saved with the model.
+
+    Args:
+        trainer: The run.
+        keep: Whether this process writes them; the others only take part in the gathering.
+    """
     states, parameters = trainer.optimizer.optimizer.state, trainer.named_parameters()
+    moments = ((f"{name}/{key}", value) for name, p in parameters for key, value in states[p].items())
     return {
-        trainer.config.network_name: {name: whole(p) for name, p in parameters},
-        "optimizer": {f"{name}/{key}": whole(v) for name, p in parameters for key, v in states[p].items()},
+        trainer.config.network_name: dict(gathered(parameters, keep)),
+        "optimizer": dict(gathered(moments, keep)),
     }

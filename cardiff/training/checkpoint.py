@@ -11,7 +11,9 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from cardiff.errors import UserError
 from cardiff.files import REMOVING, apply_folder_permissions, copy_together, disk_errors, flush, remove, written_aside
@@ -117,6 +119,8 @@ def save_tensors(tensors: dict, path: Path) -> None:
         apply_folder_permissions(path)
 
 
-def load_tensors(path: Path) -> dict:
-    """Load named tensors to the CPU."""
-    return load_file(path)
+def read_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Named tensors on the CPU, one after another in the order of their names, so that they need little memory."""
+    with safe_open(path, framework="pt") as file:
+        for name in sorted(file.keys()):
+            yield name, file.get_tensor(name)

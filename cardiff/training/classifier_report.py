@@ -37,9 +37,10 @@ class ClassifierReport(ModelCallback):
 
     def run(self, trainer: Trainer) -> None:
         """Write reports/step-….json and the figure."""
-        levels = report_timesteps(self.scheduler.alphas_cumprod)
+        alphas_cumprod = self.scheduler.alphas_cumprod.cpu()  # training has moved it to its device
+        levels = report_timesteps(alphas_cumprod)
         correct, cross_entropy = self.measure(trainer, levels).tolist()  # the clean images come first
-        log_snr = exact_log_snr(self.scheduler.alphas_cumprod)[levels].tolist()
+        log_snr = exact_log_snr(alphas_cumprod)[levels].tolist()
         count = len(trainer.data.validation_rows)
         shares = [{"accuracy": c / count, "cross_entropy": h / count} for c, h in zip(correct, cross_entropy)]
         noisy = [
@@ -64,7 +65,8 @@ class ClassifierReport(ModelCallback):
     def measure(self, trainer: Trainer, levels: list[int]) -> torch.Tensor:
         """Number of correct predictions and summed cross-entropy, (2, 1 + L): clean images, then each noise level.
 
-        Each process evaluates its share of the validation images; all receive the sums.
+        The classifier computes in the precision of the run. Each process evaluates its share of the validation
+        images; all receive the sums.
         """
         accelerator, data, seed = trainer.accelerator, trainer.data, trainer.config.train.seed
         classifier = trainer.averaged_model().to(trainer.device).eval()
@@ -81,7 +83,8 @@ class ClassifierReport(ModelCallback):
                 timesteps = torch.full_like(labels, t)
                 noisy = self.scheduler.add_noise(images, noise, timesteps)
                 noisy = noisy.contiguous(memory_format=memory_format(trainer.config))
-                logits = classifier(images if k == 0 else noisy, timesteps)  # (b, N)
+                with accelerator.autocast():
+                    logits = classifier(images if k == 0 else noisy, timesteps).float()  # (b, N)
                 totals[0, k] += (logits.argmax(dim=1) == labels).sum()
                 totals[1, k] += F.cross_entropy(logits, labels, reduction="sum")
         return accelerator.reduce(totals, "sum")
@@ -96,7 +99,12 @@ class ClassifierReport(ModelCallback):
 
 
 def report_timesteps(alphas_cumprod: torch.Tensor) -> list[int]:
-    """Up to LEVELS timesteps, ascending and evenly spaced in log-SNR, from the first to the last or LEAST_LOG_SNR."""
+    """Up to LEVELS timesteps, ascending and evenly spaced in log-SNR, from the first to the last or LEAST_LOG_SNR.
+
+    Args:
+        alphas_cumprod: ᾱ_t on the CPU, (T,).
+    """
     log_snr = exact_log_snr(alphas_cumprod)  # (T,), decreasing; the last can be -inf
-    wanted = torch.linspace(log_snr[0], log_snr[-1].clamp(min=LEAST_LOG_SNR), LEVELS, dtype=torch.float64)
+    lowest = max(log_snr[-1].item(), LEAST_LOG_SNR)
+    wanted = torch.linspace(log_snr[0].item(), lowest, LEVELS, dtype=torch.float64)
     return (log_snr[:, None] - wanted).abs().argmin(dim=0).unique().tolist()

@@ -1,6 +1,7 @@
 """The log of a run: JSON lines, Accelerate's trackers and the progress bar."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from cardiff.files import append_text, write_text
+from cardiff.training.sharding import whole
 
 QUARTERS = 4
 
@@ -41,7 +43,7 @@ class LossTotals:
         first_bad = accelerator.gather(self.first_bad_step[None]).min().item()
         values = {"loss": sum(sums[0]) / max(sum(sums[1]), 1)}
         values |= {f"loss_q{q + 1}": s / n for q, (s, n) in enumerate(zip(*sums)) if n}
-        values["grad_norm"] = self.grad_norm.item()
+        values["grad_norm"] = whole(self.grad_norm).item()
         self.sums.zero_()
         return values, first_bad
 
@@ -75,12 +77,13 @@ class RunLog:
         self.bar.set_postfix(loss=f"{values['loss']:.4f}", img_s=f"{values['images_per_second']:.0f}")
 
     def record(self, step: int, values: dict) -> None:
-        """Log other values at a step.
+        """Log other values at a step; JSON has no word for one that is not finite, such as a norm in fp16, but null.
 
         Entries that cannot be written are kept for the next call, with a warning: a full disk must not stop training.
         """
         if self.accelerator.is_main_process:
-            self.unwritten.append(json.dumps({"step": step, **values}) + "\n")
+            finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+            self.unwritten.append(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
             try:
                 append_text(self.file, "".join(self.unwritten))
                 self.unwritten = []

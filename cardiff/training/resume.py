@@ -2,16 +2,17 @@
 
 import json
 import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 
 from cardiff.config.run import SECTIONS, Kind, RunConfig
 from cardiff.config.sections import DataConfig
+from cardiff.distributed import on_main
 from cardiff.errors import UserError
 from cardiff.files import remove_leftovers
 from cardiff.hub.client import HubError, download_checkpoint
@@ -115,25 +116,9 @@ def resume(trainer: "Trainer") -> None:
     Raises:
         UserError: The checkpoint belongs to another model, or cannot be loaded.
     """
-    root, accelerator = trainer.output_dir / "checkpoints", trainer.accelerator
-    found: list = [None]
-    if accelerator.is_main_process and trainer.config.resume_from is not None:
-        try:
-            _fetch(trainer, trainer.config.resume_from)
-        except HubError as error:
-            if not checkpoints.list_checkpoints(root):
-                raise
-            print(f"Warning: {error} Resuming from {root} instead.")
-    if accelerator.is_main_process and root.is_dir():
-        for folder in (trainer.output_dir, *filter(Path.is_dir, trainer.output_dir.iterdir())):
-            remove_leftovers(folder)
-        found = [next(checkpoints.good_checkpoints(root, print), None)]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(found)
-    path = found[0]
+    accelerator = trainer.accelerator
+    path = on_main(lambda: _find(trainer))
     if path is None:
-        if accelerator.is_main_process and checkpoints.list_checkpoints(root):
-            print(f"{root} has no intact checkpoint: starting from scratch.")
         return
     if not path.is_dir():
         raise UserError(f"{path} is not visible on every machine: put --output_dir on a shared disk.")
@@ -150,12 +135,36 @@ def resume(trainer: "Trainer") -> None:
     if state.scaler is not None and accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(state.scaler)
     trainer.global_step, trainer.stream_state, trainer.last_checkpoint = state.step, state.stream, path
-    if accelerator.is_main_process:
-        try:
-            checkpoints.publish(path, trainer.output_dir)  # the run may have been killed just before this
-        except OSError as error:
-            raise UserError(f"{trainer.output_dir} cannot be written ({error}): free some disk space.") from error
+    on_main(lambda: _publish(trainer, path))
     accelerator.print(f"Resuming from {path}.")
+
+
+def _find(trainer: "Trainer") -> Path | None:
+    """The checkpoint to resume from, perhaps fetched from elsewhere first; None if there is none."""
+    root = trainer.output_dir / "checkpoints"
+    if trainer.config.resume_from is not None:
+        try:
+            _fetch(trainer, trainer.config.resume_from)
+        except HubError as error:
+            if not checkpoints.list_checkpoints(root):
+                raise
+            print(f"Warning: {error} Resuming from {root} instead.")
+    if not root.is_dir():
+        return None
+    for folder in (trainer.output_dir, *filter(Path.is_dir, trainer.output_dir.iterdir())):
+        remove_leftovers(folder)
+    path = next(checkpoints.good_checkpoints(root, print), None)
+    if path is None and checkpoints.list_checkpoints(root):
+        print(f"{root} has no intact checkpoint: starting from scratch.")
+    return path
+
+
+def _publish(trainer: "Trainer", checkpoint: Path) -> None:
+    """Copy the checkpoint's model to the root of the output folder, since the run may have been killed before that."""
+    try:
+        checkpoints.publish(checkpoint, trainer.output_dir)
+    except OSError as error:
+        raise UserError(f"{trainer.output_dir} cannot be written ({error}): free some disk space.") from error
 
 
 def _fetch(trainer: "Trainer", source: str) -> None:
@@ -196,25 +205,42 @@ def _fetch(trainer: "Trainer", source: str) -> None:
 
 def _load_tensors(trainer: "Trainer", path: Path) -> None:
     """Load the weights, their averages and the optimizer's moments from a checkpoint."""
-    network = trainer.config.network_name
-    weights = checkpoints.load_tensors(path / "training" / f"{network}.safetensors")
-    averages = load_network(type(trainer.averaged_model()), path / network).state_dict()
-    moments: dict[str, dict] = {}
-    for name, value in checkpoints.load_tensors(path / "training/optimizer.safetensors").items():
-        parameter, key = name.split("/")
-        moments.setdefault(parameter, {})[key] = value
-    inner, parameters = trainer.optimizer.optimizer, trainer.named_parameters()
+    network, names = trainer.config.network_name, [name for name, _ in trainer.named_parameters()]
+    parameters = dict(trainer.named_parameters())
+    shadows = dict(zip(names, trainer.ema.shadow_params, strict=True))
+    averages = dict(load_network(trainer.network_class, path / network).named_parameters())
+    moments: dict[str, dict] = {name: {} for name in names}
     with torch.no_grad():
-        for (name, parameter), average in zip(parameters, trainer.ema.shadow_params, strict=True):
-            parameter.copy_(as_sharded(weights[name], parameter))
-            average.copy_(as_sharded(averages[name], average))
-            # In the parameter's memory format, such as channels-last, since the fused optimizer ignores strides.
-            moments[name] = {
-                key: torch.empty_like(parameter).copy_(as_sharded(value, parameter)) if value.dim() else value
-                for key, value in moments[name].items()
-            }
-    in_order = {i: moments[name] for i, (name, _) in enumerate(parameters)}
+        _copy(averages.items(), shadows)
+        del averages
+        _copy(checkpoints.read_tensors(path / "training" / f"{network}.safetensors"), parameters)
+        for name, value in checkpoints.read_tensors(path / "training/optimizer.safetensors"):
+            parameter, key = name.split("/")
+            if value.dim():
+                # In the parameter's memory format, such as channels-last, since the fused optimizer ignores strides.
+                like = parameters[parameter]
+                value = torch.empty_like(like).copy_(as_sharded(value, like))
+            moments[parameter][key] = value
+    inner = trainer.optimizer.optimizer
+    if not all(moments.values()):
+        raise KeyError(next(name for name, state in moments.items() if not state))
+    in_order = {i: moments[name] for i, name in enumerate(names)}
     inner.load_state_dict({"state": in_order, "param_groups": inner.state_dict()["param_groups"]})
+
+
+def _copy(source: Iterable[tuple[str, torch.Tensor]], targets: Mapping[str, torch.Tensor]) -> None:
+    """Copy full tensors by name into perhaps sharded ones, all of them.
+
+    Raises:
+        KeyError: The names differ.
+    """
+    missing = set(targets)
+    for name, value in source:
+        target = targets[name]
+        target.copy_(as_sharded(value, target))
+        missing.remove(name)
+    if missing:
+        raise KeyError(sorted(missing)[0])
 
 
 def _complete(config: dict, kind: Kind) -> dict:

@@ -16,22 +16,23 @@ from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from diffusers import ModelMixin
 from diffusers.optimization import get_scheduler
-from diffusers.training_utils import EMAModel
 
 from cardiff.config.run import RunConfig
 from cardiff.diffusion.draws import BatchDraws, Draws
 from cardiff.diffusion.randomness import DROPOUT, derive_seed
+from cardiff.distributed import on_main
 from cardiff.errors import disk_sentence
 from cardiff.hub.provenance import without_paths
 from cardiff.interrupt import Stopped
 from cardiff.outputs import FolderLock
+from cardiff.training.average import WeightAverage
+from cardiff.training.compilation import compile_mode
 from cardiff.training.data import TrainingData
 from cardiff.training.interrupt import StopRequest
 from cardiff.training.metrics import LossTotals, RunLog
-from cardiff.training.sharding import whole
+from cardiff.training.sharding import gathered
 
 if TYPE_CHECKING:
     from cardiff.training.callbacks import Callback
@@ -68,11 +69,11 @@ class Trainer:
         self.loss, self.draws, self.export = loss, draws, export
         self.output_dir, self.device = Path(config.output_dir), accelerator.device
         self.total_steps = data.steps(train)
-        if train.channels_last:
+        self.sharded = accelerator.is_fsdp2
+        self.network_class = type(model)  # sharding replaces it by a class of its own
+        self._averaged_model: ModelMixin | None = None  # made when it is first sampled from or saved
+        if train.channels_last and not self.sharded:  # FSDP shards contiguous weights only
             model.to(memory_format=torch.channels_last)
-        if train.compile:
-            model.compile()
-        self._averaged_model = type(model).from_config(model.config)  # filled when it is sampled from or saved
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=_fused(self.device)
         )
@@ -84,7 +85,11 @@ class Trainer:
         ).lr_lambdas[0]
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.model.train()
-        self.ema = EMAModel(self.model.parameters(), decay=train.ema_decay, foreach=True)
+        self.compile_mode = compile_mode(config, self.device, self.total_steps, self.pass_size)
+        if self.compile_mode is not None:
+            # After `prepare`, so that gradients are exchanged while the backward pass goes on.
+            self.model.compile(mode=self.compile_mode, dynamic=False)
+        self.ema = WeightAverage(self.model.parameters(), decay=train.ema_decay)
         self.totals = LossTotals(self.device)
 
         # Progress: step 0 unless the run is resumed.
@@ -103,8 +108,10 @@ class Trainer:
         Raises:
             UserError: Another process is writing to it.
         """
-        if self.accelerator.is_main_process:
-            self.lock = FolderLock(self.output_dir)
+        on_main(self._lock)
+
+    def _lock(self) -> None:
+        self.lock = FolderLock(self.output_dir)
 
     def start(self, callbacks: Sequence["Callback"]) -> None:
         """Start training. From here on, a signal ends the run after the current step.
@@ -124,10 +131,8 @@ class Trainer:
             callback.start(self)
         self.stop_requested = StopRequest(self.accelerator.num_processes)
         if self.start_step > 0:
-            missing = [[callback.missing(self) for callback in callbacks]]
-            if self.accelerator.num_processes > 1:
-                broadcast_object_list(missing)
-            self._run([callback for callback, wanted in zip(callbacks, missing[0]) if wanted])
+            missing = on_main(lambda: [callback.missing(self) for callback in callbacks])
+            self._run([callback for callback, wanted in zip(callbacks, missing) if wanted])
 
     @property
     def finished(self) -> bool:
@@ -153,6 +158,8 @@ class Trainer:
         # Gradients, accumulated over the parts of the batch.
         parts = train.gradient_accumulation_steps
         label_parts = [None] * parts if labels is None else labels.chunk(parts)
+        if self.compile_mode == "reduce-overhead":
+            torch.compiler.cudagraph_mark_step_begin()  # the memory of the last step's graph is free again
         for part in zip(images.chunk(parts), label_parts, draws.chunk(parts)):
             with self.accelerator.accumulate(self.model):
                 loss = self.loss(self.model, *part)  # (b,)
@@ -169,7 +176,7 @@ class Trainer:
 
         # Weight average.
         self.ema.step(self.model.parameters())
-        self.totals.grad_norm = whole(norm)
+        self.totals.grad_norm = norm
         self.global_step += 1
         self.log.bar.update(1)
 
@@ -192,6 +199,8 @@ class Trainer:
                         f"Warning: {callback.result} of step {self.global_step} could not be written ({error}); "
                         "training continues."
                     )
+                if self.sharded:
+                    self._averaged_model = None  # a whole network, for which there is no room while training
 
     def finish(self) -> bool:
         """Run the callbacks' `finish`, close the log and print how the run ended.
@@ -218,12 +227,23 @@ class Trainer:
             raise Stopped(self.stop_requested.number)
         return self.finished
 
-    @torch.no_grad()
     def averaged_model(self) -> ModelMixin:
         """The network with the averaged weights; a collective operation if the model is sharded."""
-        averages = zip(self.named_parameters(), self.ema.shadow_params, strict=True)
-        self._averaged_model.load_state_dict({name: whole(average) for (name, _), average in averages})
-        return self._averaged_model
+        model = self.average_into_model(wanted=True)
+        assert model is not None
+        return model
+
+    @torch.no_grad()
+    def average_into_model(self, wanted: bool) -> ModelMixin | None:
+        """As `averaged_model`, but for the processes that want it; the others only take part in the gathering."""
+        if wanted and self._averaged_model is None:
+            self._averaged_model = self.network_class.from_config(self.accelerator.unwrap_model(self.model).config)
+        model = self._averaged_model if wanted else None
+        targets = {} if model is None else dict(model.named_parameters())
+        names = [name for name, _ in self.named_parameters()]
+        for name, average in gathered(zip(names, self.ema.shadow_params, strict=True), keep=wanted):
+            targets[name].copy_(average)
+        return model
 
     def named_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
         """The network's parameters by name; shards of them if the model is sharded."""

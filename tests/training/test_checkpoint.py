@@ -11,7 +11,7 @@ from cardiff.files import remove_leftovers
 from cardiff.hub.serialization import load_pipeline, save_pipeline
 from cardiff.integrity import CHECKSUMS, check_model, find_damage, listed_files
 from cardiff.training import checkpoint as checkpoints
-from cardiff.training.checkpoint import good_checkpoints, list_checkpoints, load_tensors, save_tensors
+from cardiff.training.checkpoint import good_checkpoints, list_checkpoints, read_tensors, save_tensors
 from tests.support.tiny_models import tiny_pipeline
 
 
@@ -43,7 +43,7 @@ def test_write_and_verify(root):
     assert find_damage(path) is None
     recorded = json.loads((path / CHECKSUMS).read_text())
     assert recorded.keys() == {"training/unet.safetensors", "config.json"}
-    tensors = load_tensors(path / "training/unet.safetensors")
+    tensors = dict(read_tensors(path / "training/unet.safetensors"))
     torch.testing.assert_close(tensors, {"w": torch.arange(6.0).reshape(2, 3)}, rtol=0, atol=0)
 
 
@@ -264,7 +264,7 @@ def test_tensors_keep_their_bits(dtype, tmp_path):
     scalar, strided = torch.tensor(3).to(dtype), torch.arange(12).reshape(3, 4).to(dtype).t()
     tensors = {"a/step": scalar, "b": strided, "c": torch.nn.Parameter(torch.ones(2))}
     save_tensors(tensors, tmp_path / "new" / "t.safetensors")
-    loaded = load_tensors(tmp_path / "new" / "t.safetensors")
+    loaded = dict(read_tensors(tmp_path / "new" / "t.safetensors"))
     torch.testing.assert_close(loaded, {k: v.detach() for k, v in tensors.items()}, rtol=0, atol=0)
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import train_classifier
 import train_conditional
@@ -20,7 +21,7 @@ from cardiff.hub.serialization import load_classifier
 from cardiff.schedulers import CosineScheduler, LinearScheduler
 from cardiff.training.build import build
 from cardiff.training.checkpoint import list_checkpoints
-from cardiff.training.classifier_report import LEVELS, report_timesteps
+from cardiff.training.classifier_report import LEVELS, ClassifierReport, report_timesteps
 from tests.conftest import ROOT
 from tests.support.tiny_set import write_set
 
@@ -301,3 +302,19 @@ def test_the_shipped_digits_classifier_reads_held_out_digits(seed, tmp_path):
     options = ["--data.data_files", ROOT / "data/digits.parquet", "--train.seed", seed, "--train.trackers", "[]"]
     train(tmp_path, "--config", config, *options)
     assert report(tmp_path, 600)["clean"]["accuracy"] >= 0.97
+
+
+def test_a_report_on_a_gpu_takes_its_levels_on_the_cpu(tmp_path, classifier_options, monkeypatch):
+    """Noising the images has moved the noise levels to the device; a fake one refuses to compute with the CPU's."""
+    argv = [*classifier_options, "--output_dir", str(tmp_path), "--train.max_steps", "1", "--train.report_every", "1"]
+    trainer = build(parse_run(argv, kind="classifier", description=""))
+    callback = next(callback for callback in trainer.callbacks if isinstance(callback, ClassifierReport))
+    on_cpu, known = callback.scheduler.alphas_cumprod, torch.Tensor.cpu
+    with FakeTensorMode():
+        on_device = torch.empty(len(on_cpu), device="cuda")
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: on_cpu if tensor is on_device else known(tensor))
+    monkeypatch.setattr(callback, "measure", lambda trainer, levels: torch.ones(2, 1 + len(levels)))
+    callback.scheduler.alphas_cumprod = on_device
+    callback.run(trainer)
+    assert [level["timestep"] for level in callback.measured["levels"]] == report_timesteps(on_cpu)
+    trainer.finish()

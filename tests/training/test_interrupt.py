@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
+from cardiff.errors import lost_process_sentence
 from cardiff.interrupt import CLOSED_PIPE, SIGNALS, GuardedStream
 from cardiff.training.interrupt import StopRequest
+from tests.support.processes import together
 
 
 @pytest.fixture
@@ -47,6 +49,34 @@ def test_a_launcher_passes_on_what_its_processes_have_received(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr) == (-signal.SIGTERM, "saving\n", "")
+
+
+def test_a_request_to_one_process_stops_all():
+    def work(rank):
+        request = StopRequest(2)
+        before = request()
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        after = request()
+        request.restore()
+        return before, after, request.number
+
+    assert together(work) == [(False, True, signal.SIGTERM)] * 2
+
+
+def test_the_end_of_another_process_is_said_in_one_sentence():
+    def work(rank):
+        request = StopRequest(2)
+        request()
+        if rank == 1:
+            os._exit(3)
+        request()
+
+    first, second = together(work)
+    assert "Another process of this launch has ended" in lost_process_sentence(first)
+    assert lost_process_sentence(RuntimeError("the size of tensor a must match")) is None
+    assert lost_process_sentence(ConnectionResetError("gloo: reset by peer")) is None  # of something else
+    assert "ended without a result" in str(second)
 
 
 def test_a_closed_output_is_a_request_too(stop):

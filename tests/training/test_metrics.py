@@ -43,6 +43,17 @@ def test_the_first_bad_step_is_kept():
     assert totals.read(accelerator)[1] == 4
 
 
+def test_what_is_not_finite_is_null_in_the_file(tmp_path):
+    """A norm in fp16 is infinite whenever the scale of the loss was too large, and JSON has no infinity."""
+    log = run_log(tmp_path)
+    log.record(3, {"grad_norm": math.inf, "loss": 0.5, "other": math.nan})
+    line = log.file.read_text()
+    refuse = lambda word: pytest.fail(f"{word} is not JSON")  # noqa: E731
+    assert json.loads(line, parse_constant=refuse) == {"step": 3, "grad_norm": None, "loss": 0.5, "other": None}
+    assert log.has(3, "grad_norm")
+    log.close()
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that stands until it is set."""

@@ -322,15 +322,19 @@ PRECISIONS = {
     "channels_last": ["--train.channels_last", "true"],
     "bf16": ["--train.mixed_precision", "bf16"],
     "accumulation": ["--train.gradient_accumulation_steps", "2"],
+    "compile": ["--train.compile", "true"],
     "long average": ["--train.ema_decay", "0.5"],
     "all": ["--train.channels_last", "true", "--train.mixed_precision", "bf16", "--train.gradient_accumulation_steps"]
-    + ["2", "--train.ema_decay", "0.5"],
+    + ["2", "--train.ema_decay", "0.5", "--train.compile", "true"],
 }
 
 
 @pytest.mark.parametrize("options", PRECISIONS.values(), ids=PRECISIONS)
-def test_resuming_is_bit_exact(options, digits_options, tmp_path):
+def test_resuming_is_bit_exact(options, digits_options, tmp_path, monkeypatch):
     """Moments must lie in memory as the parameters do: the fused optimizer goes through both in one order."""
+    compiled = torch.nn.Module.compile
+    # Without a compiler, which takes a minute.
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, mode, **how: compiled(self, backend="eager", **how))
     options = [*digits_options, *options, "--train.batch_size", "8", "--train.lr_schedule", "constant"]
     for folder, steps in (("whole", "6"), ("halves", "3"), ("halves", "6")):
         train_conditional.main([*options, "--train.max_steps", steps, "--output_dir", str(tmp_path / folder)])

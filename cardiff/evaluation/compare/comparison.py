@@ -1,5 +1,6 @@
 """compare.py: several runs, with the same seeds, noise, classes, number of images and reference, over settings."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from cardiff.devices import batch_size_for, evaluation_dtype, record_of
-from cardiff.distributed import this_process
+from cardiff.distributed import on_main, one_first, this_process
 from cardiff.errors import UserError
 from cardiff.evaluation.compare.candidates import Candidate, Setting, Trial, base_setting, file_name
 from cardiff.evaluation.compare.trials import append_trial, keep_whole, read_trials
@@ -114,7 +115,7 @@ class Comparison:
         if unknown:
             raise UserError(f"--solver names {unknown[0]!r}, which is not a solver: choose from {', '.join(SOLVERS)}.")
         for name, paths in folders.items():
-            with self.state.main_process_first():
+            with one_first():
                 models = [ModelFacts(find_model(path, options.revision)) for path in paths]
             if len({bool(model.classes) for model in models}) > 1:
                 raise UserError(
@@ -210,8 +211,7 @@ class Comparison:
                     memorisation=None if measured.memorisation is None else measured.memorisation.to_dict(),
                     folder=folder,
                 )
-                if self.state.is_main_process:
-                    append_trial(self.file, key, trial)
+                on_main(functools.partial(append_trial, self.file, key, trial))
                 yield trial
 
     def _key(self, model: ModelFacts, setting: Setting, seed: int, count: int) -> str:
@@ -234,14 +234,14 @@ class Comparison:
 
     def _read_known(self) -> dict[str, dict]:
         """Measurements of an earlier command, by key."""
-        if self.state.is_main_process:
+
+        def read() -> dict[str, dict]:
             self.output.mkdir(parents=True, exist_ok=True)
-        self.state.wait_for_everyone()
-        known, damaged = read_trials(self.file)
-        self.state.wait_for_everyone()
-        if self.state.is_main_process:
+            known, damaged = read_trials(self.file)
             keep_whole(self.file, known, damaged)
-        return known
+            return known
+
+        return on_main(read)  # the same in every process, since they skip what is known
 
 
 def _draw_options(options: CompareOptions, setting: Setting) -> DrawOptions:

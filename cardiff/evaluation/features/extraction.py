@@ -12,7 +12,7 @@ import torch
 
 from cardiff.config.sections import DataConfig
 from cardiff.data import cache_root, open_store, random_part
-from cardiff.distributed import gather_dict, this_process
+from cardiff.distributed import gather_dict, gather_to_main, one_first, this_process
 from cardiff.errors import UserError
 from cardiff.evaluation.features.cache import read_features, write_features
 from cardiff.evaluation.features.network import FeatureNetwork
@@ -50,6 +50,11 @@ class RealImages:
         return Gaussian.of(self.features)
 
     @property
+    def dimension(self) -> int:
+        """D, the number of features."""
+        return self.features.shape[1] if self.features is not None else self.gaussian.mean.size
+
+    @property
     def key(self) -> str:
         return self.record["key"]
 
@@ -63,10 +68,19 @@ def extract(
     images: np.ndarray,
     batch_size: int,
     progress: Callable[[int], object] = lambda count: None,
+    everywhere: bool = False,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Features (N, D) and logits (N, K) or None of uint8 images (N, C, H, W), on every process.
+    """Features (N, D) and logits (N, K) or None of uint8 images (N, C, H, W), computed by all processes together.
 
-    The batches are fixed ranges, whoever works on them, so any number of processes gives the same numbers.
+    The batches are fixed ranges, dealt out in turn, so that any number of processes gives the same numbers and none
+    computes more than a batch more than another.
+
+    Args:
+        network: The network.
+        images: The images, the same in every process.
+        batch_size: Images in one pass.
+        progress: Called with the number of images after each pass.
+        everywhere: Give the result to every process; otherwise only to the main process, and (0, 0) to the others.
 
     Raises:
         UserError: Some of them are not finite.
@@ -78,12 +92,16 @@ def extract(
         features, logits = network(batch)
         mine[first] = (features.cpu().numpy(), None if logits is None else logits.cpu().numpy())
         progress(len(batch))
-    parts = [part for _, part in sorted(gather_dict(mine).items())]
-    if not all(part is None or np.isfinite(part).all() for both in parts for part in both):
+    finite = all(part is None or np.isfinite(part).all() for both in mine.values() for part in both)
+    if not all(gather_dict({state.process_index: finite}).values()):
         raise UserError(
             f"{network.name} gives numbers that are not finite for some of the images: give another network, or check "
             "its weights."
         )
+    found = gather_dict(mine) if everywhere else gather_to_main(mine)
+    parts = [part for _, part in sorted(found.items())]
+    if not parts:
+        return np.empty((0, 0), np.float32), None
     all_logits = [part for _, part in parts if part is not None]
     return np.concatenate([part for part, _ in parts]), np.concatenate(all_logits) if all_logits else None
 
@@ -109,7 +127,7 @@ def open_real(
         pixels = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
         key = _digest([pixels, None if labels is None else labels.tolist(), class_names])
     else:
-        with state.main_process_first():
+        with one_first():
             store = open_store(config, conditional=False)
         images, labels, class_names, total, key = store.images, store.labels, store.class_names, len(store), store.key
         if total > most:
@@ -128,8 +146,8 @@ def open_real(
         progress(len(images))
         features, logits = found
     else:
-        features, logits = extract(network, images, batch_size, progress)
-        if state.is_main_process:
+        features, logits = extract(network, images, batch_size, progress, everywhere=True)
+        if found is None and state.is_local_main_process:  # into the cache of each machine that lacks them
             write_features(folder, features, logits, record)
     return RealImages(features, logits, labels, class_names, record, images)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from cardiff.devices import float32_products
 from cardiff.errors import UserError
 
 Output = tuple[torch.Tensor, torch.Tensor | None]
@@ -53,8 +54,12 @@ class FeatureNetwork:
             UserError: The network does not take images of this size.
         """
         assert images.dtype == torch.uint8 and images.ndim == 4, f"uint8 (B, C, H, W), not {images.dtype}"
-        # cuDNN would round convolutions to TF32 by default, and may choose other algorithms at other times.
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        # Whatever a training run has set: autocast, TF32 products, and algorithms that are chosen by their speed.
+        with (
+            torch.autocast(self.device.type, enabled=False),
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+            float32_products(tf32=False),
+        ):
             features, logits = self.forward(images.to(self.device))
         return features.float(), None if logits is None else logits.float()
 

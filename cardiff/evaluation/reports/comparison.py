@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cardiff.distributed import this_process
+from cardiff.distributed import on_main, this_process, wait_for_everyone
 from cardiff.evaluation.compare import differences
 from cardiff.evaluation.compare.candidates import Candidate, Setting, Trial, base_setting, best_setting
 from cardiff.evaluation.compare.comparison import Comparison
+from cardiff.evaluation.estimator import Measured
 from cardiff.evaluation.options import CompareOptions
 from cardiff.evaluation.reports.comparison_figures import draw_curves, draw_grids, draw_steps
 from cardiff.evaluation.reports.evaluation import (
@@ -41,18 +42,22 @@ def run(options: CompareOptions) -> Path:
     with owned(output, state.is_main_process):
         comparison = Comparison(options)
         comparison.run()
-        if state.is_main_process:
-            write_comparison(comparison)
-            if not options.keep_images:
-                remove(output / "images")
-        state.wait_for_everyone()
+        real = comparison.protocol.measure_real(comparison.counts[-1])
+        on_main(lambda: write_comparison(comparison, real))
+        if state.is_main_process and not options.keep_images:
+            remove(output / "images")
+        wait_for_everyone()
     return output
 
 
-def write_comparison(comparison: Comparison) -> None:
-    """Write comparison.json, report.md, report.html and the figures."""
+def write_comparison(comparison: Comparison, real: Measured | None) -> None:
+    """Write comparison.json, report.md, report.html and the figures, from the main process alone.
+
+    Args:
+        comparison: What was measured.
+        real: The measurement of held-out real images, if there are any.
+    """
     protocol, output = comparison.protocol, comparison.output
-    real = protocol.measure_real(comparison.counts[-1])
     rank_by = comparison.options.rank_by
     total = comparison.counts[-1]
     best = {e.name: best_setting(e, rank_by, protocol.names[rank_by], total) for e in comparison.candidates}

@@ -75,20 +75,21 @@ def write_report(
     protocol: Protocol,
     sets: dict[int | None, ImageSet],
     found: dict[int | None, Measured],
+    real: Measured | None,
     facts: ModelFacts | None,
 ) -> None:
-    """Write metrics.json, report.md, report.html and the figures into a folder.
+    """Write metrics.json, report.md, report.html and the figures into a folder, from the main process alone.
 
     Args:
         output: An existing folder.
         protocol: The protocol of the measurement.
         sets: Images by sampling seed (None for a folder that was given).
         found: The measurements, likewise.
+        real: The measurement of as many held-out real images, if there are any.
         facts: The model, if there is one.
     """
     seed = next(iter(sets))
     drawn, measured = sets[seed], found[seed]
-    real = protocol.measure_real(measured.count)
     together = summary([one.estimates for one in found.values()])
     missing = {name: reason for one in found.values() for name, reason in one.missing.items()}
     metrics: dict = {

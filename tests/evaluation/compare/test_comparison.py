@@ -149,7 +149,7 @@ def test_names_that_are_markup_or_no_file_names_mean_themselves(world, options):
     comparison = Comparison(options)
     comparison.candidates[1].name = names[0]  # as a folder with "/" in a name could not be given
     comparison.run()
-    write_comparison(comparison)
+    write_comparison(comparison, None)
     folder = Path(options.output)
     assert not (folder.parent / "a|b-0").exists() and not (folder / "a|b-0").exists()
     drawn = {path.name for path in (folder / "images").iterdir()}

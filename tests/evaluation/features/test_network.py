@@ -1,7 +1,11 @@
 """The logits of a network that belong to the classes of the data, by name."""
 
-import pytest
+from contextlib import ExitStack
 
+import pytest
+import torch
+
+from cardiff.devices import float32_products
 from cardiff.errors import UserError
 from cardiff.evaluation.features.network import FeatureNetwork, class_columns
 from tests.support.tiny_classifier import NAMES
@@ -12,6 +16,32 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:Futu
 
 def named(names) -> FeatureNetwork:
     return FeatureNetwork("the judge", "FD", {}, dict(enumerate(names)), CPU, lambda x: (x, x))
+
+
+def flags() -> tuple:
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    return matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_features_are_float32_whatever_a_training_run_has_set(tf32, monkeypatch):
+    seen = []
+
+    def forward(images):
+        features = images.flatten(1).float() @ torch.ones(4, 2)
+        seen.append((flags(), features.dtype))
+        return features, None
+
+    network = FeatureNetwork("the judge", "FD", {}, None, CPU, forward)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    with ExitStack() as training:
+        training.enter_context(float32_products(tf32))
+        training.enter_context(torch.autocast("cpu", torch.bfloat16))
+        before = flags()
+        assert before[0] == before[1] == tf32 and before[4]
+        network(torch.zeros(3, 1, 2, 2, dtype=torch.uint8))
+        assert flags() == before
+    assert seen == [((False, False, False, True, False), torch.float32)]
 
 
 def test_class_columns(folder):

@@ -1,0 +1,175 @@
+"""Part b: images per second of the training step, ours and a bare one, and what share of the card that is."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.gpu import data, timing
+from benchmarks.gpu.record import DONE, Record
+from benchmarks.gpu.world import Entry, World, read_config
+from cardiff.config.run import RunConfig
+from cardiff.diffusion.networks import build_unet
+from cardiff.plotting import BLUE, LIGHT_GREY, new_figure, save_figure
+
+CONFIGS = ("cifar10_32_conditional", "aircraft_64_conditional", "stanford_cars_64_conditional",
+           "stanford_cars_128_conditional")  # fmt: skip
+PEAKS = {
+    "B200": 2250,
+    "H200": 989,
+    "H100 PCIe": 756,
+    "H100": 989,
+    "A100": 312,
+    "L40S": 362,
+    "L4": 121,
+    "A10": 125,
+    "4090": 165,
+    "3090": 71,
+}
+"""Dense bf16 TFLOP/s with float32 accumulation, by a part of the card's name, from NVIDIA's data sheets."""
+ROUNDS, SECONDS = 5, 1.0
+"""Timings of each step in turns, and about how long each takes."""
+
+
+def entries(world: World) -> list[Entry]:
+    """Every configuration as it would be trained, and then what the single options bring."""
+    found = [Entry("products of matrices", lambda: matrix_products(world))]
+
+    def add(name: str, title: str, dry: bool, batch_size: int | None = None, **options: Any) -> None:
+        found.append(
+            Entry(f"{name}: {title}", lambda: step_rate(world, name, batch_size, options), dry=dry, limit=300)
+        )
+
+    for compile_, channels_last in ((True, True), (False, True), (False, False), (True, False)):
+        for name in CONFIGS:
+            title = f"bf16, {'compiled' if compile_ else 'eager'}, {'channels-last' if channels_last else 'NCHW'}"
+            dry = compile_ and channels_last
+            add(name, title, dry, mixed_precision="bf16", compile=compile_, channels_last=channels_last)
+        if compile_ and channels_last:  # a process's share of a batch of 128 on eight GPUs
+            for title, mode in (("eager", False), ("compiled", True), ("CUDA graph", "reduce-overhead")):
+                add(CONFIGS[0], f"bf16, {title}, 16 images", not mode, 16, mixed_precision="bf16", compile=mode)
+    for title, tf32 in (("float32", False), ("TF32", True)):
+        settings = {"mixed_precision": "no", "compile": False, "allow_tf32": tf32}
+        add(CONFIGS[0], f"{title}, eager, channels-last", True, **settings)
+    return found
+
+
+def matrix_products(world: World) -> dict[str, Any]:
+    """TFLOP/s of one large bf16 product: what the card reaches at best, beside its data sheet."""
+    size = 8192 if world.cuda else 256
+    a, b = (torch.randn(size, size, device=world.device, dtype=torch.bfloat16) for _ in range(2))
+    for _ in range(3):
+        a @ b
+    seconds = timing.timed(lambda: a @ b, 20, world.device)
+    return {"size": size, "tflops": round(2 * size**3 / seconds / 1e12, 3), "data_sheet_tflops": peak(world)}
+
+
+def peak(world: World) -> float | None:
+    """Dense bf16 TFLOP/s of the card by its data sheet; None if it is not known here."""
+    name = torch.cuda.get_device_name(world.device) if world.cuda else ""
+    return next((value for part, value in PEAKS.items() if part in name), None)
+
+
+def step_rate(world: World, name: str, batch_size: int | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Our step and the bare one in turns: images per second, FLOP, memory.
+
+    Args:
+        world: Where they run.
+        name: Of the configuration.
+        batch_size: Images in a step, instead of the configuration's.
+        options: Of the section `train`.
+    """
+    content = read_config(name)
+    images, source = None, "generated: the dry run"
+    if not world.options.dry_run:
+        known = data.OF_CONFIG[name.split("_")[0]]
+        images = data.locate(known, world.options.data)
+        source = known if images else f"generated: {known} is not in any of {', '.join(map(str, world.options.data))}"
+    batch_size = 4 if world.options.dry_run else batch_size or content["train"]["batch_size"]
+    settings = {"batch_size": batch_size, "max_steps": 10**6, "log_every": 50, "checkpoint_every": 0, **options}
+    config = world.configuration(name, world.fresh("step"), data=images, **settings)
+    with world.trainer(config) as trainer:
+
+        def ours() -> None:
+            trainer.step()
+            trainer.run_callbacks()
+
+        start = time.perf_counter()
+        for _ in range(3):
+            ours()
+        world.synchronize()
+        first, memory = time.perf_counter() - start, world.peak_mib()
+        classes = len(trainer.data.class_names)
+        model = bare_model(config, classes, world.device, trainer.compile_mode)
+        shape = (batch_size, config.data.channels, config.data.resolution, config.data.resolution)
+        bare = timing.bare_step(model, shape, classes + 1, world.device, config.train.mixed_precision or "no")
+        for _ in range(3):
+            bare()
+        target = 0.02 if world.options.dry_run else SECONDS
+        steps = max(1, round(target / timing.timed(ours, 2, world.device)))
+        rounds = 2 if world.options.dry_run else ROUNDS
+        seconds = timing.paired(ours, bare, rounds, steps, world.device)
+    flops = flops_of_step(config, classes)
+    found = timing.summary(seconds, batch_size)
+    reached = flops * found["images_per_second"] / 1e12
+    top = peak(world)
+    return {
+        **found,
+        "batch_size": batch_size,
+        "resolution": config.data.resolution,
+        "steps_per_timing": steps,
+        "seconds_of_first_three_steps": round(first, 1),
+        "gflop_per_image": round(flops / 1e9, 3),
+        "tflops": round(reached, 3),
+        "share_of_peak": None if top is None else round(reached / top, 3),
+        "peak_memory_mib": memory,
+        "images": source,
+    }
+
+
+def bare_model(config: RunConfig, classes: int, device: torch.device, mode: str | None) -> torch.nn.Module:
+    """A network like the run's that the trainer has never seen, laid out and compiled (in this mode) as the run's."""
+    model = build_unet(config, classes).to(device)
+    if config.train.channels_last:
+        model.to(memory_format=torch.channels_last)
+    if mode is not None:
+        model.compile(mode=mode, dynamic=False)
+    return model
+
+
+def flops_of_step(config: RunConfig, classes: int) -> int:
+    """FLOP of an image's forward and backward pass, counted on the meta device; a multiply-add is two."""
+    with torch.device("meta"):
+        model = build_unet(config, classes)
+        image = torch.empty(1, config.data.channels, config.data.resolution, config.data.resolution)
+        t, label = torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long)
+    with FlopCounterMode(display=False) as counter:
+        model(image, t, label).sample.sum().backward()
+    return counter.get_total_flops()
+
+
+def picture(record: Record, path: Path) -> None:
+    """Bars of images per second, ours and bare, for every entry that was timed."""
+    timed = {name: entry["values"] for name, entry in record.entries.items()
+             if entry["status"] == DONE and "ratio_median" in entry["values"]}  # fmt: skip
+    if not timed:
+        return
+    figure = new_figure(9, 1.2 + 0.38 * len(timed))
+    axes = figure.add_subplot()
+    rows = range(len(timed))
+    ours = [values["images_per_second"] for values in timed.values()]
+    axes.barh([y - 0.2 for y in rows], ours, 0.38, color=BLUE, label="our step")
+    bare = [values["bare_images_per_second"] for values in timed.values()]
+    axes.barh([y + 0.2 for y in rows], bare, 0.38, color=LIGHT_GREY, label="bare step")
+    for y, values in zip(rows, timed.values()):
+        share = values["share_of_peak"]
+        note = f" {values['images_per_second']:,.0f}" + ("" if share is None else f" ({share:.0%} of peak)")
+        axes.text(values["images_per_second"], y - 0.2, note, va="center", fontsize=8)
+    axes.set_yticks(list(rows), list(timed), fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(x=0.25)
+    axes.set(xlabel="images per second", title=f"Training step on {record.machine['device']}")
+    axes.legend(loc="lower right")
+    save_figure(figure, path, dpi=120)
