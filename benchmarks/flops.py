@@ -36,6 +36,8 @@ PEAKS = {"T4": 65, "L4": 121, "RTX 4090": 165, "A100": 312, "H100 SXM": 989}
 sheets, which state twice as much for the L4 and the H100, of matrices that are half zeros."""
 SHARES = (0.4, 0.2)
 """Shares of the peak."""
+WORTH = 1e15
+"""FLOP of a run below which it takes a GPU seconds."""
 
 
 @dataclass
@@ -87,29 +89,32 @@ def arithmetic(name: str) -> Arithmetic:
     )
 
 
-def significant(value: float) -> str:
-    """Three significant digits, with separators, and none after the point from 100 on."""
-    if value >= 100:
-        return f"{round(value, 2 - math.floor(math.log10(value))):,.0f}"
-    return f"{value:.{2 - math.floor(math.log10(value))}f}"
+def significant(value: float, digits: int = 3) -> str:
+    """So many significant digits of a positive number, such as 0.133, 60.6 or 1,340."""
+    places = digits - 1 - math.floor(math.log10(value))
+    return f"{round(value, places):,.{max(0, places)}f}"
+
+
+def row(run: Arithmetic) -> str:
+    """The line of a run in the first table."""
+    cells = (run.parameters / 1e6, run.forward / 1e9, run.training / 1e9, run.images / 1e6, run.total / 1e15)
+    return f"| {run.name} | {' | '.join(map(significant, cells))} |"
+
+
+def row_of_hours(run: Arithmetic, share: float) -> str:
+    """The line of a run in the table of this share of the peak."""
+    return f"| {run.name} | {' | '.join(significant(run.hours(card, share), 2) for card in PEAKS)} |"
 
 
 def tables(runs: list[Arithmetic]) -> list[str]:
-    """Markdown: what each run computes, and its hours on each card, at each share of the peak."""
-    lines = ["| configuration | parameters (10⁶) | forward (GFLOP/image) | training (GFLOP/image) | images (10⁶) |"]
-    lines[0] += " run (PFLOP) |"
-    lines += ["|---|" + "---:|" * 5]
-    for run in runs:
-        cells = (run.parameters / 1e6, run.forward / 1e9, run.training / 1e9, run.images / 1e6, run.total / 1e15)
-        lines.append(f"| {run.name} | {' | '.join(map(significant, cells))} |")
-    found = ["\n".join(lines)]
+    """Markdown: what each run computes; and the hours of those that are worth a GPU, at each share of the peak."""
+    heads = "parameters (10⁶) | forward (GFLOP/image) | training (GFLOP/image) | images (10⁶) | run (PFLOP)"
+    found = ["\n".join([f"| configuration | {heads} |", "|---|" + "---:|" * 5, *map(row, runs)])]
+    long = [run for run in runs if run.total >= WORTH and not run.name.endswith("_unconditional")]
     for share in SHARES:
-        heads = [f"{card}, {peak} TFLOP/s" for card, peak in PEAKS.items()]
-        lines = [f"| hours at {share:.0%} of the peak | {' | '.join(heads)} |", "|---|" + "---:|" * len(PEAKS)]
-        for run in runs:
-            if not run.name.endswith("_unconditional"):
-                lines.append(f"| {run.name} | {' | '.join(significant(run.hours(card, share)) for card in PEAKS)} |")
-        found.append("\n".join(lines))
+        heads = " | ".join(f"{card}, {peak} TFLOP/s" for card, peak in PEAKS.items())
+        lines = [f"| hours at {share:.0%} of the peak | {heads} |", "|---|" + "---:|" * len(PEAKS)]
+        found.append("\n".join([*lines, *(row_of_hours(run, share) for run in long)]))
     return found
 
 
