@@ -27,7 +27,8 @@ def test_a_record_is_silent_about_what_always_was():
 
 
 @pytest.mark.parametrize(("device", "tried"), [("cuda", True), ("cpu", False)])
-def test_algorithms_are_tried_on_gpus_alone(device, tried):
+def test_algorithms_are_tried_on_gpus_alone(device, tried, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)  # a training run before may have set it
     with fixed_shapes(torch.device(device)):
         assert torch.backends.cudnn.benchmark is tried
     assert torch.backends.cudnn.benchmark is False

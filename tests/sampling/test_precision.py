@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 
+from cardiff.devices import float32_products
 from cardiff.errors import UserError
 from cardiff.hub.serialization import load_pipeline, save_classifier, save_pipeline
 from cardiff.sampling.draw import draw, make_plan
@@ -76,5 +77,7 @@ def test_float32_is_not_rounded_to_tf32_while_images_are_drawn(model):
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     seen: list[tuple[bool, bool]] = []
     pipeline.unet.register_forward_hook(lambda *_: seen.append((matmul.allow_tf32, cudnn.allow_tf32)))
-    draw(pipeline, [0], seed=0, labels=[0], guidance_scale=1, steps=2, batch_size=1)
-    assert seen == [(False, False)] * 2 and cudnn.allow_tf32  # as torch has it by default
+    with float32_products(tf32=True):  # as a training run may have it
+        draw(pipeline, [0], seed=0, labels=[0], guidance_scale=1, steps=2, batch_size=1)
+        assert matmul.allow_tf32 and cudnn.allow_tf32
+    assert seen == [(False, False)] * 2
