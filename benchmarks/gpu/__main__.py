@@ -3,6 +3,7 @@
 A fault on a GPU can leave its process unable to use the device any more, so what is left is done by a new one.
 """
 
+import json
 import os
 import shlex
 import signal
@@ -13,6 +14,7 @@ import time
 from benchmarks.gpu.options import ROOT, Options, parse
 from benchmarks.gpu.record import FAILED, RUNNING, WAITING, Record
 
+WORKER = [sys.executable, "-m", "benchmarks.gpu.worker"]
 LIMIT = 240.0
 """Seconds after which an entry counts as hanging, unless it has a limit of its own."""
 GRACE = 60.0
@@ -26,43 +28,46 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     options = parse(argv)
     options.command, options.call = shlex.join(["benchmarks/gpu.sh", *argv]), f"{time.time():.0f}.{os.getpid()}"
-    environment = dict(os.environ, TQDM_DISABLE="1", PYTHONPATH=_with_root(os.environ.get("PYTHONPATH")))
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    deadlines: dict[str, float] = {}
+    while True:
+        worker = subprocess.Popen(
+            [*WORKER, options.to_json(), json.dumps(deadlines)], cwd=ROOT, env=_environment(options)
+        )
+        try:
+            reason = _watch(worker, options, deadlines)
+        finally:
+            _end(worker)
+        if worker.returncode == 2:
+            return 2
+        if not _settle(options, reason) and worker.returncode != LOST:
+            return 1 if _summary(options) or worker.returncode else 0
+
+
+def _environment(options: Options) -> dict[str, str]:
+    """Of the worker: the checkout's modules, and in a dry run one thread and no compilation."""
+    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path))
     if options.dry_run:
         environment |= {"ACCELERATE_USE_CPU": "true", "TORCH_COMPILE_DISABLE": "1", "OMP_NUM_THREADS": "1"}
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    broken = False
-    for part in options.parts:
-        deadline = time.time() + options.seconds(part)
-        while True:
-            worker = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.gpu.worker", options.to_json(), part, str(deadline)],
-                cwd=ROOT,
-                env=environment,
-            )
-            try:
-                reason = _watch(worker, options, part, deadline)
-            finally:
-                _end(worker)
-            if worker.returncode == 2:
-                return 2
-            if not _fail_what_runs(options, part, reason) and worker.returncode != LOST:
-                broken |= worker.returncode != 0 and reason != ""
-                break
-    return 1 if _summary(options) or broken else 0
+    return environment
 
 
-def _watch(worker: subprocess.Popen, options: Options, part: str, deadline: float) -> str | None:
-    """Wait for the worker; returns why it had to be ended, or died, while an entry was running."""
-    file = options.output / f"{part}.json"
+def _watch(worker: subprocess.Popen, options: Options, deadlines: dict[str, float]) -> str:
+    """Wait for the worker, or until an entry of it takes too long; the deadlines of parts that it began are noted.
+
+    Returns:
+        What the running entry failed of; "" if the time of its part is over.
+    """
     while worker.poll() is None:
         time.sleep(0.5)
-        record = Record.load(file)
-        for name in record.names(RUNNING) if record else []:
-            entry = record.entries[name]
-            limit = entry.get("limit", LIMIT)
-            if time.time() - entry["since"] > limit:
-                return f"no result after {limit:.0f} s"
-            if time.time() > deadline + GRACE + entry.get("grace", 0):
+        for record, name in _running(options):
+            entry, now = record.entries[name], time.time()
+            deadlines[record.part] = entry["deadline"]
+            limit = entry["limit"] or LIMIT
+            if now - entry["since"] > limit:
+                return f"no result after {limit:g} s"
+            if now > entry["deadline"] + GRACE + entry["grace"]:
                 return ""
     return f"its process ended with status {worker.returncode}"
 
@@ -77,17 +82,27 @@ def _end(worker: subprocess.Popen) -> None:
             worker.wait()
 
 
-def _fail_what_runs(options: Options, part: str, reason: str | None) -> bool:
-    """Note that the running entry failed, or that it waits if there is no reason; returns whether one was running."""
-    record = Record.load(options.output / f"{part}.json")
-    running = record.names(RUNNING) if record else []
-    for name in running:
+def _settle(options: Options, reason: str) -> bool:
+    """Note that the entry of a dead worker failed, or, without a reason, that it waits; returns if there was one."""
+    running = _running(options)
+    for record, name in running:
         if reason:
-            print(f"{part}  {name}: failed: {reason}", flush=True)
+            print(f"{record.part}  {name}: failed: {reason}", flush=True)
             record.put(name, FAILED, options.call, error=reason)
         else:
             record.put(name, WAITING, options.call)
-    return bool(running and reason)
+    return bool(running)
+
+
+def _running(options: Options) -> list[tuple[Record, str]]:
+    """The entry that this call's worker is at."""
+    records = filter(None, (Record.load(options.output / f"{part}.json") for part in options.parts))
+    return [
+        (record, name)
+        for record in records
+        for name in record.names(RUNNING)
+        if record.entries[name]["call"] == options.call
+    ]
 
 
 def _summary(options: Options) -> int:
@@ -105,10 +120,6 @@ def _summary(options: Options) -> int:
         tried = f"{len(record.entries) - waiting} of {len(record.entries)} entries"
         print(f"{part}: {tried}, {len(record.names(FAILED))} failed{left}. See {record.file}")
     return failed
-
-
-def _with_root(path: str | None) -> str:
-    return os.pathsep.join([str(ROOT), *([path] if path else [])])
 
 
 if __name__ == "__main__":

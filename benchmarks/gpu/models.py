@@ -119,7 +119,7 @@ class Run:
             "settings": settings,
             "first_step": first,
             "step": last,
-            "epochs_of_images": last * batch_size,
+            "images_seen": last * batch_size,
             "seconds": round(time.perf_counter() - start, 1),
             "images_per_second": round(statistics.median(rates), 1),
             "loss": {entry["step"]: round(entry["loss"], 5) for entry in log[:: max(1, len(log) // 20)]},

@@ -1,5 +1,6 @@
 """Part b: images per second of the training step, ours and a bare one, and what share of the card that is."""
 
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.gpu import data, timing
+from benchmarks.gpu import data
 from benchmarks.gpu.record import DONE, Record
 from benchmarks.gpu.world import Entry, World, read_config
+from benchmarks.timing import bare_step, our_step, paired, summary
 from cardiff.config.run import RunConfig
 from cardiff.diffusion.networks import build_unet
 from cardiff.plotting import BLUE, LIGHT_GREY, new_figure, save_figure
@@ -60,9 +62,8 @@ def matrix_products(world: World) -> dict[str, Any]:
     """TFLOP/s of one large bf16 product: what the card reaches at best, beside its data sheet."""
     size = 8192 if world.cuda else 256
     a, b = (torch.randn(size, size, device=world.device, dtype=torch.bfloat16) for _ in range(2))
-    for _ in range(3):
-        a @ b
-    seconds = timing.timed(lambda: a @ b, 20, world.device)
+    (rounds,) = paired([lambda: a @ b], repeats=20, rounds=3, device=world.device)
+    seconds = statistics.median(rounds)
     return {"size": size, "tflops": round(2 * size**3 / seconds / 1e12, 3), "data_sheet_tflops": peak(world)}
 
 
@@ -91,35 +92,31 @@ def step_rate(world: World, name: str, batch_size: int | None, options: dict[str
     settings = {"batch_size": batch_size, "max_steps": 10**6, "log_every": 50, "checkpoint_every": 0, **options}
     config = world.configuration(name, world.fresh("step"), data=images, **settings)
     with world.trainer(config) as trainer:
-
-        def ours() -> None:
-            trainer.step()
-            trainer.run_callbacks()
-
+        ours = our_step(trainer)
         start = time.perf_counter()
         for _ in range(3):
             ours()
         world.synchronize()
         first, memory = time.perf_counter() - start, world.peak_mib()
-        classes = len(trainer.data.class_names)
-        model = bare_model(config, classes, world.device, trainer.compile_mode)
-        shape = (batch_size, config.data.channels, config.data.resolution, config.data.resolution)
-        bare = timing.bare_step(model, shape, classes + 1, world.device, config.train.mixed_precision or "no")
-        for _ in range(3):
-            bare()
-        target = 0.02 if world.options.dry_run else SECONDS
-        steps = max(1, round(target / timing.timed(ours, 2, world.device)))
+        network = trainer.accelerator.unwrap_model(trainer.model)
+        precision, mode = config.train.mixed_precision or "no", trainer.compile_mode
+        bare = bare_step(network, batch_size, world.device, precision, config.train.channels_last, mode)
+        (trial,) = paired([ours], repeats=2, rounds=1, device=world.device)
+        repeats = max(1, round((0.02 if world.options.dry_run else SECONDS) / trial[0]))
         rounds = 2 if world.options.dry_run else ROUNDS
-        seconds = timing.paired(ours, bare, rounds, steps, world.device)
+        seconds = paired([ours, bare], repeats, rounds, world.device)
+        classes = len(trainer.data.class_names)
     flops = flops_of_step(config, classes)
-    found = timing.summary(seconds, batch_size)
+    found = summary(*seconds, batch_size)
     reached = flops * found["images_per_second"] / 1e12
     top = peak(world)
     return {
         **found,
+        "bare_images_per_second": round(batch_size / statistics.median(seconds[1]), 1),
+        "compile_mode": mode,
         "batch_size": batch_size,
         "resolution": config.data.resolution,
-        "steps_per_timing": steps,
+        "steps_per_timing": repeats,
         "seconds_of_first_three_steps": round(first, 1),
         "gflop_per_image": round(flops / 1e9, 3),
         "tflops": round(reached, 3),
@@ -127,16 +124,6 @@ def step_rate(world: World, name: str, batch_size: int | None, options: dict[str
         "peak_memory_mib": memory,
         "images": source,
     }
-
-
-def bare_model(config: RunConfig, classes: int, device: torch.device, mode: str | None) -> torch.nn.Module:
-    """A network like the run's that the trainer has never seen, laid out and compiled (in this mode) as the run's."""
-    model = build_unet(config, classes).to(device)
-    if config.train.channels_last:
-        model.to(memory_format=torch.channels_last)
-    if mode is not None:
-        model.compile(mode=mode, dynamic=False)
-    return model
 
 
 def flops_of_step(config: RunConfig, classes: int) -> int:
@@ -170,6 +157,7 @@ def picture(record: Record, path: Path) -> None:
     axes.set_yticks(list(rows), list(timed), fontsize=8)
     axes.invert_yaxis()
     axes.margins(x=0.25)
-    axes.set(xlabel="images per second", title=f"Training step on {record.machine['device']}")
-    axes.legend(loc="lower right")
+    dry = " (dry run: tiny networks, nothing is compiled)" if record.machine["dry_run"] else ""
+    axes.set(xlabel="images per second", title=f"Training step on {record.machine['device']}{dry}")
+    figure.legend(loc="outside lower right", ncols=2)
     save_figure(figure, path, dpi=120)

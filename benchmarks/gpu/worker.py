@@ -1,6 +1,7 @@
-"""Goes through the entries of a part and notes each; run by `__main__`, which starts another one if this one dies."""
+"""Goes through the entries of the parts and notes each; started by `__main__`, again if it dies."""
 
 import fnmatch
+import json
 import os
 import signal
 import sys
@@ -8,6 +9,7 @@ import time
 import traceback
 from contextlib import redirect_stderr, redirect_stdout
 
+import diffusers
 import torch
 
 from benchmarks.gpu import checks, drawing, models, steps
@@ -24,8 +26,12 @@ PICTURES = {"b": steps.picture}
 """What is drawn from a part's record when the part ends; the other pictures are made by entries."""
 
 
-def main(options: Options, part: str, deadline: float) -> int:
-    """Do what is left of a part.
+def main(options: Options, deadlines: dict[str, float]) -> int:
+    """Do what is left of the parts.
+
+    Args:
+        options: What to do.
+        deadlines: Of the parts that an earlier worker of this call began.
 
     Returns:
         0, also if entries failed; 2 if nothing can be done here; LOST if the device cannot be used any more.
@@ -36,29 +42,36 @@ def main(options: Options, part: str, deadline: float) -> int:
     os.environ.setdefault("CARDIFF_CACHE", str(options.work / "cache"))
     os.environ.setdefault("HF_DATASETS_CACHE", str(options.work / "cache/datasets"))
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    diffusers.utils.logging.set_verbosity_error()
     device = torch.device("cpu" if options.dry_run else "cuda")
     if options.dry_run:
         torch.set_num_threads(1)
+    here = machine(device, options.dry_run)
     try:
-        record = open_record(options, part, machine(device, options.dry_run))
+        records = {part: open_record(options, part, here) for part in options.parts}
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    world = World(options, device, deadline, record.entries)
-    entries = MAKERS[part](world)
-    record.expect([entry.name for entry in entries])
-    world.entries = record.entries
-    for entry in entries:
-        if not wanted(entry, record.entries[entry.name], options):
-            continue
-        if time.time() > deadline:
-            break
-        do(entry, record, world)
-        if world.cuda and not usable():
+    for part, record in records.items():
+        world = World(options, device, deadlines.get(part, time.time() + options.seconds(part)))
+        if not go_through(MAKERS[part](world), record, world):
             return LOST
-    if part in PICTURES:
-        PICTURES[part](record, options.output / f"{part}.png")
+        if part in PICTURES:
+            PICTURES[part](record, options.output / f"{part}.png")
     return 0
+
+
+def go_through(entries: list[Entry], record: Record, world: World) -> bool:
+    """Do the entries that are wanted until the time is over; returns whether the device can still be used."""
+    record.expect([entry.name for entry in entries])
+    for entry in entries:
+        if time.time() > world.deadline:
+            break
+        if wanted(entry, record.entries[entry.name], world.options):
+            do(entry, record, world)
+            if world.cuda and not usable():
+                return False
+    return True
 
 
 def open_record(options: Options, part: str, here: dict) -> Record:
@@ -95,8 +108,7 @@ def wanted(entry: Entry, known: dict, options: Options) -> bool:
 def do(entry: Entry, record: Record, world: World) -> None:
     """Do one entry and note how it ended."""
     call, start = world.options.call, time.perf_counter()
-    bounds = {"limit": entry.limit} if entry.limit else {}
-    record.put(entry.name, RUNNING, call, **bounds, grace=entry.grace)
+    record.put(entry.name, RUNNING, call, limit=entry.limit, grace=entry.grace, deadline=world.deadline)
     log = world.folder("log.txt")
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -112,9 +124,6 @@ def do(entry: Entry, record: Record, world: World) -> None:
         status, found = FAILED, {"error": str(error)}
     except (Exception, SystemExit) as error:
         status, found = FAILED, {"error": repr(error)[:2000], "traceback": traceback.format_exc()[-6000:]}
-    if world.cuda:
-        torch.cuda.set_sync_debug_mode("default")
-    world.clear()
     seconds = round(time.perf_counter() - start, 2)
     record.put(entry.name, status, call, seconds=seconds, **found)
     remark = {FAILED: f": {found.get('error')}", SKIPPED: f": {found.get('why')}"}.get(status, "")
@@ -136,4 +145,4 @@ def _stop(number: int, frame: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _stop)
-    sys.exit(main(Options.from_json(sys.argv[1]), sys.argv[2], float(sys.argv[3])))
+    sys.exit(main(Options.from_json(sys.argv[1]), json.loads(sys.argv[2])))

@@ -6,7 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,6 @@ class World:
     device: torch.device
     deadline: float
     """Time, as of time.time(), after which no entry starts."""
-    entries: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What the part has recorded so far, by name."""
 
     @property
     def cuda(self) -> bool:
