@@ -21,7 +21,7 @@ from cardiff.config.schedules_by_name import alphas_cumprod_of, section_of
 from cardiff.devices import batch_size_for, evaluation_dtype, fixed_shapes, float32_products, record_of
 from cardiff.diffusion.levels import log_snr_of, timesteps_at, visited_levels
 from cardiff.diffusion.randomness import image_generator
-from cardiff.distributed import this_process
+from cardiff.distributed import one_first, this_process
 from cardiff.errors import UserError, user_errors
 from cardiff.hub.serialization import find_model, load_pipeline
 from cardiff.pipelines import ArgumentError, ClassConditionalPipeline, NonFiniteImages
@@ -186,7 +186,7 @@ def make_plan(options: SampleOptions, progress: Callable[[int], object] | None =
     if (options.output is None) == (options.grid is None):
         raise UserError("Give either --output DIR for single images, or --grid FILE for a labelled grid.")
     check_limits(options, "--")
-    with state.main_process_first():
+    with one_first():
         folder = find_model(options.model, options.revision)
     pipeline = load_pipeline(folder, evaluation_dtype(options.precision, state.device)).to(state.device)
     pipeline.scheduler = make_solver(pipeline.scheduler, options.solver)
@@ -198,7 +198,7 @@ def make_plan(options: SampleOptions, progress: Callable[[int], object] | None =
         timesteps = timesteps_at(pipeline.scheduler, visited_levels(levels, options.steps))
     with user_errors(ArgumentError):  # before anything is written
         pipeline.set_timesteps(options.steps, timesteps=timesteps)
-    with state.main_process_first():
+    with one_first():
         guidance = make_guidance(options, pipeline)
     with user_errors(ArgumentError):
         labels = _labels(pipeline, guidance.arguments.get("classifier"), options.labels)

@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from cardiff.cli import say_note
 from cardiff.diffusion.randomness import image_seed
-from cardiff.distributed import gather_dict
+from cardiff.distributed import gather_dict, gather_to_main, on_main
 from cardiff.errors import DISK_ERRORS, UserError
 from cardiff.files import ASIDE, file_hash, write_text, written_aside
 from cardiff.hub.serialization import weights_file
@@ -42,8 +42,7 @@ def fill_folder(plan: Plan, output: Path, state: PartialState) -> Path:
             is not finite.
         OSError: The disk is full or not writable; the images that were written stay.
     """
-    if state.is_main_process:
-        _refuse_foreign(output)
+    on_main(lambda: _refuse_foreign(output))
     with owned(output, state.is_main_process):
         return _Folder(plan, output, state).fill()
 
@@ -74,9 +73,7 @@ class _Folder:
     def fill(self) -> Path:
         """As `fill_folder`."""
         output, state = self.output, self.state
-        if state.is_main_process:
-            self._claim()
-        state.wait_for_everyone()
+        on_main(self._claim)
 
         batches = batches_of_process(self.count, self.plan.batch_size, state)
         entries, missing, damaged = self._look(batches)
@@ -97,12 +94,14 @@ class _Folder:
                 progress(len(batch))
             if writing is not None:
                 entries |= writing.result()
-        entries = gather_dict(entries)
-        if state.is_main_process:
-            lines = "".join(f"{json.dumps(entries[i])}\n" for i in range(self.count))
-            write_text(output / "manifest.jsonl", lines, per_process=True)
-        state.wait_for_everyone()  # for the manifest, which other processes may read next
+        entries = gather_to_main(entries)
+        on_main(lambda: self._write_manifest(entries))  # and wait for it, since any process may read it next
         return output
+
+    def _write_manifest(self, entries: dict[int, dict]) -> None:
+        """The list of all images."""
+        lines = "".join(f"{json.dumps(entries[i])}\n" for i in range(self.count))
+        write_text(self.output / "manifest.jsonl", lines, per_process=True)
 
     def _claim(self) -> None:
         """Check that the images of the folder were drawn with the same options, and write these."""
