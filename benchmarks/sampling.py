@@ -1,6 +1,6 @@
 """How much of the device drawing images uses.
 
-    python benchmarks/sampling.py [--device cuda] [--precision bf16] [--compile] [--solver ddpm] [--output results.json]
+    python benchmarks/sampling.py [--device cuda] [--precision bf16] [--compile] [--solver ddpm] [--output FILE]
 
 Prints the images per second of drawing with labels and without guidance, and their ratio to those of the bare loop, in
 which the same network is called as often on a batch that lies on the device, and nothing else is done. Both are timed
@@ -49,7 +49,7 @@ def make_pipeline(options: argparse.Namespace, dtype: torch.dtype) -> ClassCondi
         num_class_embeds=11,
     )
     torch.nn.init.zeros_(unet.conv_out.weight)  # so that images of every precision are finite
-    unet = unet.eval().to(options.device, dtype)
+    unet = torch.nn.Module.to(unet.eval(), options.device, dtype)
     if options.compile:
         unet.compile()
     trained = CosineScheduler(prediction_type="v_prediction").to_stock()

@@ -47,7 +47,7 @@ CASES = {
     "step_16": {"resolution": 16, "batch_size": 64},
     "step_32": {"resolution": 32, "batch_size": 64},
     "step_32_large": {"resolution": 32, "batch_size": 16, "channels": "[64,128,256]", "head": 32},
-    "step_32_bf16": {"resolution": 32, "batch_size": 64, "precision": "bf16"},
+    "step_16_bf16": {"resolution": 16, "batch_size": 64, "precision": "bf16"},
 }
 """The digits' UNet at two resolutions, a larger one, and one in bf16."""
 

@@ -21,7 +21,8 @@ import inspect
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -57,6 +58,10 @@ TRIED = "DPM-Solver++, UniPC, DDIM, DDPM or Euler"
 """Solvers that work on every noise schedule."""
 NOISIEST = -10.2
 """Log-SNR at which solvers start that combine several slopes within a step; noisier levels are left out."""
+NOISE_THREADS = 4
+"""Threads that draw DDPM's noise while a GPU works."""
+QUANTILE_ELEMENTS = 2**24 - 1
+"""The most elements that torch.quantile takes in older versions."""
 RESPACED = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas")
 """Options with which a scheduler chooses its own noise levels, and cannot be given timesteps."""
 
@@ -138,7 +143,9 @@ def _thresholded(clean: torch.Tensor, quantile: float) -> torch.Tensor:
 
     Saharia et al. (2205.11487, section 2.3).
     """
-    bound = torch.quantile(clean.abs().flatten(1), quantile, dim=1).clamp(min=1)
+    magnitudes = clean.abs().flatten(1)  # (B, CHW)
+    parts = magnitudes.split(max(1, QUANTILE_ELEMENTS // magnitudes.shape[1]))
+    bound = torch.cat([torch.quantile(part, quantile, dim=1) for part in parts]).clamp(min=1)
     bound = bound[:, None, None, None]
     return clean.clamp(-bound, bound) / bound
 
@@ -364,10 +371,10 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 (2406.08070, algorithm 2). guidance_scale is then λ in [0, 1].
             guidance_unet: A worse version of the network, conditional or not, whose prediction replaces the one
                 without a label (2406.02507, eq. 3): an earlier checkpoint or a smaller model.
-            classifier: Called as (x_t (B, C, H, W), timestep), returns logits (B, N) of the classes at this noise
-                level (2105.05233). It guides a conditional or an unconditional UNet, alone or on top of
-                guidance_scale. DDPM takes its gradient as a shift s·Σ·∇log p of the mean (algorithm 1), any other
-                solver as ε̂ − s·σ·∇log p (algorithm 2).
+            classifier: Called as (x_t (B, C, H, W), timestep), both on one device, returns logits (B, N) of the
+                classes at this noise level (2105.05233). It guides a conditional or an unconditional UNet, alone or on
+                top of guidance_scale. DDPM takes its gradient as a shift s·Σ·∇log p of the mean (algorithm 1), any
+                other solver as ε̂ − s·σ·∇log p (algorithm 2).
             classifier_scale: s.
 
         Raises:
@@ -399,15 +406,21 @@ class ClassConditionalPipeline(DiffusionPipeline):
         steps, evaluations = self._plan(class_ids, scales, classifier_scales, inside, cfg_plus_plus, guidance_unet)
 
         latents = self._start(count, generator, latents)  # (B, C, H, W)
+        # The solver looks up noise levels by its timesteps on the CPU; the networks would copy one in every call.
+        network_timesteps = self.scheduler.timesteps.to(latents.device)
         log_shares = None if shares is None else torch.from_numpy(shares).to(latents).log()
         step_kwargs = self._step_kwargs(generator)
-        with self._mixed_classes(mixtures, guidance_unet), self._without_corrector(cfg_plus_plus):
+        with (
+            self._mixed_classes(mixtures, guidance_unet),
+            self._without_corrector(cfg_plus_plus),
+            self._noise_ahead(generator, latents) as noises,
+        ):
             for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
                 # Predict: with the label, without it, and the gradient of the classifier.
-                step = steps[i]
+                step, network_t = steps[i], network_timesteps[i]
                 x = self.scheduler.scale_model_input(latents, t)  # x_t, (B, C, H, W)
-                weak, strong = self._predict(x, t, step, guidance_unet)
-                gradient = _class_gradient(classifier, x, t, step, log_shares)
+                weak, strong = self._predict(x, network_t, step, guidance_unet)
+                gradient = _class_gradient(classifier, x, network_t, step, log_shares)
 
                 # Combine: one prediction, and then what changes its x̂₀ and ε̂ separately.
                 model_output = _extrapolated(weak, strong, step.scale)
@@ -419,7 +432,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 )
 
                 # Step: x_t -> x_{t-1}.
-                latents = self._solver_step(i, t, model_output, solver_input, gradient, step_kwargs)
+                latents = self._solver_step(i, t, model_output, solver_input, gradient, step_kwargs, noises)
                 if callback_on_step_end is not None:
                     tensors = {"latents": latents, "model_output": model_output}
                     tensors = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
@@ -482,6 +495,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         solver_input: torch.Tensor,
         gradient: torch.Tensor | None,
         step_kwargs: dict[str, Any],
+        noises: Iterator[torch.Tensor] | None,
     ) -> torch.Tensor:
         """One step of the solver, x_t -> x_{t-1}; (B, C, H, W).
 
@@ -492,6 +506,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             solver_input: x_t, in the solver's own scale; (B, C, H, W).
             gradient: s·∇log p(c|x_t), which shifts the mean of DDPM, or None.
             step_kwargs: As of `_step_kwargs`.
+            noises: As of `_noise_ahead`.
         """
         is_last = i + 1 == len(self.scheduler.timesteps)
         if isinstance(self.scheduler, DDIM):
@@ -499,15 +514,57 @@ class ClassConditionalPipeline(DiffusionPipeline):
             following = -1 if is_last else self.scheduler.timesteps[i + 1]
             total = self.scheduler.config.num_train_timesteps
             self.scheduler.num_inference_steps = Fraction(total, int(t - following))
-        result = self.scheduler.step(model_output, t, solver_input, **step_kwargs)
-        if not isinstance(self.scheduler, DDPMScheduler):
-            return result.prev_sample
+        if noises is not None:
+            following, predicted = self._ancestral_step(model_output, t, solver_input, next(noises) if t > 0 else None)
+        else:
+            result = self.scheduler.step(model_output, t, solver_input, **step_kwargs)
+            if not isinstance(self.scheduler, DDPMScheduler):
+                return result.prev_sample
+            following, predicted = result.prev_sample, result.pred_original_sample
         if is_last:
             # diffusers adds noise whenever t > 0, which would remain in the image.
-            return result.pred_original_sample
+            return predicted
         if gradient is None:
-            return result.prev_sample
-        return _shifted_mean(result.prev_sample, self._reverse_variance(t), gradient)
+            return following
+        return _shifted_mean(following, self._reverse_variance(t), gradient)
+
+    def _ancestral_step(
+        self, output: torch.Tensor, t: torch.Tensor, x: torch.Tensor, noise: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """DDPM's step with given noise z: x_s = μ(x_t, x̂₀) + √Σ·z, and x̂₀; (B, C, H, W) each.
+
+        Ho et al. (2006.11239, eq. 7 and algorithm 2), from t to the next timestep s of the solver. The operations are
+        those of DDPMScheduler.step in the same order, so that both give the same bits.
+        """
+        scheduler, s = self.scheduler, self.scheduler.previous_timestep(t)
+        signal = scheduler.alphas_cumprod[t]  # ᾱ_t
+        next_signal = scheduler.alphas_cumprod[s] if s >= 0 else scheduler.one  # ᾱ_s
+        alpha = signal / next_signal
+        clean = self._clipped(self._clean_and_noise(output, x, signal**0.5, (1 - signal) ** 0.5)[0])
+        following = (next_signal**0.5 * (1 - alpha)) / (1 - signal) * clean
+        following = following + alpha**0.5 * (1 - next_signal) / (1 - signal) * x
+        if noise is not None:
+            spread = scheduler._get_variance(t)
+            # diffusers returns a standard deviation for this one.
+            following = following + (spread if scheduler.variance_type == "fixed_small_log" else spread**0.5) * noise
+        return following, clean
+
+    @contextlib.contextmanager
+    def _noise_ahead(
+        self, generator: torch.Generator | list[torch.Generator] | None, latents: torch.Tensor
+    ) -> Iterator[Iterator[torch.Tensor] | None]:
+        """The noise of the steps of diffusers' DDPM if every image has a generator on the CPU; else None.
+
+        DDPMScheduler.step would draw and copy it, image by image, while the device waits.
+        """
+        known = type(self.scheduler).step is DDPMScheduler.step
+        known = known and self.scheduler.variance_type not in ("learned", "learned_range")
+        if not known or not isinstance(generator, list) or any(g.device.type != "cpu" for g in generator):
+            yield None
+            return
+        count = int((self.scheduler.timesteps > 0).sum())
+        with contextlib.closing(_noises(generator, latents, count, ahead=latents.device.type != "cpu")) as noises:
+            yield noises
 
     def _images(self, latents: torch.Tensor, output_type: str) -> Any:
         """Images of x₀ in [−1, 1], in the given output type.
@@ -755,7 +812,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         if guidance_unet is None:
             counts["unet"] = counts["unet"] + counts.pop("guidance_unet")
 
-        # Equal steps share their tensors.
+        # Equal steps share their tensors. Copying them waits for the device, but once in a call and before its work.
         steps: list[_Step] = []
         known: dict[tuple[bytes, bytes, bool], _Step] = {}
         for i in range(len(scales)):
@@ -888,7 +945,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         return clean, noise, latents + moved
 
     def _clean_and_noise(
-        self, output: torch.Tensor, x: torch.Tensor, a: float, sigma: float
+        self, output: torch.Tensor, x: torch.Tensor, a: float | torch.Tensor, sigma: float | torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """x̂₀ and ε̂ of a prediction for x_t."""
         kind = self.scheduler.config.prediction_type
@@ -1017,6 +1074,50 @@ def _evaluate(
     if len(rows) == 0:
         return x[:0]
     return unet(x[rows].to(unet.dtype), t, ids).sample.to(x.dtype)
+
+
+def _noises(
+    generators: Sequence[torch.Generator], like: torch.Tensor, count: int, ahead: bool
+) -> Generator[torch.Tensor, None, None]:
+    """Standard normal noise of `count` steps, (B, C, H, W) each, every image's from its own generator.
+
+    Args:
+        generators: B generators on the CPU.
+        like: A tensor of the noise's shape, type and device.
+        count: Number of steps.
+        ahead: Draw the noise of the next step on threads (torch releases the interpreter's lock) while the device
+            works, into pinned memory, from which it is copied without waiting.
+    """
+
+    def new() -> torch.Tensor:
+        return torch.empty(like.shape, dtype=like.dtype, pin_memory=like.device.type == "cuda")
+
+    def fill(rows: torch.Tensor, own: Sequence[torch.Generator]) -> None:
+        for row, generator in zip(rows, own):
+            row.normal_(generator=generator)
+
+    if not ahead:
+        for _ in range(count):
+            noise = new()
+            fill(noise, generators)
+            yield noise.to(like.device)
+        return
+    size = -(-len(generators) // NOISE_THREADS)
+    parts = [slice(first, first + size) for first in range(0, len(generators), size)]
+    with ThreadPoolExecutor(len(parts), thread_name_prefix="noise") as threads:
+
+        def start() -> tuple[torch.Tensor, list[Future[None]]]:
+            noise = new()
+            return noise, [threads.submit(fill, noise[part], generators[part]) for part in parts]
+
+        upcoming = start()
+        for left in reversed(range(count)):
+            noise, drawing = upcoming
+            for share in drawing:
+                share.result()
+            if left:  # a generator is used by one thread at a time
+                upcoming = start()
+            yield noise.to(like.device, non_blocking=True)
 
 
 def _placed(part: torch.Tensor, rows: torch.Tensor, count: int) -> torch.Tensor:

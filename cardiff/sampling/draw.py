@@ -1,4 +1,7 @@
-"""Sampling from a trained pipeline: images that depend on their seed and index, not on batches or processes."""
+"""Sampling from a trained pipeline: images that depend on their seed and index, not on batches or processes.
+
+Only a CPU's results are exact to the bit. A GPU starts from the same noise and is equal within float tolerance.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,9 @@ def draw(
 ) -> tuple[np.ndarray, list[dict[str, int]]]:
     """Draw the images with these indices of the series that `seed` starts.
 
-    Each image has its own generator, so that it depends on model, seed, index, label and options, not on its batch.
+    Each image has its own generator on the CPU, so that it depends on model, seed, index, label and options, not on
+    its batch: with equal batch sizes to the bit on a CPU, and within float tolerance on a GPU, which starts from the
+    same noise.
 
     Args:
         pipeline: The model, with the solver as its scheduler.
@@ -223,7 +228,7 @@ def _labels(
 def batches_of_process(count: int, size: int, state: PartialState) -> list[range]:
     """The batches of this process, of `size` images each.
 
-    Batches are the same ranges for any number of processes, so that equal batch sizes give bit-identical images.
+    Batches are the same ranges for any number of processes, so that equal batch sizes give the same bits on a CPU.
     """
     batches = [range(first, min(first + size, count)) for first in range(0, count, size)]
     return batches[state.process_index :: state.num_processes]

@@ -7,6 +7,7 @@ the same options, damaged ones are drawn again, and other options are refused.
 import json
 import re
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,19 @@ class _Folder:
         if damaged and state.is_main_process:
             names = ", ".join(sorted(damaged)[:3]) + (", …" if len(damaged) > 3 else "")
             say_note(f"{output}: damaged images are drawn again, {len(damaged)} in all: {names}.")
-        with self.plan.counting(sum(map(len, batches)), state) as progress:
+        # A thread encodes and writes a batch while the next one is drawn; it also finishes its batch if the drawing
+        # fails or is stopped. One thread, so that images are written in order up to the first that cannot be.
+        with self.plan.counting(sum(map(len, batches)), state) as progress, ThreadPoolExecutor(1) as writer:
+            writing: Future[dict[int, dict]] | None = None
             for batch in batches:
                 if batch in missing:
-                    entries |= self._draw(batch)
+                    images, cost = self._draw(batch)
+                    if writing is not None:
+                        entries |= writing.result()
+                    writing = writer.submit(self._write, batch, images, cost)
                 progress(len(batch))
+            if writing is not None:
+                entries |= writing.result()
         entries = gather_dict(entries)
         if state.is_main_process:
             lines = "".join(f"{json.dumps(entries[i])}\n" for i in range(self.count))
@@ -161,13 +170,16 @@ class _Folder:
         """Label and variant of an image: all labels with the first variant, then all with the next, and so on."""
         return self.labels[i % len(self.labels)], i // len(self.labels) % len(self.plan.guidance.variants)
 
-    def _draw(self, batch: range) -> dict[int, dict]:
-        """Draw and write a batch, and return its entries."""
+    def _draw(self, batch: range) -> tuple[np.ndarray, list[dict[str, int]]]:
+        """Draw a batch: images, uint8 (B, H, W, C), and the evaluations of each."""
         variants, numbers = self.plan.guidance.variants, self.plan.guidance.numbers
         chosen, turns = zip(*(self._chosen(i) for i in batch))
         # A scale for each image in one pass; functions of log-SNR are the same for all.
         scales: dict[str, Scale] = {**variants[0], **{name: [numbers[name][t] for t in turns] for name in numbers}}
-        images, cost = self.plan.draw(batch, [label for label in chosen if label is not None] or None, scales)
+        return self.plan.draw(batch, [label for label in chosen if label is not None] or None, scales)
+
+    def _write(self, batch: range, images: np.ndarray, cost: list[dict[str, int]]) -> dict[int, dict]:
+        """Write a batch, and return its entries; images before one that cannot be written stay."""
         entries = {}
         for i, image, evaluations in zip(batch, images, cost):
             entries[i] = _as_read({**self._entry(i), "evaluations": evaluations})

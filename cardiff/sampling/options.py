@@ -47,7 +47,7 @@ class DrawOptions(GuidanceOptions):
     precision: Precision = "auto"
     """Precision of the networks; the solver's is float32. auto is bf16 on GPUs that multiply in it, else float32."""
     compile: bool = False
-    """Compile the networks: they start minutes later and are faster on a GPU, which pays for thousands of images."""
+    """Compile the networks, which takes minutes before the first image: for many images on a GPU."""
     revision: str | None = None
     """Branch, tag or commit of a Hub repository."""
     allow_code: bool = False
@@ -71,4 +71,4 @@ class SampleOptions(DrawOptions):
     num_images: int | None = limited(None, least=1)
     """Number of images (default: 8 for each class and scale); in a grid, the number for each scale."""
     seed: int = limited(0, least=0)
-    """Image i depends on the seed and i, whatever the batch size and the number of processes."""
+    """Image i depends on the seed and i, whatever the batch size and the number of processes, up to rounding."""

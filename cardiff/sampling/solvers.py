@@ -1,6 +1,7 @@
 """Solvers by name: diffusers schedulers with the noise levels of a trained one."""
 
 import diffusers
+import torch
 from diffusers import DDPMScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
@@ -39,4 +40,13 @@ def make_solver(scheduler: SchedulerMixin, name: str) -> SchedulerMixin:
     inherited += ["beta_start", "beta_end", "beta_schedule", "rescale_betas_zero_snr"]
     accepted = solver._get_init_keys(solver)
     config = {key: scheduler.config[key] for key in inherited if key in accepted and key in scheduler.config}
-    return solver(**{**config, **options})
+    made = solver(**{**config, **options})
+    if made.config.get("thresholding"):
+        # An attribute, not a class of our own: saved with a pipeline, the solver must be one of diffusers.
+        made._threshold_sample = _clamped
+    return made
+
+
+def _clamped(clean: torch.Tensor) -> torch.Tensor:
+    """x̂₀ clipped to [-1, 1]: diffusers takes a quantile of every image first, which is slower."""
+    return clean.clamp(-1, 1)

@@ -16,7 +16,7 @@ from cardiff.config.sections import ClassifierTrainConfig, DiffusionTrainConfig
 from cardiff.diffusion.draws import BatchDraws
 from cardiff.diffusion.loss import ClassificationLoss, DenoisingLoss, loss_weights, memory_format
 from cardiff.diffusion.networks import build_classifier, build_pipeline, build_unet, null_class
-from cardiff.distributed import TIMEOUT, check_world_size
+from cardiff.distributed import TIMEOUT, check_world_size, wait_for_everyone
 from cardiff.errors import UserError
 from cardiff.files import write_text
 from cardiff.hub.background import BackgroundPublisher
@@ -136,7 +136,7 @@ def write_config(config: RunConfig, accelerator: Accelerator) -> None:
     if accelerator.is_main_process:
         content = yaml.safe_dump({"kind": config.kind, **config.to_dict()}, sort_keys=False)
         write_text(Path(config.output_dir, "config.yaml"), content)
-    accelerator.wait_for_everyone()
+    wait_for_everyone()
 
 
 def _trackers(names: list[str]) -> list[str] | None:

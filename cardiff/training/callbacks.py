@@ -6,10 +6,9 @@ To add one, write a class, here or elsewhere, and add it to the list in cardiff/
 import math
 from pathlib import Path
 
-from accelerate.utils import broadcast_object_list
 from diffusers import DDPMScheduler, ModelMixin
 
-from cardiff.distributed import device_name
+from cardiff.distributed import device_name, on_main
 from cardiff.errors import UserError
 from cardiff.hub.background import BackgroundPublisher
 from cardiff.hub.provenance import RunRecord, versions, without_paths, write_record
@@ -145,26 +144,27 @@ class Checkpoint(Callback):
                 checkpoints.save_tensors(part, folder / "training" / f"{name}.safetensors")
             state.save(folder / "training")
 
-        outcome: list = [None, None, must_succeed]
-        step, last = trainer.global_step, trainer.last_checkpoint or "none"
-        if main:
+        def write() -> tuple[Path | None, str | None, bool]:
+            """The checkpoint, what could not be written, and whether that ends the run."""
+            path, step, last = None, trainer.global_step, trainer.last_checkpoint or "none"
             message = f"The checkpoint of step {step} could not be written ({{}}); the last good checkpoint is {last}."
+            ends = must_succeed
             try:
-                path = outcome[0] = checkpoints.write_checkpoint(root, step, fill)
+                path = checkpoints.write_checkpoint(root, step, fill)
                 message = f"{path} could not be copied to {trainer.output_dir} ({{}}), which keeps the previous model."
                 checkpoints.publish(path, trainer.output_dir)
-                message, outcome[2] = f"The checkpoints before {path} could not be removed ({{}}).", False
+                message, ends = f"The checkpoints before {path} could not be removed ({{}}).", False
                 in_use = self.publisher.in_use if self.publisher is not None else None
                 checkpoints.prune(root, train.keep_checkpoints, train.keep_checkpoints_every, in_use)
             except OSError as error:
-                outcome[1] = message.format(error)
-        if trainer.accelerator.num_processes > 1:
-            broadcast_object_list(outcome)
-        path, problem, must_succeed = outcome
+                return path, message.format(error), ends
+            return path, None, False
+
+        path, problem, ends_the_run = on_main(write)
         trainer.last_checkpoint = path or trainer.last_checkpoint
         if problem is None:
             return
-        if must_succeed:
+        if ends_the_run:
             raise UserError(f"{problem} Free some disk space and run the same command again.")
         trainer.log.say(f"Warning: {problem} Training continues; free some disk space before the next checkpoint.")
 

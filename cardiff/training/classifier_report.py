@@ -65,7 +65,8 @@ class ClassifierReport(ModelCallback):
     def measure(self, trainer: Trainer, levels: list[int]) -> torch.Tensor:
         """Number of correct predictions and summed cross-entropy, (2, 1 + L): clean images, then each noise level.
 
-        The classifier computes in the precision of the run. Each process evaluates its share of the validation images; all receive the sums.
+        The classifier computes in the precision of the run. Each process evaluates its share of the validation
+        images; all receive the sums.
         """
         accelerator, data, seed = trainer.accelerator, trainer.data, trainer.config.train.seed
         classifier = trainer.averaged_model().to(trainer.device).eval()

@@ -6,11 +6,10 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 
-from cardiff.distributed import TIMEOUT
+from cardiff.distributed import cpu_group
 from cardiff.interrupt import GuardedStream, give_back, take_signals
 
 PATIENCE = 5.0
@@ -24,7 +23,7 @@ class StopRequest:
         self.number = 0
         """Number of the signal; 0 if there was none."""
         # Agreed on the CPU, so that the step need not wait for the device.
-        self.group: Any = torch.distributed.new_group(backend="gloo", timeout=TIMEOUT) if num_processes > 1 else None
+        self.group = cpu_group() if num_processes > 1 else None
         patience = PATIENCE if "TORCHELASTIC_RUN_ID" in os.environ or _launcher() else 0.0
         self.before, self.lost_before = take_signals(self._receive, patience), GuardedStream.lost
         GuardedStream.lost = self._receive

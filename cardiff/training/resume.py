@@ -2,17 +2,17 @@
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 
 from cardiff.config.run import SECTIONS, Kind, RunConfig
 from cardiff.config.sections import DataConfig
+from cardiff.distributed import on_main
 from cardiff.errors import UserError
 from cardiff.files import remove_leftovers
 from cardiff.hub.client import HubError, download_checkpoint
@@ -116,25 +116,9 @@ def resume(trainer: "Trainer") -> None:
     Raises:
         UserError: The checkpoint belongs to another model, or cannot be loaded.
     """
-    root, accelerator = trainer.output_dir / "checkpoints", trainer.accelerator
-    found: list = [None]
-    if accelerator.is_main_process and trainer.config.resume_from is not None:
-        try:
-            _fetch(trainer, trainer.config.resume_from)
-        except HubError as error:
-            if not checkpoints.list_checkpoints(root):
-                raise
-            print(f"Warning: {error} Resuming from {root} instead.")
-    if accelerator.is_main_process and root.is_dir():
-        for folder in (trainer.output_dir, *filter(Path.is_dir, trainer.output_dir.iterdir())):
-            remove_leftovers(folder)
-        found = [next(checkpoints.good_checkpoints(root, print), None)]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(found)
-    path = found[0]
+    accelerator = trainer.accelerator
+    path = on_main(lambda: _find(trainer))
     if path is None:
-        if accelerator.is_main_process and checkpoints.list_checkpoints(root):
-            print(f"{root} has no intact checkpoint: starting from scratch.")
         return
     if not path.is_dir():
         raise UserError(f"{path} is not visible on every machine: put --output_dir on a shared disk.")
@@ -151,12 +135,36 @@ def resume(trainer: "Trainer") -> None:
     if state.scaler is not None and accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(state.scaler)
     trainer.global_step, trainer.stream_state, trainer.last_checkpoint = state.step, state.stream, path
-    if accelerator.is_main_process:
-        try:
-            checkpoints.publish(path, trainer.output_dir)  # the run may have been killed just before this
-        except OSError as error:
-            raise UserError(f"{trainer.output_dir} cannot be written ({error}): free some disk space.") from error
+    on_main(lambda: _publish(trainer, path))
     accelerator.print(f"Resuming from {path}.")
+
+
+def _find(trainer: "Trainer") -> Path | None:
+    """The checkpoint to resume from, perhaps fetched from elsewhere first; None if there is none."""
+    root = trainer.output_dir / "checkpoints"
+    if trainer.config.resume_from is not None:
+        try:
+            _fetch(trainer, trainer.config.resume_from)
+        except HubError as error:
+            if not checkpoints.list_checkpoints(root):
+                raise
+            print(f"Warning: {error} Resuming from {root} instead.")
+    if not root.is_dir():
+        return None
+    for folder in (trainer.output_dir, *filter(Path.is_dir, trainer.output_dir.iterdir())):
+        remove_leftovers(folder)
+    path = next(checkpoints.good_checkpoints(root, print), None)
+    if path is None and checkpoints.list_checkpoints(root):
+        print(f"{root} has no intact checkpoint: starting from scratch.")
+    return path
+
+
+def _publish(trainer: "Trainer", checkpoint: Path) -> None:
+    """Copy the checkpoint's model to the root of the output folder, since the run may have been killed before that."""
+    try:
+        checkpoints.publish(checkpoint, trainer.output_dir)
+    except OSError as error:
+        raise UserError(f"{trainer.output_dir} cannot be written ({error}): free some disk space.") from error
 
 
 def _fetch(trainer: "Trainer", source: str) -> None:
@@ -220,7 +228,7 @@ def _load_tensors(trainer: "Trainer", path: Path) -> None:
     inner.load_state_dict({"state": in_order, "param_groups": inner.state_dict()["param_groups"]})
 
 
-def _copy(source: Iterable[tuple[str, torch.Tensor]], targets: dict[str, torch.Tensor]) -> None:
+def _copy(source: Iterable[tuple[str, torch.Tensor]], targets: Mapping[str, torch.Tensor]) -> None:
     """Copy full tensors by name into perhaps sharded ones, all of them.
 
     Raises:

@@ -32,7 +32,8 @@ def draw_averaged(
 ) -> np.ndarray:
     """Draw `count` images from the averaged weights, uint8 (B, H, W, C), from the same noise every time.
 
-    The processes share the work, and each receives all images.
+    The processes share the work, and each receives all images. The network is evaluated in the run's mixed precision;
+    its weights remain float32, since they are saved.
     """
     pipeline = ClassConditionalPipeline(
         trainer.averaged_model().to(trainer.device).eval(),
@@ -42,7 +43,8 @@ def draw_averaged(
     accelerator, train = trainer.accelerator, _options(trainer)
     mine = list(range(count))[accelerator.process_index :: accelerator.num_processes]
     hidden = not accelerator.is_main_process
-    with tqdm(total=len(mine), desc="sampling", unit="img", leave=False, disable=hidden) as bar:
+    progress_bar = tqdm(total=len(mine), desc="sampling", unit="img", leave=False, disable=hidden)
+    with progress_bar as bar, accelerator.autocast():
         images, _ = draw(
             pipeline,
             mine,
@@ -133,6 +135,7 @@ class Evaluation(ModelCallback):
                 "distance": measured.estimates["fid"].to_dict(),
                 "images": count,
                 "steps": train.sample_steps,
+                "precision": trainer.accelerator.mixed_precision,
                 "protocol": self.protocol.record(),
             }
             keep_best(trainer.output_dir / "best", record, lambda folder: save_model(trainer, model, folder))

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from diffusers import ModelMixin
 from diffusers.optimization import get_scheduler
 
 from cardiff.config.run import RunConfig
 from cardiff.diffusion.draws import BatchDraws, Draws
 from cardiff.diffusion.randomness import DROPOUT, derive_seed
+from cardiff.distributed import on_main
 from cardiff.errors import disk_sentence
 from cardiff.hub.provenance import without_paths
 from cardiff.interrupt import Stopped
@@ -108,8 +108,10 @@ class Trainer:
         Raises:
             UserError: Another process is writing to it.
         """
-        if self.accelerator.is_main_process:
-            self.lock = FolderLock(self.output_dir)
+        on_main(self._lock)
+
+    def _lock(self) -> None:
+        self.lock = FolderLock(self.output_dir)
 
     def start(self, callbacks: Sequence["Callback"]) -> None:
         """Start training. From here on, a signal ends the run after the current step.
@@ -129,10 +131,8 @@ class Trainer:
             callback.start(self)
         self.stop_requested = StopRequest(self.accelerator.num_processes)
         if self.start_step > 0:
-            missing = [[callback.missing(self) for callback in callbacks]]
-            if self.accelerator.num_processes > 1:
-                broadcast_object_list(missing)
-            self._run([callback for callback, wanted in zip(callbacks, missing[0]) if wanted])
+            missing = on_main(lambda: [callback.missing(self) for callback in callbacks])
+            self._run([callback for callback, wanted in zip(callbacks, missing) if wanted])
 
     @property
     def finished(self) -> bool:

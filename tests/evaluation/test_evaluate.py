@@ -15,6 +15,7 @@ from cardiff import progress
 from cardiff.evaluation.evaluate import run
 from cardiff.evaluation.features.networks import load_network
 from cardiff.evaluation.protocol import Protocol
+from cardiff.evaluation.reports.evaluation import as_json
 from cardiff.evaluation.samples import labels_as_in
 from cardiff.hub.serialization import save_classifier
 from cardiff.sampling.options import SampleOptions
@@ -169,6 +170,25 @@ def test_the_report_carries_its_protocol(world, options):
     assert set(re.findall(r'src="(.{10})', page)) == {"data:image"}  # nothing beside the file is needed
     for name in re.findall(r"\]\((\w+\.png)\)", (folder / "report.md").read_text()):
         assert Image.open(folder / name).size[0] > 100
+
+
+def test_the_precision_of_samples_is_reported_where_it_is_not_float32(world, options, tmp_path):
+    options = replace(options, model=str(world["twin"]), num_images=20, metrics="fid")
+    assert "precision" not in metrics_of(run(options))["sampling"]
+    folder = run(replace(options, precision="bf16", output=str(tmp_path / "bf16")))
+    assert metrics_of(folder)["sampling"]["precision"] == "bf16"
+    assert '"precision": "bf16"' in (folder / "report.md").read_text()
+
+
+def test_records_are_json_for_every_program(world, options):
+    """Which has no infinite numbers, as the end of an interval may be."""
+    interval = [-3.0, float("inf")]
+    folder = run(replace(options, model=str(world["model"]), num_images=20, metrics="fid", guidance_interval=interval))
+    text = (folder / "metrics.json").read_text()
+    found = json.loads(text, parse_constant=pytest.fail)
+    assert found["sampling"]["guidance_interval"] == [-3.0, "inf"]
+    assert "Infinity" not in text + (folder / "report.md").read_text()
+    assert as_json({"a": (float("nan"), 1.5, True)}) == json.dumps({"a": [None, 1.5, True]}, indent=1)
 
 
 def test_images_are_dropped_if_asked(world, options):

@@ -18,6 +18,8 @@ from cardiff.evaluation.features.extraction import extract, open_real
 from cardiff.evaluation.features.networks import load_network
 from cardiff.evaluation.options import CompareOptions
 from cardiff.evaluation.reports.comparison import run as compare
+from cardiff.evaluation.samples import settle_precision
+from cardiff.sampling.options import DrawOptions
 from tests.support.processes import together
 from tests.support.reports import metrics_of
 
@@ -109,6 +111,21 @@ def test_known_trials_are_those_of_the_main_process(world, judged, monkeypatch):
 
     monkeypatch.setattr(Path, "read_text", late)
     found_by(together(lambda rank: compare(options)))
+
+
+def test_all_processes_draw_in_the_precision_of_the_main_one(monkeypatch):
+    """Though one has a GPU that multiplies in bf16 and the other none."""
+
+    def dtype(precision, device):
+        return torch.bfloat16 if os.environ["RANK"] == "1" else torch.float32
+
+    def settle(rank):
+        options = DrawOptions()
+        settle_precision(options)
+        return options.precision
+
+    monkeypatch.setattr("cardiff.evaluation.samples.evaluation_dtype", dtype)
+    assert together(settle) == ["float32", "float32"]
 
 
 # Caches

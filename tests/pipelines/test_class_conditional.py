@@ -502,3 +502,41 @@ def test_given_timesteps_are_stepped_through():
 def test_refused_timesteps(timesteps):
     with pytest.raises(ValueError, match="must be strictly decreasing and lie within 0 to 999"):
         tiny_pipeline()(class_labels=0, timesteps=timesteps)
+
+
+# Devices
+
+
+class Enough(Exception):
+    """Ends a call on a device that has no values."""
+
+
+@pytest.mark.parametrize("solver", ["ddpm", "dpm", "euler"])
+def test_networks_are_given_timesteps_of_their_device_and_the_solver_those_of_the_cpu(solver):
+    """A network would copy a timestep of the CPU to its device in every call, and wait for it."""
+    pipeline = tiny_pipeline(make_solver(CosineScheduler(prediction_type="v_prediction").to_stock(), solver))
+    networks = {"unet": pipeline.unet, "guidance_unet": tiny_unet(), "classifier": tiny_classifier()}
+    seen: dict[str, list[tuple[str, str]]] = {name: [] for name in networks}
+    for name, network in networks.items():
+        network.to("meta")
+        network.register_forward_pre_hook(
+            lambda _, inputs, seen=seen[name]: seen.append((inputs[0].device.type, inputs[1].device.type))
+        )
+
+    def after_step(_pipeline, i, t, _tensors):
+        assert t.device.type == "cpu" and t == pipeline.scheduler.timesteps[i]
+        if i == 1:
+            raise Enough
+        return {}
+
+    with pytest.raises(Enough):
+        pipeline(
+            [0, 1],
+            num_inference_steps=3,
+            guidance_scale=2.0,
+            generator=seeded(1, 2),
+            guidance_unet=networks["guidance_unet"],
+            classifier=networks["classifier"],
+            callback_on_step_end=after_step,
+        )
+    assert seen == {name: [("meta", "meta")] * 2 for name in networks}

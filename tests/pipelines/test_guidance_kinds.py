@@ -1,6 +1,7 @@
 """Every kind of guidance against loops written here, and against data whose exact predictions are known."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -444,6 +445,22 @@ def test_dynamic_thresholding_is_that_of_diffusers(solver, prediction_type):
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
     with pytest.raises(ValueError, match="already uses dynamic thresholding"):
         pipeline([0], dynamic_thresholding=0.8)
+
+
+def test_dynamic_thresholding_of_more_pixels_than_a_quantile_takes(monkeypatch):
+    """As older versions of torch refuse them; images are split, and one of them is never taken apart."""
+    taken, limit = torch.quantile, 130
+    pipeline = tiny_pipeline()
+    how = {"dynamic_thresholding": 0.8, "num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "pt"}
+    whole = pipeline([0, 1, 2], generator=seeded(1, 2, 3), **how).images
+
+    def limited(values, *arguments, **more):
+        assert 0 < values.numel() <= limit
+        return taken(values, *arguments, **more)
+
+    monkeypatch.setattr(torch, "quantile", limited)
+    monkeypatch.setattr(sys.modules[type(pipeline).__module__], "QUANTILE_ELEMENTS", limit)
+    assert torch.equal(pipeline([0, 1, 2], generator=seeded(1, 2, 3), **how).images, whole)
 
 
 def test_dynamic_thresholding_bounds_euler():

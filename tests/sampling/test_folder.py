@@ -1,5 +1,6 @@
 """Sampled folders: what the manifest says, and that they can be continued and extended."""
 
+import errno
 import json
 import math
 import os
@@ -9,8 +10,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -235,6 +238,49 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(options, tmp_p
     assert not list((tmp_path / "out").glob(".writing-*")) and not list((tmp_path / "out").glob("*.png"))
     sample.main(words(options))
     assert contents(tmp_path / "out") == whole
+
+
+def test_a_batch_is_written_while_the_next_one_is_drawn(options, monkeypatch):
+    """And the one after that has to wait for it."""
+    events: list[tuple[str, int]] = []
+    second_is_drawn = threading.Event()
+    draw, write = folders._Folder._draw, folders._write_png
+
+    def drawn(folder, batch):
+        events.append(("draw", batch[0]))
+        if batch[0] == 2:
+            second_is_drawn.set()
+        return draw(folder, batch)
+
+    def written(image, path, entry):
+        assert second_is_drawn.wait(60), "images are written before the next batch is drawn"
+        write(image, path, entry)
+        events.append(("write", entry["index"]))
+
+    monkeypatch.setattr(folders._Folder, "_draw", drawn)
+    monkeypatch.setattr(folders, "_write_png", written)
+    folder = run(replace(options, num_images=6))
+    assert [entry["index"] for entry in manifest(folder)] == list(range(6))
+    assert [index for what, index in events if what == "write"] == list(range(6))
+    assert events.index(("draw", 2)) < events.index(("write", 0))
+    assert events.index(("write", 1)) < events.index(("write", 2))
+
+
+def test_an_error_in_writing_keeps_the_images_before_it(options, monkeypatch):
+    write = folders._write_png
+
+    def full_at_the_fourth(image, path, entry):
+        if path.name == "000003.png":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write(image, path, entry)
+
+    monkeypatch.setattr(folders, "_write_png", full_at_the_fourth)
+    with pytest.raises(OSError, match="No space left on device: .*000003.png"):
+        run(replace(options, num_images=8))
+    assert sorted(path.name for path in Path(options.output).glob("*.png")) == [f"{i:06d}.png" for i in range(3)]
+    assert not Path(options.output, "manifest.jsonl").exists()
+    monkeypatch.undo()
+    assert len(manifest(run(replace(options, num_images=8)))) == 8
 
 
 def test_a_finished_folder_is_left_alone(options):

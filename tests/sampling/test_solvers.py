@@ -1,5 +1,7 @@
 """Solvers by name, with the settings of the model."""
 
+import copy
+
 import pytest
 import torch
 
@@ -53,3 +55,21 @@ def test_dpm_starts_where_there_is_something_to_see():
     first = int(solver.timesteps[0])
     assert log_snr[first] >= -10.2 and first + 2 < len(log_snr) and log_snr[first + 2] < -10.2
     assert make_solver(trained, "ddim").final_alpha_cumprod == 1
+
+
+@pytest.mark.parametrize("name", ["dpm", "unipc"])
+def test_clipping_is_diffusers_thresholding_without_its_quantile(name, tmp_path, monkeypatch):
+    """The same bits; what is saved and what is made of its configuration are diffusers' own solvers."""
+    solver = make_solver(CosineScheduler(prediction_type="v_prediction").to_stock(), name)
+    solver.save_pretrained(tmp_path)
+    plain = [type(solver).from_pretrained(tmp_path), type(solver).from_config(solver.config)]
+    values = (
+        torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+        * torch.tensor([0.1, 1, 9])[:, None, None, None]
+    )
+    for other in plain:
+        assert type(other) is type(solver) and other.to_json_string() == solver.to_json_string()
+        assert torch.equal(other._threshold_sample(values), solver._threshold_sample(values))
+    copy.deepcopy(solver)
+    monkeypatch.setattr(torch, "quantile", None)
+    assert solver._threshold_sample(values).abs().max() == 1

@@ -19,7 +19,7 @@ from cardiff.evaluation.evaluate import check_seeds, class_shares
 from cardiff.evaluation.images import read_folder
 from cardiff.evaluation.options import CompareOptions
 from cardiff.evaluation.protocol import Protocol
-from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options
+from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options, settle_precision
 from cardiff.hub.serialization import find_model
 from cardiff.sampling.draw import make_plan
 from cardiff.sampling.options import DrawOptions, GuidanceOptions
@@ -41,6 +41,7 @@ class Comparison:
         self.options, self.state = options, this_process()
         self.output = Path(options.output)
         check_seeds(options.seeds)
+        settle_precision(options)
         self.seeds = options.seeds
         self.candidates = self._candidates()
         models = [model for candidate in self.candidates for model in candidate.models]
@@ -214,11 +215,16 @@ class Comparison:
                 on_main(functools.partial(append_trial, self.file, key, trial))
                 yield trial
 
+    @property
+    def precision(self) -> dict[str, object]:
+        """In which precision images are drawn, where it is not float32, and whether the networks are compiled."""
+        return record_of(evaluation_dtype(self.options.precision, self.state.device), self.options.compile)
+
     def _key(self, model: ModelFacts, setting: Setting, seed: int, count: int) -> str:
         """Digest of everything that a trial's figures depend on."""
         drawing = vars(_draw_options(self.options, setting))  # of this setting alone, so that a sweep can be widened
         how = {name: drawing[name] for name in drawing if name not in ("batch_size", "precision", "compile")}
-        how |= record_of(evaluation_dtype(self.options.precision, self.state.device), self.options.compile)
+        how |= self.precision
         protocol = {name: value for name, value in self.protocol.record().items() if name not in ("cardiff", "device")}
         what = [
             model.record["weights_sha256"],

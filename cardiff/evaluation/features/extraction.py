@@ -12,7 +12,7 @@ import torch
 
 from cardiff.config.sections import DataConfig
 from cardiff.data import cache_root, open_store, random_part
-from cardiff.distributed import gather_dict, gather_to_main, one_first, this_process
+from cardiff.distributed import gather_dict, gather_to_main, one_first, this_process, wait_for_everyone
 from cardiff.errors import UserError
 from cardiff.evaluation.features.cache import read_features, write_features
 from cardiff.evaluation.features.network import FeatureNetwork
@@ -147,7 +147,10 @@ def open_real(
         features, logits = found
     else:
         features, logits = extract(network, images, batch_size, progress, everywhere=True)
-        if found is None and state.is_local_main_process:  # into the cache of each machine that lacks them
+        if state.is_main_process and found is None:
+            write_features(folder, features, logits, record)
+        wait_for_everyone()
+        if state.is_local_main_process and read_features(folder) is None:  # of a machine with a cache of its own
             write_features(folder, features, logits, record)
     return RealImages(features, logits, labels, class_names, record, images)
 

@@ -1,6 +1,5 @@
 """The report of a comparison: findings in words, tables and figures."""
 
-import json
 import logging
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from cardiff.evaluation.reports.evaluation import (
     EXTREMES,
     arrow,
     as_html,
+    as_json,
     data_name,
     metric_name,
     save_text,
@@ -70,9 +70,10 @@ def write_comparison(comparison: Comparison, real: Measured | None) -> None:
         "held_out_images": None if real is None else real.count,
         "counts": comparison.counts,
         "sampling_seeds": comparison.seeds,
+        **({"sampling": comparison.precision} if comparison.precision else {}),
         "protocol": protocol.record(),
     }
-    save_text(output / "comparison.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    save_text(output / "comparison.json", as_json(record) + "\n")
     text = "\n".join(_sections(comparison, best, record))
     save_text(output / "report.md", text)
     save_text(output / "report.html", as_html(text, output, "Cardiff: comparison"))
@@ -140,8 +141,9 @@ def _sections(comparison: Comparison, best: dict[str, Setting], record: dict) ->
         lines += ["## All settings", "", *_first_table(comparison), ""]
     lines += ["## Metrics", ""]
     lines += [f"- {metric_name(protocol, name)}: {EXPLAINED[name]}" for name in protocol.names]
-    shown = {name: record[name] for name in ("runs", "counts", "sampling_seeds", "protocol")}
-    return [*lines, "", "## Protocol", "", *fenced("json", json.dumps(shown, indent=1, ensure_ascii=False)), ""]
+    told = ("runs", "counts", "sampling_seeds", "sampling", "protocol")
+    shown = {name: record[name] for name in told if name in record}
+    return [*lines, "", "## Protocol", "", *fenced("json", as_json(shown)), ""]
 
 
 def _findings(comparison: Comparison, best: dict[str, Setting]) -> list[str]:

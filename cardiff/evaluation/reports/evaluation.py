@@ -3,6 +3,7 @@
 import base64
 import json
 import logging
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,7 +109,7 @@ def write_report(
         "evaluations": drawn.evaluations,
         "protocol": protocol.record(),
     }
-    save_text(output / "metrics.json", json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
+    save_text(output / "metrics.json", as_json(metrics) + "\n")
     text = "\n".join(_sections(output, protocol, drawn, measured, metrics))
     save_text(output / "report.md", text)
     save_text(output / "report.html", as_html(text, output, "Cardiff: evaluation"))
@@ -119,6 +120,24 @@ def write_report(
 def save_text(path: Path, text: str) -> None:
     """Write a report's text; bytes of a file name that are not UTF-8 are escaped."""
     write_text(path, text.encode(errors="backslashreplace").decode())
+
+
+def as_json(record: dict) -> str:
+    """A record for other programs, which do not all read what Python writes for numbers that are not finite.
+
+    An infinite one, such as the end of a guidance interval, becomes "inf" or "-inf", and one that is none, null.
+    """
+
+    def finite(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: finite(part) for key, part in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [finite(part) for part in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            return None if math.isnan(value) else str(value)
+        return value
+
+    return json.dumps(finite(record), indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def _sections(output: Path, protocol: Protocol, drawn: ImageSet, measured: Measured, metrics: dict) -> list[str]:
@@ -146,7 +165,7 @@ def _sections(output: Path, protocol: Protocol, drawn: ImageSet, measured: Measu
     if measured.memorisation is not None:
         lines += memorisation_section(output, protocol, drawn, measured.memorisation)
     shown = {name: metrics[name] for name in ("images", "seeds", "model", "sampling", "evaluations", "protocol")}
-    lines += ["## Protocol", "", *fenced("json", json.dumps(shown, indent=1, ensure_ascii=False))]
+    lines += ["## Protocol", "", *fenced("json", as_json(shown))]
     return [*lines, "", f"Reference: {code(reference['key'])}.", ""]
 
 

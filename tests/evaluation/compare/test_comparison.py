@@ -137,6 +137,15 @@ def test_several_trainings_of_one_name(world, options):
     assert {(e["run"], e["trials"]) for e in found["settings"]} == {("conditional", 2), ("unconditional", 1)}
 
 
+def test_the_precision_is_part_of_the_record_and_of_what_is_known(world, options, monkeypatch):
+    options = replace(options, steps=[2], guidance_scale=[1], num_images=8, metrics="fid")
+    assert "sampling" not in record_of(run(options))
+    found = record_of(run(replace(options, precision="bf16", output=options.output + "_bf16")))
+    assert found["sampling"] == {"precision": "bf16"}
+    monkeypatch.setattr(compare_module, "draw_folder", None)
+    assert "sampling" not in record_of(run(replace(options, precision="float32")))  # as auto is on a CPU
+
+
 # Names
 
 
