@@ -15,6 +15,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.cards import PEAKS
 from cardiff.config.run import parse_run
 from cardiff.config.schedule import make_schedule
 from cardiff.config.yaml_file import read_sections
@@ -31,9 +32,8 @@ DATA = {
     "stanford_cars_128": (8_144, 196),
 }
 """Training images and classes of the data of the shipped configurations."""
-PEAKS = {"T4": 65, "L4": 121, "RTX 4090": 165, "A100": 312, "H100 SXM": 989}
-"""TFLOP/s of dense bf16 products that are summed in float32, fp16 on the T4, which has no bf16; from NVIDIA's data
-sheets, which state twice as much for the L4 and the H100, of matrices that are half zeros."""
+CARDS = {"T4": "T4", "L4": "L4", "RTX 4090": "RTX 4090", "A100": "A100", "H100 SXM": "H100"}
+"""The cards of the tables, by title, with their names in the table of peaks."""
 SHARES = (0.4, 0.2)
 """Shares of the peak."""
 WORTH = 1e15
@@ -60,7 +60,7 @@ class Arithmetic:
 
     def hours(self, card: str, share: float) -> float:
         """Hours of a run that reaches this share of the card's peak."""
-        return self.total / (PEAKS[card] * 1e12 * share) / 3600
+        return self.total / (PEAKS[CARDS[card]] * 1e12 * share) / 3600
 
 
 def arithmetic(name: str) -> Arithmetic:
@@ -103,7 +103,7 @@ def row(run: Arithmetic) -> str:
 
 def row_of_hours(run: Arithmetic, share: float) -> str:
     """The line of a run in the table of this share of the peak."""
-    return f"| {run.name} | {' | '.join(significant(run.hours(card, share), 2) for card in PEAKS)} |"
+    return f"| {run.name} | {' | '.join(significant(run.hours(card, share), 2) for card in CARDS)} |"
 
 
 def tables(runs: list[Arithmetic]) -> list[str]:
@@ -112,8 +112,8 @@ def tables(runs: list[Arithmetic]) -> list[str]:
     found = ["\n".join([f"| configuration | {heads} |", "|---|" + "---:|" * 5, *map(row, runs)])]
     long = [run for run in runs if run.total >= WORTH and not run.name.endswith("_unconditional")]
     for share in SHARES:
-        heads = " | ".join(f"{card}, {peak} TFLOP/s" for card, peak in PEAKS.items())
-        lines = [f"| hours at {share:.0%} of the peak | {heads} |", "|---|" + "---:|" * len(PEAKS)]
+        heads = " | ".join(f"{title}, {PEAKS[card]} TFLOP/s" for title, card in CARDS.items())
+        lines = [f"| hours at {share:.0%} of the peak | {heads} |", "|---|" + "---:|" * len(CARDS)]
         found.append("\n".join([*lines, *(row_of_hours(run, share) for run in long)]))
     return found
 

@@ -85,7 +85,9 @@ def cpu_group() -> torch.distributed.ProcessGroup:
     What is exchanged beside training goes through it: objects of any size do not take memory of a GPU, and a process
     that waits for hours has nothing pending on its GPU, as it would have in NCCL.
     """
-    return torch.distributed.new_group(backend="gloo", timeout=TIMEOUT)
+    group = torch.distributed.new_group(backend="gloo", timeout=TIMEOUT)
+    assert isinstance(group, torch.distributed.ProcessGroup), "it has all processes, this one too"
+    return group
 
 
 def wait_for_everyone() -> None:

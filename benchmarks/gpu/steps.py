@@ -6,31 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.cards import peak_of
 from benchmarks.gpu import data
 from benchmarks.gpu.record import DONE, Record
 from benchmarks.gpu.world import Entry, World, read_config
 from benchmarks.timing import bare_step, our_step, paired, summary
-from cardiff.config.run import RunConfig
-from cardiff.diffusion.networks import build_unet
+from cardiff.diffusion.flops import training_flops
 from cardiff.plotting import BLUE, LIGHT_GREY, new_figure, save_figure
 
 CONFIGS = ("cifar10_32_conditional", "aircraft_64_conditional", "stanford_cars_64_conditional",
            "stanford_cars_128_conditional")  # fmt: skip
-PEAKS = {
-    "B200": 2250,
-    "H200": 989,
-    "H100 PCIe": 756,
-    "H100": 989,
-    "A100": 312,
-    "L40S": 362,
-    "L4": 121,
-    "A10": 125,
-    "4090": 165,
-    "3090": 71,
-}
-"""Dense bf16 TFLOP/s with float32 accumulation, by a part of the card's name, from NVIDIA's data sheets."""
 ROUNDS, SECONDS = 5, 1.0
 """Timings of each step in turns, and about how long each takes."""
 
@@ -64,13 +50,15 @@ def matrix_products(world: World) -> dict[str, Any]:
     a, b = (torch.randn(size, size, device=world.device, dtype=torch.bfloat16) for _ in range(2))
     (rounds,) = paired([lambda: a @ b], repeats=20, rounds=3, device=world.device)
     seconds = statistics.median(rounds)
-    return {"size": size, "tflops": round(2 * size**3 / seconds / 1e12, 3), "data_sheet_tflops": peak(world)}
+    return {
+        "size": size,
+        "tflops": round(2 * size**3 / seconds / 1e12, 3),
+        "data_sheet_tflops": _peak(world),
+    }
 
 
-def peak(world: World) -> float | None:
-    """Dense bf16 TFLOP/s of the card by its data sheet; None if it is not known here."""
-    name = torch.cuda.get_device_name(world.device) if world.cuda else ""
-    return next((value for part, value in PEAKS.items() if part in name), None)
+def _peak(world: World) -> float | None:
+    return peak_of(torch.cuda.get_device_name(world.device)) if world.cuda else None
 
 
 def step_rate(world: World, name: str, batch_size: int | None, options: dict[str, Any]) -> dict[str, Any]:
@@ -105,11 +93,11 @@ def step_rate(world: World, name: str, batch_size: int | None, options: dict[str
         repeats = max(1, round((0.02 if world.options.dry_run else SECONDS) / trial[0]))
         rounds = 2 if world.options.dry_run else ROUNDS
         seconds = paired([ours, bare], repeats, rounds, world.device)
-        classes = len(trainer.data.class_names)
-    flops = flops_of_step(config, classes)
+        with torch.device("meta"):  # without what training has wrapped around it
+            flops = training_flops(trainer.network_class.from_config(network.config))
     found = summary(*seconds, batch_size)
     reached = flops * found["images_per_second"] / 1e12
-    top = peak(world)
+    top = _peak(world)
     return {
         **found,
         "bare_images_per_second": round(batch_size / statistics.median(seconds[1]), 1),
@@ -124,17 +112,6 @@ def step_rate(world: World, name: str, batch_size: int | None, options: dict[str
         "peak_memory_mib": memory,
         "images": source,
     }
-
-
-def flops_of_step(config: RunConfig, classes: int) -> int:
-    """FLOP of an image's forward and backward pass, counted on the meta device; a multiply-add is two."""
-    with torch.device("meta"):
-        model = build_unet(config, classes)
-        image = torch.empty(1, config.data.channels, config.data.resolution, config.data.resolution)
-        t, label = torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long)
-    with FlopCounterMode(display=False) as counter:
-        model(image, t, label).sample.sum().backward()
-    return counter.get_total_flops()
 
 
 def picture(record: Record, path: Path) -> None:
