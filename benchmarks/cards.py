@@ -13,7 +13,7 @@ PEAKS = {
     "RTX 3090": 71,
     "T4": 65,
 }
-"""TFLOP/s of dense bf16 products that are summed in float32, by a part of the card's name, the more special name first.
+"""TFLOP/s of dense bf16 products that are summed in float32, by a part of the card's name, special names first.
 
 Fp16 on the T4, which has no bf16. As NVIDIA states them; where its data sheets give the speed for matrices that are
 half zeros, half of that."""

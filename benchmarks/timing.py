@@ -63,6 +63,7 @@ def bare_step(
 def our_step(trainer: Trainer) -> Callable[[], None]:
     """The step of a run, with everything that the loop of the training scripts does in it."""
     trainer.log.bar.disable = True
+    trainer.stop_requested.restore()  # a signal ends the benchmark, not just the run
 
     def step() -> None:
         trainer.step()

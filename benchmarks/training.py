@@ -80,7 +80,6 @@ def step_ratio(
     ours, bare = paired(steps, repeats=5 if device == "cpu" else 50, rounds=rounds, device=where)
     parameters = sum(p.numel() for p in trainer.model.parameters())
     trainer.log.bar.close()
-    trainer.stop_requested.restore()
     return {
         "resolution": resolution,
         "batch_size": batch_size,

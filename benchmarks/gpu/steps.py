@@ -134,7 +134,7 @@ def picture(record: Record, path: Path) -> None:
     axes.set_yticks(list(rows), list(timed), fontsize=8)
     axes.invert_yaxis()
     axes.margins(x=0.25)
-    dry = " (dry run: tiny networks, nothing is compiled)" if record.machine["dry_run"] else ""
+    dry = "\n(dry run: tiny networks, nothing is compiled)" if record.machine["dry_run"] else ""
     axes.set(xlabel="images per second", title=f"Training step on {record.machine['device']}{dry}")
     figure.legend(loc="outside lower right", ncols=2)
     save_figure(figure, path, dpi=120)
