@@ -59,8 +59,10 @@ done
 cd "$(dirname "$0")/.."
 
 # A Python that has what the project needs.
-needs="import accelerate, datasets, diffusers, docstring_parser, huggingface_hub, jsonargparse, markdown, matplotlib"
-needs+=", safetensors, scipy, sklearn, torch, torchvision, yaml"
+needs="import importlib.util as i, sys
+names = 'accelerate datasets diffusers docstring_parser huggingface_hub jsonargparse markdown matplotlib safetensors scipy '
+names += 'sklearn torch torchvision yaml'
+sys.exit(', '.join(name for name in names.split() if i.find_spec(name) is None) or 0)"
 if [ -n "$wheels" ]; then
   python=$(command -v python3)
   site=$(mkdir -p "$work" && cd "$work" && pwd)/site
@@ -78,7 +80,7 @@ else
   python=.venv/bin/python
 fi
 if ! missing=$("$python" -c "$needs" 2>&1); then
-  echo "error: $python lacks a package (${missing##*$'\n'}): run make .venv, or add its wheel to --wheels DIR." >&2
+  echo "error: $python lacks packages (${missing##*$'\n'}): run make .venv, or add their wheels to --wheels DIR." >&2
   exit 2
 fi
 

@@ -322,10 +322,10 @@ PRECISIONS = {
     "channels_last": ["--train.channels_last", "true"],
     "bf16": ["--train.mixed_precision", "bf16"],
     "accumulation": ["--train.gradient_accumulation_steps", "2"],
-    "compile": ["--train.compile", "true"],
+    "compile": ["--train.compile", "true", "--train.channels_last", "true"],
     "long average": ["--train.ema_decay", "0.5"],
     "all": ["--train.channels_last", "true", "--train.mixed_precision", "bf16", "--train.gradient_accumulation_steps"]
-    + ["2", "--train.ema_decay", "0.5", "--train.compile", "true"],
+    + ["2", "--train.ema_decay", "0.5"],
 }
 
 
