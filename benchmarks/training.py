@@ -47,7 +47,7 @@ CASES = {
     "step_16": {"resolution": 16, "batch_size": 64},
     "step_32": {"resolution": 32, "batch_size": 64},
     "step_32_large": {"resolution": 32, "batch_size": 16, "channels": "[64,128,256]", "head": 32},
-    "step_16_bf16": {"resolution": 16, "batch_size": 64, "precision": "bf16"},
+    "step_16_bf16": {"resolution": 16, "batch_size": 16, "precision": "bf16"},
 }
 """The digits' UNet at two resolutions, a larger one, and one in bf16."""
 
@@ -77,7 +77,7 @@ def step_ratio(
         our_step(trainer),
         bare_step(trainer.accelerator.unwrap_model(trainer.model), batch_size, where, precision),
     ]
-    ours, bare = paired(steps, repeats=5 if device == "cpu" else 50, rounds=rounds, device=where)
+    ours, bare = paired(steps, repeats=3 if device == "cpu" else 50, rounds=rounds, device=where)
     parameters = sum(p.numel() for p in trainer.model.parameters())
     trainer.log.bar.close()
     return {
