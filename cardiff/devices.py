@@ -15,7 +15,7 @@ GPU_PIXELS, GPU_LEAST, GPU_MOST = 256 * 32 * 32, 8, 512
 
 Below 256 images of 32x32 pixels, launching kernels takes as long as running them; guidance doubles the number, and a
 UNet of 128 channels then takes about 5 GB in float32."""
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def multiplies_in_bf16(device: torch.device) -> bool:
@@ -39,7 +39,7 @@ def evaluation_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     return DTYPES[precision]
 
 
-def precision_name(dtype: torch.dtype) -> str:
+def precision_name(dtype: torch.dtype) -> Precision:
     """The name of a precision, as in the options: "float32", "bf16" or "fp16"."""
     return next(name for name, known in DTYPES.items() if known == dtype)
 
