@@ -1,11 +1,14 @@
 """How a run connects its processes and sets its device."""
 
+import os
+import socket
+
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 
 from cardiff.config.run import parse_run
-from cardiff.distributed import TIMEOUT
+from cardiff.distributed import TIMEOUT, on_main
 from cardiff.training import build as builder
 from cardiff.training.build import build_accelerator
 from tests.support.processes import together
@@ -45,7 +48,11 @@ def test_processes_wait_long_and_exchange_gradients_in_place(tmp_path, digits_op
     run = config(tmp_path, digits_options)
 
     def work(rank):
-        torch.distributed.destroy_process_group()  # as in a training script, where nothing was connected before
+        # As in a training script, where nothing was connected before; the port in use may not be free at once.
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            os.environ["MASTER_PORT"] = str(on_main(lambda: free.getsockname()[1]))
+        torch.distributed.destroy_process_group()
         AcceleratorState._reset_state(reset_partial_state=True)
         accelerator = build_accelerator(run)
         group = torch.distributed.distributed_c10d._get_default_group()
