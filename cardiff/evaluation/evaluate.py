@@ -15,7 +15,7 @@ from cardiff.evaluation.images import ImageSet, read_folder
 from cardiff.evaluation.options import EvaluateOptions
 from cardiff.evaluation.protocol import Protocol
 from cardiff.evaluation.reports.evaluation import write_report
-from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options, settle_precision
+from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options
 from cardiff.files import remove
 from cardiff.hub.serialization import find_model
 from cardiff.outputs import owned
@@ -47,7 +47,6 @@ def _evaluate(options: EvaluateOptions, state: PartialState, output: Path) -> No
     sets: dict[int | None, ImageSet]
     facts = None
     if options.model is not None:
-        settle_precision(options)
         with one_first():
             facts = ModelFacts(find_model(options.model, options.revision))
         make_plan(sample_options(facts.folder, output, options))  # options are refused before anything is computed

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from cardiff.devices import evaluation_dtype, precision_name
-from cardiff.distributed import on_main, this_process
 from cardiff.errors import UserError
 from cardiff.files import file_hash, written_aside
 from cardiff.hub.provenance import read_record
@@ -37,18 +35,6 @@ def labels_as_in(shares: np.ndarray, count: int) -> list[int]:
         drawn[label] += 1
         labels.append(label)
     return labels
-
-
-def settle_precision(options: DrawOptions) -> None:
-    """Replace the precision "auto" by that of the main process, so that all processes draw in the same.
-
-    Their GPUs may differ: with a precision each, images of one folder would differ in more than their noise.
-
-    Raises:
-        UserError: The precision needs a GPU.
-    """
-    device = this_process().device
-    options.precision = on_main(lambda: precision_name(evaluation_dtype(options.precision, device)))
 
 
 def draw_folder(

@@ -18,17 +18,24 @@ from tqdm.auto import tqdm
 
 from cardiff.config.limits import check_limits
 from cardiff.config.schedules_by_name import alphas_cumprod_of, section_of
-from cardiff.devices import batch_size_for, evaluation_dtype, fixed_shapes, float32_products, record_of
+from cardiff.devices import (
+    batch_size_for,
+    evaluation_dtype,
+    fixed_shapes,
+    float32_products,
+    precision_name,
+    record_of,
+)
 from cardiff.diffusion.levels import log_snr_of, timesteps_at, visited_levels
 from cardiff.diffusion.randomness import image_generator
-from cardiff.distributed import one_first, this_process
+from cardiff.distributed import on_main, one_first, this_process
 from cardiff.errors import UserError, user_errors
 from cardiff.hub.serialization import find_model, load_pipeline
 from cardiff.pipelines import ArgumentError, ClassConditionalPipeline, NonFiniteImages
 from cardiff.pipelines.pipeline_class_conditional import ClassConditionalOutput, Classifier, Label, Scale
 from cardiff.sampling.guidance import Guidance, GuidanceArguments, make_guidance
 from cardiff.sampling.labels import ClassOrMixture, read_labels
-from cardiff.sampling.options import SampleOptions
+from cardiff.sampling.options import DrawOptions, SampleOptions
 from cardiff.sampling.solvers import make_solver
 
 
@@ -186,6 +193,7 @@ def make_plan(options: SampleOptions, progress: Callable[[int], object] | None =
     if (options.output is None) == (options.grid is None):
         raise UserError("Give either --output DIR for single images, or --grid FILE for a labelled grid.")
     check_limits(options, "--")
+    settle_precision(options)
     with one_first():
         folder = find_model(options.model, options.revision)
     pipeline = load_pipeline(folder, evaluation_dtype(options.precision, state.device)).to(state.device)
@@ -208,6 +216,18 @@ def make_plan(options: SampleOptions, progress: Callable[[int], object] | None =
             if isinstance(network, torch.nn.Module):
                 network.compile()  # in place and when it is first called
     return Plan(folder, pipeline, options, labels, guidance, timesteps, progress)
+
+
+def settle_precision(options: DrawOptions) -> None:
+    """Replace the precision "auto" by that of the main process, so that all processes draw in the same.
+
+    Their GPUs may differ: with a precision each, images of one folder would differ in more than their noise.
+
+    Raises:
+        UserError: The precision needs a GPU.
+    """
+    device = this_process().device
+    options.precision = on_main(lambda: precision_name(evaluation_dtype(options.precision, device)))
 
 
 def _labels(

@@ -18,7 +18,7 @@ from cardiff.evaluation.features.extraction import extract, open_real
 from cardiff.evaluation.features.networks import load_network
 from cardiff.evaluation.options import CompareOptions
 from cardiff.evaluation.reports.comparison import run as compare
-from cardiff.evaluation.samples import settle_precision
+from cardiff.sampling.draw import settle_precision
 from cardiff.sampling.options import DrawOptions
 from tests.support.processes import together
 from tests.support.reports import metrics_of
@@ -124,7 +124,7 @@ def test_all_processes_draw_in_the_precision_of_the_main_one(monkeypatch):
         settle_precision(options)
         return options.precision
 
-    monkeypatch.setattr("cardiff.evaluation.samples.evaluation_dtype", dtype)
+    monkeypatch.setattr("cardiff.sampling.draw.evaluation_dtype", dtype)
     assert together(settle) == ["float32", "float32"]
 
 

@@ -19,9 +19,9 @@ from cardiff.evaluation.evaluate import check_seeds, class_shares
 from cardiff.evaluation.images import read_folder
 from cardiff.evaluation.options import CompareOptions
 from cardiff.evaluation.protocol import Protocol
-from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options, settle_precision
+from cardiff.evaluation.samples import ModelFacts, draw_folder, labels_as_in, sample_options
 from cardiff.hub.serialization import find_model
-from cardiff.sampling.draw import make_plan
+from cardiff.sampling.draw import make_plan, settle_precision
 from cardiff.sampling.options import DrawOptions, GuidanceOptions
 from cardiff.sampling.solvers import SOLVERS
 

@@ -150,7 +150,8 @@ def open_real(
         if state.is_main_process and found is None:
             write_features(folder, features, logits, record)
         wait_for_everyone()
-        if state.is_local_main_process and read_features(folder) is None:  # of a machine with a cache of its own
+        another_machine = state.is_local_main_process and not state.is_main_process
+        if another_machine and read_features(folder) is None:  # it has a cache of its own
             write_features(folder, features, logits, record)
     return RealImages(features, logits, labels, class_names, record, images)
 
