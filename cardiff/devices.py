@@ -1,5 +1,6 @@
 """What a device computes fast: reduced precision, TF32 products, and how many images at once."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,8 +20,31 @@ DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bf16": torch.
 
 
 def multiplies_in_bf16(device: torch.device) -> bool:
-    """Whether the hardware has units for bf16 products, rather than emulating them: NVIDIA GPUs from Ampere on."""
+    """Whether the hardware has units for bf16 products, rather than emulating them.
+
+    NVIDIA GPUs from Ampere on have, and CPUs with AVX512-BF16 or AMX.
+    """
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def training_precision(wanted: str | None, device: torch.device) -> str | None:
+    """The value of Accelerate's `mixed_precision` for the option train.mixed_precision.
+
+    "auto" is what `accelerate launch` or its configuration asks for, if that is a reduced precision, and otherwise
+    bf16 where the hardware multiplies in it and "no" elsewhere.
+
+    Args:
+        wanted: "auto", a precision by Accelerate's name, or None to leave it to Accelerate.
+        device: Where the run trains.
+    """
+    if wanted != "auto":
+        return wanted
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if launched != "no":
+        return launched
+    return "bf16" if multiplies_in_bf16(device) else "no"
 
 
 def evaluation_dtype(precision: Precision, device: torch.device) -> torch.dtype:
@@ -33,7 +57,7 @@ def evaluation_dtype(precision: Precision, device: torch.device) -> torch.dtype:
         UserError: fp16 on a CPU, where it is emulated.
     """
     if precision == "auto":
-        return torch.bfloat16 if multiplies_in_bf16(device) else torch.float32
+        return torch.bfloat16 if device.type != "cpu" and multiplies_in_bf16(device) else torch.float32
     if precision == "fp16" and device.type == "cpu":
         raise UserError("--precision fp16 needs a GPU: choose float32 or bf16.")
     return DTYPES[precision]

@@ -87,20 +87,29 @@ class TrainConfig:
     """Images per optimizer step, over all processes and accumulation steps together."""
     gradient_accumulation_steps: int = limited(1, above=0)
     """Parts into which each process splits its share of the batch, to save memory."""
+    optimizer: Literal["adamw", "muon"] = option("adamw", on_resume="refuse")
+    """AdamW, or Muon for the convolutions and linear layers with AdamW for everything else."""
     learning_rate: float = limited(1e-4, above=0)
-    """Peak learning rate of AdamW."""
-    lr_schedule: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant_with_warmup"
-    """Learning rate schedule, from diffusers' get_scheduler."""
+    """Peak learning rate."""
+    lr_schedule: Literal["constant", "constant_with_warmup", "linear", "cosine", "warmup_stable_decay"] = (
+        "constant_with_warmup"
+    )
+    """Learning rate over the run; linear, cosine and warmup_stable_decay end at 0."""
     lr_warmup_steps: int = limited(500, least=0)
     """Optimizer steps over which the learning rate rises linearly from 0."""
+    lr_decay_fraction: float = limited(0.2, above=0, most=1)
+    """Part of the run over which warmup_stable_decay lowers the learning rate."""
+    adam_beta2: float = limited(0.999, least=0, below=1)
+    """Decay of AdamW's average of squared gradients."""
     weight_decay: float = limited(0.0, least=0)
-    """Decoupled weight decay of AdamW."""
+    """Decoupled weight decay."""
     max_grad_norm: float = limited(1.0, above=0, infinite=True)
     """Gradients are clipped to this norm; .inf disables clipping."""
     ema_decay: float = limited(0.9999, least=0, most=1)
     """Maximum decay of the weight average; at step n it is at most (1+n)/(10+n), so short runs average less."""
-    mixed_precision: Literal["no", "fp16", "bf16"] | None = option(None, on_resume="ignore")
-    """Precision of the forward pass; null for accelerate's own configuration."""
+    mixed_precision: Literal["auto", "no", "fp16", "bf16"] | None = option("auto", on_resume="ignore")
+    """Precision of the forward pass. auto: as accelerate is launched, or else bf16 where the hardware multiplies in it
+    (NVIDIA GPUs from Ampere on, CPUs with AVX512-BF16 or AMX), and float32 elsewhere. null: accelerate's own."""
     compile: bool | Literal["auto", "reduce-overhead"] = option("auto", on_resume="ignore")
     """Compile the network with torch.compile; reduce-overhead also records a CUDA graph, for few images per GPU.
     auto: in runs of 1,000 steps or more on a GPU, with a graph if the images are few."""
@@ -188,7 +197,7 @@ class ClassifierTrainConfig(TrainConfig):
     """Length, optimizer, precision, measuring and bookkeeping of a classifier's training run."""
 
     weight_decay: float = limited(0.05, least=0)
-    """Decoupled weight decay of AdamW; the value of Dhariwal and Nichol (arXiv 2105.05233)."""
+    """Decoupled weight decay; the value of Dhariwal and Nichol (arXiv 2105.05233)."""
     validation_fraction: float = option(0.1, least=0, below=1, on_resume="refuse")
     """Fraction of the images that are set aside to measure the accuracy. 0 for none."""
     report_every: int = option(5000, least=0, on_resume="ignore")

@@ -13,10 +13,11 @@ from diffusers import DDPMScheduler, ModelMixin
 from cardiff.config.run import RunConfig
 from cardiff.config.schedule import make_schedule
 from cardiff.config.sections import ClassifierTrainConfig, DiffusionTrainConfig
+from cardiff.devices import training_precision
 from cardiff.diffusion.draws import BatchDraws
 from cardiff.diffusion.loss import ClassificationLoss, DenoisingLoss, loss_weights, memory_format
 from cardiff.diffusion.networks import build_classifier, build_pipeline, build_unet, null_class
-from cardiff.distributed import TIMEOUT, check_world_size, wait_for_everyone
+from cardiff.distributed import TIMEOUT, on_main, this_process, wait_for_everyone
 from cardiff.errors import UserError
 from cardiff.files import write_text
 from cardiff.hub.background import BackgroundPublisher
@@ -79,8 +80,9 @@ def build_accelerator(config: RunConfig) -> Accelerator:
         UserError: A tracker is not installed, or the processes are not connected.
     """
     train, output_dir = config.train, Path(config.output_dir)
+    device = this_process().device
     accelerator = Accelerator(
-        mixed_precision=train.mixed_precision,
+        mixed_precision=on_main(lambda: training_precision(train.mixed_precision, device)),
         gradient_accumulation_steps=train.gradient_accumulation_steps,
         log_with=_trackers(train.trackers),
         project_config=ProjectConfiguration(output_dir, logging_dir=output_dir / "logs"),
@@ -90,7 +92,6 @@ def build_accelerator(config: RunConfig) -> Accelerator:
             InitProcessGroupKwargs(timeout=TIMEOUT),
         ],
     )
-    check_world_size(accelerator.num_processes)
     torch.backends.cudnn.benchmark = True  # every batch has the same shape
     if accelerator.device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = train.allow_tf32

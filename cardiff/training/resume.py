@@ -224,7 +224,8 @@ def _load_tensors(trainer: "Trainer", path: Path) -> None:
     inner = trainer.optimizer.optimizer
     if not all(moments.values()):
         raise KeyError(next(name for name, state in moments.items() if not state))
-    in_order = {i: moments[name] for i, name in enumerate(names)}
+    name_of = {parameter: name for name, parameter in parameters.items()}
+    in_order = dict(enumerate(moments[name_of[p]] for group in inner.param_groups for p in group["params"]))
     inner.load_state_dict({"state": in_order, "param_groups": inner.state_dict()["param_groups"]})
 
 

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING
 import torch
 from accelerate import Accelerator
 from diffusers import ModelMixin
-from diffusers.optimization import get_scheduler
 
 from cardiff.config.run import RunConfig
 from cardiff.diffusion.draws import BatchDraws, Draws
 from cardiff.diffusion.randomness import DROPOUT, derive_seed
-from cardiff.distributed import on_main
+from cardiff.distributed import device_name, on_main
 from cardiff.errors import disk_sentence
 from cardiff.hub.provenance import without_paths
 from cardiff.interrupt import Stopped
@@ -31,7 +30,9 @@ from cardiff.training.average import WeightAverage
 from cardiff.training.compilation import compile_mode
 from cardiff.training.data import TrainingData
 from cardiff.training.interrupt import StopRequest
+from cardiff.training.learning_rate import learning_rate_factor
 from cardiff.training.metrics import LossTotals, RunLog
+from cardiff.training.optimizers import build_optimizer
 from cardiff.training.sharding import gathered
 
 if TYPE_CHECKING:
@@ -74,15 +75,8 @@ class Trainer:
         self._averaged_model: ModelMixin | None = None  # made when it is first sampled from or saved
         if train.channels_last and not self.sharded:  # FSDP shards contiguous weights only
             model.to(memory_format=torch.channels_last)
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=_fused(self.device)
-        )
-        self.learning_rate_factor = get_scheduler(
-            train.lr_schedule,
-            optimizer,
-            num_warmup_steps=train.lr_warmup_steps,
-            num_training_steps=self.total_steps,
-        ).lr_lambdas[0]
+        optimizer = build_optimizer(model, train, self.device)
+        self.learning_rate_factor = learning_rate_factor(train, self.total_steps)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.model.train()
         self.compile_mode = compile_mode(config, self.device, self.total_steps, self.pass_size)
@@ -124,6 +118,10 @@ class Trainer:
         self.start_step = self.global_step
         self.batches: Iterator[dict] = iter(self.data.batches(self.start_step, self.total_steps, self.stream_state))
         settings = without_paths(self.config.to_dict())  # trackers may be on other machines
+        if not self.finished:
+            precision = self.accelerator.mixed_precision
+            number_type = "float32" if precision == "no" else precision
+            self.accelerator.print(f"Training in {number_type} on {device_name(self.device)}.")
         self.log = RunLog(self.accelerator, self.output_dir / "logs", self.start_step, self.total_steps, settings)
         self.since = time.perf_counter()
         self.callbacks = callbacks
@@ -258,7 +256,3 @@ class Trainer:
     def seconds_spent(self) -> float | None:
         """Wall-clock time of the run so far, including before it was resumed; None if an old checkpoint lacks it."""
         return None if self.seconds is None else round(self.seconds + time.perf_counter() - self.since, 1)
-
-
-def _fused(device: torch.device) -> bool | None:
-    return True if device.type in ("cpu", "cuda") else None
