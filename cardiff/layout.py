@@ -1,7 +1,7 @@
 """Locates the parts of the package that a checkout keeps at its top level.
 
 A wheel installs a single top-level package, `cardiff`, that contains everything: cardiff/schedulers,
-cardiff/pipelines, and cardiff/scripts with the scripts, configs/ and data/digits.parquet (setup.cfg maps them). In a
+cardiff/pipelines, and cardiff/scripts with the scripts, configs/ and the files of data/ (setup.cfg maps them). In a
 checkout they are next to cardiff/. Both use the names `cardiff.schedulers`, `cardiff.pipelines` and `cardiff.scripts`:
 in a checkout an import finder looks them up at the top level.
 
@@ -23,6 +23,8 @@ IS_CHECKOUT = not (_PACKAGE / "schedulers").is_dir()
 """Whether this is a checkout, and not an installed wheel."""
 TOP = _PACKAGE.parent if IS_CHECKOUT else _PACKAGE / "scripts"
 """The folder of the scripts, configs/ and data/."""
+SHIPPED_DATA = ("data/cars32.parquet", "data/cars32_test.parquet", "data/digits.parquet")
+"""Images that come with the package, as configurations name them."""
 
 
 def shipped_config(name: str) -> Path | None:
@@ -37,12 +39,12 @@ def shipped_configs() -> list[str]:
 
 
 def find_data(file: str) -> str:
-    """The file as given; if data/digits.parquet does not exist in the working directory, the shipped one.
+    """The file as given; if it is one of SHIPPED_DATA and not in the working directory, the shipped one.
 
     So shipped configurations can refer to their data by the same path wherever a command runs.
     """
     shipped = TOP / file
-    return str(shipped) if file == "data/digits.parquet" and not Path(file).exists() and shipped.exists() else file
+    return str(shipped) if file in SHIPPED_DATA and not Path(file).exists() and shipped.exists() else file
 
 
 class CheckoutFinder(MetaPathFinder):

@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from cardiff.devices import DTYPES, batch_size_for, evaluation_dtype, fixed_shapes, precision_name, record_of
+from cardiff.devices import (
+    DTYPES,
+    batch_size_for,
+    evaluation_dtype,
+    fixed_shapes,
+    multiplies_in_bf16,
+    precision_name,
+    record_of,
+    training_precision,
+)
 
 
 @pytest.mark.parametrize(
@@ -42,3 +51,26 @@ def test_the_precision_by_default_is_what_the_hardware_multiplies_in(capability,
     assert evaluation_dtype("auto", torch.device("cpu")) == torch.float32
     assert evaluation_dtype("fp16", torch.device("cuda")) == torch.float16
     assert [precision_name(evaluation_dtype(name, torch.device("cuda"))) for name in DTYPES] == list(DTYPES)
+
+
+@pytest.mark.parametrize("units", [(False, False), (True, False), (False, True)])
+def test_a_cpu_multiplies_in_bf16_if_it_has_units_for_it(units, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: units[0])
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: units[1])
+    cpu = torch.device("cpu")
+    assert multiplies_in_bf16(cpu) is any(units)
+    assert training_precision("auto", cpu) == ("bf16" if any(units) else "no")
+    assert evaluation_dtype("auto", cpu) == torch.float32  # whose images are promised to the bit
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0)])
+def test_training_is_never_in_an_emulated_precision_by_itself(capability, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert training_precision("auto", torch.device("cuda")) == ("bf16" if capability >= (8, 0) else "no")
+
+
+def test_what_is_asked_for_is_taken(monkeypatch):
+    cpu = torch.device("cpu")
+    assert [training_precision(wanted, cpu) for wanted in ("no", "fp16", "bf16", None)] == ["no", "fp16", "bf16", None]
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")  # as accelerate launch --mixed_precision fp16 does
+    assert training_precision("auto", cpu) == "fp16" and training_precision("no", cpu) == "no"

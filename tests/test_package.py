@@ -14,7 +14,7 @@ import yaml
 
 import cardiff
 from cardiff.cli import EXTRAS
-from cardiff.layout import find_data, shipped_config, shipped_configs
+from cardiff.layout import SHIPPED_DATA, find_data, shipped_config, shipped_configs
 from cardiff.version import cardiff_version
 from tests.conftest import ROOT, TINY_UNET
 
@@ -85,8 +85,9 @@ def test_shipped_configurations_have_bare_names():
     assert shipped_config("../setup.cfg") is None
 
 
-def test_shipped_data_are_found_from_anywhere(tmp_path, monkeypatch):
-    shipped = yaml.safe_load((ROOT / "configs/digits_16_conditional.yaml").read_text())["data"]["data_files"]
+@pytest.mark.parametrize("name", ["digits_16_conditional", "cars_32_conditional"])
+def test_shipped_data_are_found_from_anywhere(name, tmp_path, monkeypatch):
+    shipped = yaml.safe_load((ROOT / f"configs/{name}.yaml").read_text())["data"]["data_files"]
     monkeypatch.chdir(ROOT)
     assert find_data(shipped) == shipped
     monkeypatch.chdir(tmp_path)
@@ -184,7 +185,8 @@ def test_the_wheel_has_one_name_and_everything(wheel):
     }
     expected |= {f"cardiff/scripts/{f.name}" for f in ROOT.glob("*.py")}
     expected |= {f"cardiff/scripts/{f.relative_to(ROOT).as_posix()}" for f in ROOT.glob("configs/**/*.yaml")}
-    expected |= {"cardiff/scripts/data/digits.parquet"}
+    expected |= {f"cardiff/scripts/{name}" for name in SHIPPED_DATA}
+    expected |= {f"cardiff/scripts/{f.relative_to(ROOT).as_posix()}" for f in ROOT.glob("data/licences/*")}
     assert {f.relative_to(wheel).as_posix() for f in wheel.glob("cardiff/**/*") if f.is_file()} == expected
     (licence,) = wheel.glob("*.dist-info/licenses/LICENSE")
     assert "Apache License" in licence.read_text()

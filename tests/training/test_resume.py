@@ -324,6 +324,7 @@ PRECISIONS = {
     "accumulation": ["--train.gradient_accumulation_steps", "2"],
     "compile": ["--train.compile", "true", "--train.channels_last", "true"],
     "long average": ["--train.ema_decay", "0.5"],
+    "muon": ["--train.optimizer", "muon", "--train.channels_last", "true"],
     "all": ["--train.channels_last", "true", "--train.mixed_precision", "bf16", "--train.gradient_accumulation_steps"]
     + ["2", "--train.ema_decay", "0.5"],
 }
