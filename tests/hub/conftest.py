@@ -4,7 +4,6 @@ import time
 
 import huggingface_hub
 import pytest
-from huggingface_hub import constants
 
 from cardiff.hub import client
 from cardiff.hub.serialization import save_pipeline
@@ -16,18 +15,7 @@ from tests.support.tiny_models import tiny_pipeline
 def hub(monkeypatch, tmp_path):
     """The server, for this process and the ones that it starts; nothing waits between attempts."""
     with HubServer() as server:
-        for name, value in server.environment(tmp_path / "home").items():
-            monkeypatch.setenv(name, value)
-        # The client has read its environment already.
-        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        for name, value in [
-            ("ENDPOINT", server.url),
-            ("HUGGINGFACE_CO_URL_TEMPLATE", template),
-            ("HF_HUB_OFFLINE", False),
-            ("HF_HUB_DISABLE_XET", True),
-            ("HF_HUB_CACHE", str(tmp_path / "home/hub")),
-        ]:
-            monkeypatch.setattr(constants, name, value)
+        server.redirect(monkeypatch, tmp_path / "home")
         monkeypatch.setattr(client, "WAITS", (0.0, 0.0))
         sleep = time.sleep  # no pause is left out: who waits for a process would be too busy to let it run
         monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))

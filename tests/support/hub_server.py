@@ -1,7 +1,8 @@
 """A server on the loopback address that speaks the part of the Hub's protocol which its unmodified client uses.
 
 Requests of huggingface_hub with HF_ENDPOINT set to it: repositories are made, files are announced (preupload), large
-ones are put (LFS), commits are made, trees are listed and files are read; and any request can be made to fail.
+ones are put (LFS), commits are made, trees are listed and files are read; and any request can be made to fail. Models
+are at owner/name and can be written; data sets are at datasets/owner/name and can be read.
 """
 
 import base64
@@ -13,8 +14,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from pathlib import Path, PurePosixPath
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+from huggingface_hub import constants
 
 TOKENS = {"hf_writer": "write", "hf_reader": "read"}
 LARGE = (".safetensors", ".bin", ".png")
@@ -113,6 +117,20 @@ class HubServer:
         }
         return variables if token is None else {**variables, "HF_TOKEN": token}
 
+    def redirect(self, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+        """Make the client in this process, and in those that it starts, talk to this server."""
+        for name, value in self.environment(home).items():
+            monkeypatch.setenv(name, value)
+        # The client has read its environment already.
+        for name, value in [
+            ("ENDPOINT", self.url),
+            ("HUGGINGFACE_CO_URL_TEMPLATE", self.url + "/{repo_id}/resolve/{revision}/{filename}"),
+            ("HF_HUB_OFFLINE", False),
+            ("HF_HUB_DISABLE_XET", True),
+            ("HF_HUB_CACHE", str(home / "hub")),
+        ]:
+            monkeypatch.setattr(constants, name, value)
+
     def add(self, repo_id: str, files: dict[str, bytes], private: bool = False) -> str:
         """Put a repository there, whatever its files are called; returns the commit's oid."""
         repository = self.repositories[repo_id] = Repository(private)
@@ -151,6 +169,7 @@ class _Problem(Exception):
         self.status, self.code, self.more = status, code, more
 
 
+REPO = r"(?P<repo>(datasets/)?[^/]+/[^/]+)"
 ROUTES: list[tuple[str, re.Pattern, str]] = [
     (method, re.compile(pattern), name)
     for method, pattern, name in [
@@ -160,13 +179,14 @@ ROUTES: list[tuple[str, re.Pattern, str]] = [
         ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/branch/(?P<rev>.+)", "branch"),
         ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/preupload/(?P<rev>.+)", "preupload"),
         ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/commit/(?P<rev>.+)", "commit"),
-        ("GET", r"/api/models/(?P<repo>[^/]+/[^/]+)/tree/(?P<rev>[^/]+)", "tree"),
-        ("GET", r"/api/models/(?P<repo>[^/]+/[^/]+)(/revision/(?P<rev>.+))?", "info"),
+        ("GET", rf"/api/(models/)?{REPO}/tree/(?P<rev>[^/]+)(/(?P<folder>.+))?", "tree"),
+        ("POST", rf"/api/(models/)?{REPO}/paths-info/(?P<rev>[^/]+)", "paths"),
+        ("GET", rf"/api/(models/)?{REPO}(/revision/(?P<rev>.+))?", "info"),
         ("POST", r"/(?P<repo>[^/]+/[^/]+)\.git/info/lfs/objects/batch", "batch"),
         ("POST", r"/lfs/(?P<oid>\w+)/(?P<what>verify|complete)", "complete"),
         ("PUT", r"/lfs/(?P<oid>\w+)(/(?P<part>\d+))?", "put"),
-        ("GET", r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<rev>[^/]+)/(?P<file>.+)", "resolve"),
-        ("HEAD", r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<rev>[^/]+)/(?P<file>.+)", "resolve"),
+        ("GET", rf"/{REPO}/resolve/(?P<rev>[^/]+)/(?P<file>.+)", "resolve"),
+        ("HEAD", rf"/{REPO}/resolve/(?P<rev>[^/]+)/(?P<file>.+)", "resolve"),
     ]
 ]
 
@@ -220,6 +240,9 @@ class _Handler(BaseHTTPRequestHandler):
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         if fault == "corrupt":
             data = bytes([data[0] ^ 1]) + data[1:]
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if asked and status == 200 and "ETag" in headers:
+            status, data = 206, data[int(asked[1]) : int(asked[2]) + 1]
         self.send_response(status)
         for name, value in {"Content-Length": str(len(data)), **headers}.items():
             self.send_header(name, value)
@@ -359,16 +382,27 @@ class _Handler(BaseHTTPRequestHandler):
         commit = self.find_commit(repo, rev or "main")
         siblings = [{"rfilename": name} for name in commit.files]
         private = self.hub.repositories[repo].private
+        repo = repo.removeprefix("datasets/")
         return {"id": repo, "modelId": repo, "private": private, "sha": commit.oid, "siblings": siblings}, {}
 
-    def tree(self, body, repo, rev):
-        entries = []
-        for name, data in self.find_commit(repo, rev).files.items():
-            entry = {"type": "file", "path": name, "size": len(data), "oid": git_oid(data)}
-            if name.endswith(LARGE):
-                entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
-            entries.append(entry)
-        return entries, {}
+    def tree(self, body, repo, rev, folder):
+        commit = self.find_commit(repo, rev)
+        start = f"{folder}/" if folder else ""
+        inside = [name for name in commit.files if name.startswith(start)]
+        if folder and not inside:
+            raise _Problem(404, f"{folder} does not exist", "EntryNotFound")
+        folders = sorted({str(parent) for name in inside for parent in PurePosixPath(name).parents})
+        folders = [name for name in folders if name.startswith(start) and name != "."]
+        if parse_qs(urlsplit(self.path).query).get("recursive", ["True"])[0].lower() != "true":
+            folders = [name for name in folders if "/" not in name[len(start) :]]
+            inside = [name for name in inside if "/" not in name[len(start) :]]
+        return [entry_of(commit, name) for name in [*folders, *inside]], {}
+
+    def paths(self, body, repo, rev):
+        commit = self.find_commit(repo, rev)
+        there = {str(path) for name in commit.files for path in (PurePosixPath(name), *PurePosixPath(name).parents)}
+        wanted = parse_qs(body.decode())["paths"]  # a form
+        return [entry_of(commit, name) for name in wanted if name in there], {}
 
     def resolve(self, body, repo, rev, file):
         commit = self.find_commit(repo, rev)
@@ -384,6 +418,17 @@ def json_or_bytes(body: bytes):
         return json.loads(body)
     except ValueError:
         return body
+
+
+def entry_of(commit: Commit, name: str) -> dict:
+    """What a listing says of a file, or of a folder."""
+    if name not in commit.files:
+        return {"type": "directory", "path": name, "size": 0, "oid": git_oid(name.encode())}
+    data = commit.files[name]
+    entry = {"type": "file", "path": name, "size": len(data), "oid": git_oid(data)}
+    if name.endswith(LARGE):
+        entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+    return entry
 
 
 def git_oid(data: bytes) -> str:
