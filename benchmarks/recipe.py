@@ -138,12 +138,13 @@ class Judge:
             a, sigma = levels[t].sigmoid().sqrt().float(), (-levels[t]).sigmoid().sqrt().float()
             noisy = a * clean + sigma * noise
             output = torch.cat([unet(x, t, c).sample for x, c in zip(noisy.split(50), labels.split(50))])
-            errors = {  # of x̂₀
-                "v_prediction": lambda: a * noisy - sigma * output - clean,
-                "epsilon": lambda: (noisy - sigma * output) / a - clean,
-                "sample": lambda: output - clean,
-            }[scheduler.config.prediction_type]()
-            total += float(errors.square().mean() / sigma**2)  # ‖δv‖² = ‖δx₀‖²/σ²
+            estimates = {
+                "v_prediction": a * noisy - sigma * output,
+                "epsilon": (noisy - sigma * output) / a,
+                "sample": output,
+            }
+            error = estimates[scheduler.config.prediction_type] - clean
+            total += float(error.square().mean() / sigma**2)  # ‖δv‖² = ‖δx₀‖²/σ²
         return total / len(LOG_SNRS)
 
     def features(self, images: np.ndarray) -> np.ndarray:

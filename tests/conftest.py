@@ -28,7 +28,7 @@ TINY_UNET = [
     *("--unet.up_block_types", "[AttnUpBlock2D,UpBlock2D]", "--unet.attention_head_dim", "8"),
     *("--train.mixed_precision", "no"),
 ]
-"""Options that make any configuration's UNet small enough for a test, in float32 also on CPUs that multiply in bf16."""
+"""Options that make any configuration's UNet small enough for a test, in float32 on every CPU."""
 
 
 TINY_CLASSIFIER = [

@@ -42,10 +42,8 @@ def hidden_matrices(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     The first and last convolution, whose inputs and outputs are pixels or logits, and embeddings are left to AdamW, as
     Jordan recommends.
     """
-    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    pixels = {"conv_in", "conv_out", "head"}
-    for name, layer in layers:
-        if name.split(".")[0] not in pixels:
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear) and name not in ("conv_in", "conv_out", "head"):
             yield f"{name}.weight", layer.weight
 
 

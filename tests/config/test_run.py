@@ -482,7 +482,7 @@ def test_help_documents_every_option(capsys):
     for section, options in (("classifier", ClassifierConfig), ("train", ClassifierTrainConfig)):
         for field in fields(options):
             assert f"--{section}.{field.name} " in shown
-    assert "Fraction of the images that are set aside" in shown and "Peak learning rate of AdamW" in shown
+    assert "Fraction of the images that are set aside" in shown and "Peak learning rate." in shown
 
 
 @pytest.mark.parametrize("equals", [False, True])

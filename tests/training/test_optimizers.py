@@ -93,7 +93,10 @@ def test_everything_else_is_stepped_by_adamw():
     generator = torch.Generator().manual_seed(0)
     settings = {"lr": 0.01, "weight_decay": 0.1, "betas": (0.9, 0.95)}
     ours, theirs = nn.Parameter(torch.ones(5)), nn.Parameter(torch.ones(5))
-    mine, reference = Muon([nn.Parameter(torch.zeros(2, 2))], [ours], **settings), torch.optim.AdamW([theirs], **settings)
+    mine, reference = (
+        Muon([nn.Parameter(torch.zeros(2, 2))], [ours], **settings),
+        torch.optim.AdamW([theirs], **settings),
+    )
     for _ in range(4):
         ours.grad = torch.randn(5, generator=generator)
         theirs.grad = ours.grad.clone()
@@ -120,7 +123,9 @@ def test_every_parameter_is_stepped_once():
 
 
 def test_adamw_is_torchs_with_the_options():
-    optimizer = build_optimizer(nn.Linear(2, 2), TrainConfig(adam_beta2=0.95, weight_decay=0.3, learning_rate=0.5), CPU)
+    optimizer = build_optimizer(
+        nn.Linear(2, 2), TrainConfig(adam_beta2=0.95, weight_decay=0.3, learning_rate=0.5), CPU
+    )
     assert type(optimizer) is torch.optim.AdamW
     (group,) = optimizer.param_groups
     assert (group["lr"], group["weight_decay"], group["betas"]) == (0.5, 0.3, (0.9, 0.95))
