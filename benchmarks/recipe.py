@@ -211,6 +211,31 @@ def main() -> None:
     for seed in map(int, options.seeds.split(",")):
         for name in options.trials.split(",") if options.trials else TRIALS:
             run(name, TRIALS[name], seed, options.tflop * 1e12, options.output, judge)
+    table = markdown([json.loads(file.read_text()) for file in sorted(options.output.glob("*.json"))])
+    (options.output / "table.md").write_text(table)
+    print(table)
+
+
+def markdown(records: list[dict]) -> str:
+    """A table of the trials, the best first: means over the seeds, with the range of the distance."""
+    trials: dict[str, list[dict]] = {}
+    for record in records:
+        trials.setdefault(record["trial"], []).append(record)
+    lines = ["| trial | GFLOP per image | images | steps | test loss | distance | kernel | accuracy | seeds |"]
+    lines.append("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+    for name, found in sorted(trials.items(), key=lambda item: np.mean([f["distance"] for f in item[1]])):
+
+        def mean(key: str, found: list[dict] = found) -> float:
+            return float(np.mean([record[key] for record in found]))
+
+        distances = [record["distance"] for record in found]
+        spread = f" ({min(distances):.0f} to {max(distances):.0f})" if len(found) > 1 else ""
+        lines.append(
+            f"| {name} | {mean('forward_gflop'):.3f} | {mean('images'):,.0f} | {mean('steps'):,.0f} | "
+            f"{mean('test_loss'):.4f} | {mean('distance'):.0f}{spread} | {mean('kernel'):.2f} | "
+            f"{mean('accuracy'):.0%} | {len(found)} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def muon(learning_rate: float, batch_size: int, **more: object) -> dict:

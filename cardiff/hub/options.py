@@ -1,6 +1,7 @@
 """The options of publish.py; they import no torch, so that --help is fast."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from cardiff.config.sections import HubTarget
 
@@ -15,6 +16,8 @@ class PublishOptions(HubTarget):
     """Report folder of evaluate.py, or its metrics.json, for exactly these weights."""
     samples: str | None = None
     """Image for the model card (default: the run's newest sample grid)."""
+    weights: Literal["float32", "fp16", "bf16"] = "float32"
+    """Precision of the weights; those in half precision take half of the space, and are loaded as float32."""
     variants: str = ""
     """Half-precision weights to add: fp16, bf16, or fp16,bf16."""
     output: str | None = None

@@ -155,8 +155,13 @@ def prepare(folder: Path, output: Path, options: PublishOptions) -> tuple[dict |
     unknown = [variant for variant in variants if variant not in VARIANTS]
     if unknown:
         raise UserError(f"--variants {unknown[0]} is unknown: choose from {', '.join(VARIANTS)}.")
-    metrics = None if options.metrics is None else _metrics_of(folder, Path(options.metrics))
-    export_model(folder, output, variants)
+    # In half precision, what was measured must be what is written.
+    metrics = None if options.metrics is None else _read_metrics(Path(options.metrics))
+    if metrics is not None and options.weights == "float32":
+        _check_measured(metrics, folder, options)
+    export_model(folder, output, variants, options.weights)
+    if metrics is not None and options.weights != "float32":
+        _check_measured(metrics, output, options)
     record, run = read_record(output), run_of(folder)
     best = None
     if record is not None:
@@ -182,24 +187,33 @@ def complete(
     write_checksums(prepared, leave_out=["README.md"])
 
 
-def _metrics_of(folder: Path, file: Path) -> dict:
-    """The content of a metrics.json, which must be that of the model in the folder."""
+def _read_metrics(file: Path) -> dict:
+    """The content of a metrics.json of a model."""
     file = file / "metrics.json" if file.is_dir() else file
     if not file.is_file():
         raise UserError(f"--metrics {file} does not exist: name the --output folder of evaluate.py.")
     metrics = read_json(file)
     try:
-        measured = metrics["model"]["weights_sha256"]
+        str(metrics["model"]["weights_sha256"])
     except (KeyError, TypeError) as error:
         raise UserError(
             f"--metrics {file} is not a metrics.json of evaluate.py ({error!r}): run evaluate.py again."
         ) from error
-    weights = next((f for f in (weights_file(folder), classifier_weights_file(folder)) if f.is_file()), None)
-    if weights is None or measured != file_hash(weights):
-        raise UserError(
-            f"--metrics {file} was measured with other weights than those of {folder}: run evaluate.py again."
-        )
     return metrics
+
+
+def _check_measured(metrics: dict, folder: Path, options: PublishOptions) -> None:
+    """Refuse metrics of other weights than those of a model's folder."""
+    weights = next((f for f in (weights_file(folder), classifier_weights_file(folder)) if f.is_file()), None)
+    if weights is None or metrics["model"]["weights_sha256"] != file_hash(weights):
+        if options.weights == "float32":
+            which, remedy = "", "run evaluate.py again"
+        else:
+            which, remedy = f" in {options.weights}", "publish to an --output without it, and run evaluate.py on that"
+        raise UserError(
+            f"--metrics {options.metrics} was measured with other weights than those of {options.model}{which}: "
+            f"{remedy}."
+        )
 
 
 def _picture(run: Path, record: RunRecord | None, given: str | None) -> Path | None:

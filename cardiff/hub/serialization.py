@@ -50,13 +50,15 @@ def _forget_origin(file: Path) -> None:
     file.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def export_model(folder: Path, target: Path, variants: Sequence[str] = ()) -> None:
+def export_model(folder: Path, target: Path, variants: Sequence[str] = (), weights: str = "float32") -> None:
     """Load the model of a folder and save it to another, without any other files or source code of the first.
 
     Args:
         folder: As `load_pipeline` and `load_classifier` take it.
         target: Folder to write.
-        variants: Half-precision weights to write beside the float32 ones: "fp16", "bf16".
+        variants: Half-precision weights to write beside the others: "fp16", "bf16".
+        weights: Precision of the weights themselves, "float32", "fp16" or "bf16"; half of float32's size. Loading
+            converts them to float32.
 
     Raises:
         UserError: The folder holds no model of this project, or a damaged one, or a file of it lies elsewhere.
@@ -64,12 +66,13 @@ def export_model(folder: Path, target: Path, variants: Sequence[str] = ()) -> No
     refuse_links([folder / name for name in MODEL_FILES], folder)
     if _classifier_config(folder).is_file() and not Path(folder, "model_index.json").is_file():
         network, scheduler = load_classifier(folder)
-        save_classifier(network, scheduler, target)
+        save_classifier(_rounded(network, weights), scheduler, target)
     else:
         pipeline = load_pipeline(folder)
         network = pipeline.unet
         if network.config.num_class_embeds is None:
             pipeline = DDPMPipeline(network, pipeline.scheduler)
+        pipeline.unet = _rounded(network, weights)
         save_pipeline(pipeline, target)
     part = "unet" if isinstance(network, UNet2DModel) else "classifier"
     for variant in variants:
@@ -81,6 +84,11 @@ def export_model(folder: Path, target: Path, variants: Sequence[str] = ()) -> No
     record = read_record(folder)
     if record is not None:
         write_record(target, record)
+
+
+def _rounded(network: Network, weights: str) -> Network:
+    """The network itself for float32, or a copy of it in half precision."""
+    return network if weights == "float32" else torch.nn.Module.to(copy.deepcopy(network), VARIANTS[weights])
 
 
 def find_model(model: str, revision: str | None = None) -> Path:

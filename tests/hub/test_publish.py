@@ -14,12 +14,21 @@ import torch
 from diffusers import DDPMPipeline
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from safetensors.torch import load_file
 
 import publish as publishing_command
 from cardiff.errors import UserError
+from cardiff.files import file_hash
 from cardiff.hub import publish as publishing
 from cardiff.hub.provenance import write_record
-from cardiff.hub.serialization import find_model, load_classifier, load_pipeline, save_classifier, save_pipeline
+from cardiff.hub.serialization import (
+    find_model,
+    load_classifier,
+    load_pipeline,
+    save_classifier,
+    save_pipeline,
+    weights_file,
+)
 from cardiff.pipelines import pipeline_class_conditional
 from cardiff.sampling.solvers import SOLVERS, make_solver
 from cardiff.schedulers import CosineScheduler
@@ -123,6 +132,20 @@ def test_a_preview_uploads_nothing(hub, folder, tmp_path):
 def test_options_that_are_refused(options, sentence, hub, folder):
     with pytest.raises(UserError, match=sentence):
         push(folder, **options)
+    assert not hub.repositories
+
+
+def test_weights_in_half_precision_are_all_there_is(hub, folder, tmp_path):
+    push(folder, weights="fp16", output=str(tmp_path / "half"))
+    (file,) = (tmp_path / "half").rglob("*.safetensors")
+    whole, half = load_file(weights_file(folder)), load_file(file)
+    torch.testing.assert_close(half, {name: t.half() for name, t in whole.items()}, rtol=0, atol=0)
+    assert load_pipeline(tmp_path / "half").unet.dtype == torch.float32
+    # What was measured must be what is written.
+    metrics = tmp_path / "metrics.json"
+    metrics.write_text(json.dumps({"model": {"weights_sha256": file_hash(weights_file(folder))}}))
+    with pytest.raises(UserError, match="other weights than those of .* in fp16: publish to an --output without it"):
+        push(folder, weights="fp16", metrics=str(metrics))
     assert not hub.repositories
 
 
