@@ -1,9 +1,9 @@
 """Locates the parts of the package that a checkout keeps at its top level.
 
 A wheel installs a single top-level package, `cardiff`, that contains everything: cardiff/schedulers,
-cardiff/pipelines, and cardiff/scripts with the scripts, configs/ and the files of data/ (setup.cfg maps them). In a
-checkout they are next to cardiff/. Both use the names `cardiff.schedulers`, `cardiff.pipelines` and `cardiff.scripts`:
-in a checkout an import finder looks them up at the top level.
+cardiff/pipelines, and cardiff/scripts with the scripts, configs/, models/ and the files of data/ (setup.cfg
+maps them). In a checkout they are next to cardiff/. Both use the names `cardiff.schedulers`, `cardiff.pipelines` and
+`cardiff.scripts`: in a checkout an import finder looks them up at the top level.
 
 Alternatives considered: packages named `schedulers` and `pipelines` in site-packages would be shadowed by any folder
 of that name in the working directory; symbolic links are not copied by every tool; and with imports rewritten during
@@ -22,7 +22,7 @@ _SCRIPTS = "cardiff.scripts"
 IS_CHECKOUT = not (_PACKAGE / "schedulers").is_dir()
 """Whether this is a checkout, and not an installed wheel."""
 TOP = _PACKAGE.parent if IS_CHECKOUT else _PACKAGE / "scripts"
-"""The folder of the scripts, configs/ and data/."""
+"""The folder of the scripts, configs/, models/ and data/."""
 SHIPPED_DATA = ("data/cars32.parquet", "data/cars32_test.parquet", "data/digits.parquet")
 """Images that come with the package, as configurations name them."""
 
@@ -36,6 +36,16 @@ def shipped_config(name: str) -> Path | None:
 def shipped_configs() -> list[str]:
     """The bare names of all shipped configurations."""
     return sorted(file.stem for file in TOP.glob("configs/*.yaml"))
+
+
+def shipped_model(name: str) -> Path | None:
+    """The folder of a shipped model by its bare name, such as cars_32; None if there is none."""
+    return TOP / "models" / name if name in shipped_models() else None
+
+
+def shipped_models() -> list[str]:
+    """The bare names of all shipped models."""
+    return sorted(file.parent.parent.name for file in TOP.glob("models/*/*/config.json"))
 
 
 def find_data(file: str) -> str:

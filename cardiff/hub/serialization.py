@@ -19,6 +19,7 @@ from cardiff.hub.client import download
 from cardiff.hub.provenance import RUN_RECORD, read_record, write_record
 from cardiff.hub.trust import check_network, check_noise, read_arguments, refuse_links
 from cardiff.integrity import CHECKSUMS, check_model, read_json
+from cardiff.layout import shipped_model
 from cardiff.pipelines import ClassConditionalPipeline, NoisyClassifier
 
 Network = TypeVar("Network", bound=ModelMixin)
@@ -95,13 +96,15 @@ def find_model(model: str, revision: str | None = None) -> Path:
     """The local folder of a model; from a Hub repository, only configurations and weights are downloaded.
 
     Args:
-        model: A folder, or a Hub repository.
+        model: A folder, the bare name of a shipped model, or a Hub repository.
         revision: Branch, tag or commit of the repository.
 
     Raises:
         UserError: `model` is neither a folder nor a readable repository.
     """
-    return Path(model) if Path(model).is_dir() else download(model, MODEL_FILES, revision)
+    if Path(model).is_dir():
+        return Path(model)
+    return shipped_model(model) or download(model, MODEL_FILES, revision)
 
 
 def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> ClassConditionalPipeline:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from diffusers import DDPMPipeline, UNet2DModel
 from safetensors.torch import load_file, save_file
 
+from cardiff import layout
 from cardiff.errors import UserError
 from cardiff.evaluation.samples import ModelFacts
 from cardiff.hub import serialization as hub
@@ -343,6 +345,18 @@ def test_no_such_folder(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=f"{name} is not a folder: name the folder of a model"):
         find_model(name)
+
+
+def test_a_shipped_model_has_a_bare_name_that_a_folder_takes_precedence_over(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(layout, "TOP", tmp_path / "package")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    shipped = tmp_path / "package/models/vans"
+    shutil.copytree(folder, shipped)
+    assert layout.shipped_models() == ["vans"] and find_model("vans") == shipped
+    assert layout.shipped_model("../vans") is None and layout.shipped_model("cars") is None
+    Path("vans").mkdir()
+    assert find_model("vans") == Path("vans")
 
 
 def test_a_folder_is_taken_as_it_is(folder):

@@ -363,7 +363,16 @@ def test_every_shipped_config_trains_at_reduced_size(name, tmp_path, digits_opti
 
 
 def test_there_are_the_shipped_configs():
-    sets = ["aircraft_64", "cifar10_32", "digits_16", "fashion_mnist_32", "stanford_cars_128", "stanford_cars_64"]
+    sets = [
+        "aircraft_64",
+        "cars_32",
+        "cars_64",
+        "cifar10_32",
+        "digits_16",
+        "fashion_mnist_32",
+        "stanford_cars_128",
+        "stanford_cars_64",
+    ]
     assert [f"{name}_{kind}" for name in sets for kind in ("classifier", "conditional", "unconditional")] == CONFIGS
 
 

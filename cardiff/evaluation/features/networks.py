@@ -19,6 +19,7 @@ from cardiff.evaluation.features.vision_models import transformers_network
 from cardiff.files import file_hash
 from cardiff.hub.client import download
 from cardiff.hub.serialization import classifier_weights_file, load_classifier
+from cardiff.layout import shipped_model
 
 MOST_PIXELS = 4096
 """Most values of an image for the network pixels: the covariance has the square of them."""
@@ -61,6 +62,7 @@ def load_network(spec: str, *, weights: str | None = None, device: torch.device)
     if spec == "mobilenet":
         return mobilenet_network(_find_weights(spec, [MOBILENET_FILE], weights), device)
     path = Path(spec)
+    path = path if path.is_dir() else shipped_model(spec) or path
     if path.suffix in TORCHSCRIPT and not path.is_dir():
         return torchscript_network(path, device)
     if "/" not in spec and not path.is_dir():

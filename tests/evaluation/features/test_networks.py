@@ -7,8 +7,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BitImageProcessor
 
+from cardiff import layout
 from cardiff.errors import UserError
 from cardiff.evaluation.features.networks import load_network
+from cardiff.hub.serialization import save_classifier
+from cardiff.schedulers import CosineScheduler
 from tests.support.tiny_classifier import tiny_classifier
 from tests.support.tiny_networks import CPU, MODELS, dinov2, images, load
 
@@ -53,6 +56,12 @@ def test_grey_images_are_seen_as_grey_colour_images(folder, kind):
 def test_names_of_distances(folder):
     named = {kind: load(folder, kind).distance for kind in ("pixels", "mobilenet", "moments.pt", "ours", "dinov2")}
     assert list(named.values()) == ["pixel-FD", "MobileNet-FD", "FD (moments)", "FD (classifier)", "FD (dinov2)"]
+
+
+def test_a_shipped_classifier_has_a_bare_name(tmp_path, monkeypatch):
+    save_classifier(tiny_classifier(), CosineScheduler().to_stock(), tmp_path / "models/vans_classifier")
+    monkeypatch.setattr(layout, "TOP", tmp_path)
+    assert load_network("vans_classifier", device=CPU).name == "classifier vans_classifier"
 
 
 def test_other_weights_have_another_record(folder, tmp_path):
