@@ -74,6 +74,7 @@ def test_a_sharded_model_trains_saves_and_resumes_as_a_whole_one(whole_run, shar
     options = [*digits_options, *OPTIONS, "--output_dir", folder, "--train.sample_every", 20]
     options[options.index("--train.max_steps") + 1] = "20"
     options += ["--train.lr_schedule", "constant_with_warmup"]  # the same with another max_steps
+    options += ["--train.optimizer", "muon"]  # which needs whole matrices, and AdamW for the rest
     sharded = {"accelerate_config": "fsdp.yaml", "processes": 2}
     launch("tests/support/sharded_training.py", "train_conditional", *options, **sharded)
     assert (folder / "samples/step-00000020.png").exists()

@@ -24,7 +24,7 @@ def gathered(tensors: Iterable[tuple[str, torch.Tensor]], keep: bool) -> Iterato
 
 
 def as_sharded(tensor: torch.Tensor, sharded: torch.Tensor) -> torch.Tensor:
-    """A full tensor, sharded as the other one is."""
+    """A full tensor, which every process has, sharded as the other one is; nothing is sent."""
     if not isinstance(sharded, DTensor):
         return tensor
-    return distribute_tensor(tensor.to(sharded.device), sharded.device_mesh, sharded.placements)
+    return distribute_tensor(tensor.to(sharded.device), sharded.device_mesh, sharded.placements, src_data_rank=None)

@@ -20,7 +20,7 @@ made, prepared = AcceleratorState.__init__, Accelerator.prepare
 
 def make(self, *args, fsdp_plugin=None, **kwargs):
     """The state of connected CPU processes, which are to shard."""
-    fresh = not self.initialized
+    fresh = not AcceleratorState._shared_state
     made(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
     if fresh:
         assert fsdp_plugin is not None, "configs/accelerate/fsdp.yaml asks for it"
