@@ -17,7 +17,7 @@ FILES = {
 """Files of a data set, as patterns below one of the folders of --data."""
 DIGITS = "digits"
 """The set that is always there, data/digits.parquet."""
-OF_CONFIG = {"cifar10": "cifar10", "aircraft": "aircraft64", "stanford": "stanford_cars"}
+OF_CONFIG = {"cifar10": "cifar10", "cars": "cars64", "aircraft": "aircraft64", "stanford": "stanford_cars"}
 """The data set of each configuration that is timed, by the first word of its name."""
 
 

@@ -46,7 +46,7 @@ TINY: dict[str, dict[str, Any]] = {
 }
 """The network of every configuration in a dry run."""
 TINY_RESOLUTION = 16
-CLASSES = {"digits": 10, "cifar10": 10, "fashion": 10, "aircraft": 34, "stanford": 196}
+CLASSES = {"digits": 10, "cifar10": 10, "fashion": 10, "cars": 56, "aircraft": 34, "stanford": 196}
 """Number of classes of each configuration's data, by the first word of its name."""
 QUIET = {"train.trackers": [], "train.sample_every": 0, "train.evaluate_every": 0, "train.report_every": 0}
 
