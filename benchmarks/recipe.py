@@ -303,6 +303,11 @@ TRIALS: dict[str, dict] = {
     "32-64-128 today": network([32, 64, 128], LAST, shift="default"),
     "32-64-128 two layers": {**BEST, **network([32, 64, 128], LAST, layers=2)},
     "32-64-96-128": {**BEST, **network([32, 64, 96, 128], [False, False, True, True])},
+    "32-64-96-128 sample": {
+        **BEST,
+        **network([32, 64, 96, 128], [False, False, True, True]),
+        "scheduler.prediction_type": "sample",
+    },
     "32-64-96-128 no attention": {**BEST, **network([32, 64, 96, 128], [False] * 4)},
     "32-64-128-128": {**BEST, **network([32, 64, 128, 128], [False, False, True, True])},
     "24-48-96 two layers": {**BEST, **network([24, 48, 96], LAST, layers=2)},
