@@ -273,6 +273,7 @@ TRIALS: dict[str, dict] = {
     "adamw 1e-3 b64": adamw(1e-3, 64),
     "adamw 1e-3 b16": adamw(1e-3, 16),
     "adamw 2e-3 b16": adamw(2e-3, 16),
+    "adamw 4e-3 b16": adamw(4e-3, 16),
     "muon 2e-3 b64": muon(2e-3, 64),
     "muon 4e-3 b64": muon(4e-3, 64),
     "muon 4e-3 b32": muon(4e-3, 32),
