@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.recipe import BEST, LAST, network, trial_config
 from cardiff.training.build import build
 
-LEARNING_RATE, STEPS, EVERY = 1.6e-2, 1000, 100
+LEARNING_RATE, STEPS, EVERY = 1.6e-2, 1200, 100
 
 
 def main() -> None:
