@@ -7,6 +7,7 @@ Train, as `train_conditional.py` does; here a tiny network for two steps:
 >>> few = {"train.max_steps": 2, "train.sample_every": 0, "train.trackers": []}
 >>> config = cardiff.configure("digits_16_conditional", "runs/tiny", **tiny, **few)
 >>> run = cardiff.build(config)
+Training in float32 on CPU.
 >>> while not run.done:
 ...     run.step()
 ...     run.run_callbacks()

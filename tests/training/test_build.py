@@ -8,7 +8,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from cardiff.config.run import parse_run
-from cardiff.distributed import TIMEOUT, on_main
+from cardiff.distributed import TIMEOUT, cpu_group, on_main
 from cardiff.training import build as builder
 from cardiff.training.build import build_accelerator
 from tests.support.processes import together
@@ -53,6 +53,7 @@ def test_processes_wait_long_and_exchange_gradients_in_place(tmp_path, digits_op
             free.bind(("127.0.0.1", 0))
             os.environ["MASTER_PORT"] = str(on_main(lambda: free.getsockname()[1]))
         torch.distributed.destroy_process_group()
+        cpu_group.cache_clear()
         AcceleratorState._reset_state(reset_partial_state=True)
         accelerator = build_accelerator(run)
         group = torch.distributed.distributed_c10d._get_default_group()
