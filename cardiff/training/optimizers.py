@@ -42,9 +42,10 @@ def hidden_matrices(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     The first and last convolution, whose inputs and outputs are pixels or logits, and embeddings are left to AdamW, as
     Jordan recommends.
     """
+    parameters = dict(model.named_parameters())
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear) and name not in ("conv_in", "conv_out", "head"):
-            yield f"{name}.weight", layer.weight
+            yield f"{name}.weight", parameters[f"{name}.weight"]
 
 
 class Muon(torch.optim.Optimizer):
