@@ -132,8 +132,9 @@ def state(trainer: Trainer) -> dict[str, dict[str, torch.Tensor]]:
     named = trainer.named_parameters()
     moments = trainer.optimizer.state
     found = {"weights": dict(named), "averages": dict(zip((name for name, _ in named), trainer.ema.shadow_params))}
-    for moment in ("exp_avg", "exp_avg_sq"):
-        found[moment] = {name: moments[parameter][moment] for name, parameter in named}
+    for moment in ("exp_avg", "exp_avg_sq", "momentum_buffer"):  # AdamW's, and Muon's
+        if kept := {name: moments[p][moment] for name, p in named if moment in moments[p]}:
+            found[moment] = kept
     return {
         part: {name: whole(t.detach()).cpu().clone() for name, t in known.items()} for part, known in found.items()
     }
