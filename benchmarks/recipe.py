@@ -1,12 +1,13 @@
 """Which network, optimizer and objective give the best cars after a given amount of arithmetic?
 
-    python benchmarks/recipe.py --output runs/recipe [--stage objective] [--trials base,muon] [--seeds 0,1]
+    OMP_NUM_THREADS=1 python benchmarks/recipe.py --tflop 6 --output runs/recipe [--trials today,uniform] [--seeds 0,1]
 
-Every trial of a stage trains the same number of floating-point operations (those of the network's forward and backward
-passes and of Muon's matrix products; --stage says how many), and is then measured by 500 samples: MobileNet-FD and
-kernel distance to the 2,000 training pictures with their mirror images, and the share that a classifier of real
-renders takes for the class asked for. A trial that the folder has is not run again. The table of all that is there is
-written to table.md. Run with OMP_NUM_THREADS=1, once for each core, with different --trials.
+Every trial trains for the same number of floating-point operations, those of the network's forward and backward passes
+and of Muon's matrix products, and is then measured by 500 samples: MobileNet-FD and kernel distance to the 2,000
+training pictures with their mirror images, and the share that a classifier of real renders takes for the class
+asked for. A trial that the folder has is not run again. The table of all that is there is written to table.md, below
+the same measures of real pictures. Run it once for each core, with different --trials and in one folder. It needs the
+weights of MobileNetV2: docs/evaluation.md.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from cardiff.diffusion.flops import forward_flops, training_flops
 from cardiff.diffusion.levels import trained_log_snr
 from cardiff.diffusion.loss import model_range
 from cardiff.diffusion.networks import build_unet
-from cardiff.evaluation.features.mobilenet import MOBILENET_FILE, mobilenet_network
+from cardiff.evaluation.features.networks import load_network
 from cardiff.evaluation.metrics.frechet import frechet_distance
 from cardiff.evaluation.metrics.kernel import kernel_distance
 from cardiff.hub.serialization import load_pipeline
@@ -43,16 +44,26 @@ ROOT = Path(__file__).parent.parent
 SAMPLES, STEPS = 500, 10
 LOG_SNRS = (8, 5, 3, 1, -1, -3, -5, -8)
 SETS = ("cars32", "cars32_test")
-WEIGHTS = Path.home() / ".cache/cardiff/weights" / MOBILENET_FILE
 
-TODAY = {  # the recipe of the other configurations, with a UNet that two cores can train
-    "unet.block_out_channels": [16, 32, 64],
-    "unet.layers_per_block": 1,
-    "unet.down_block_types": ["DownBlock2D", "DownBlock2D", "AttnDownBlock2D"],
-    "unet.up_block_types": ["AttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
+LAST = [False, False, True]
+"""Attention at the lowest of three resolutions."""
+
+
+def network(channels: list[int], attention: list[bool], layers: int = 1, shift: str = "scale_shift") -> dict:
+    """Overrides of a trial with another UNet."""
+    return {
+        "unet.block_out_channels": channels,
+        "unet.layers_per_block": layers,
+        "unet.down_block_types": ["AttnDownBlock2D" if a else "DownBlock2D" for a in attention],
+        "unet.up_block_types": ["AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)],
+        "unet.resnet_time_scale_shift": shift,
+    }
+
+
+TODAY = {  # that of the larger configurations, with a shorter warm-up and a UNet that two cores can train
+    **network([16, 32, 64], LAST, shift="default"),
     "unet.attention_head_dim": 32,
     "unet.norm_num_groups": 8,
-    "unet.resnet_time_scale_shift": "default",
     "scheduler.name": "sigmoid",
     "scheduler.tau": 0.5,
     "scheduler.prediction_type": "v_prediction",
@@ -119,13 +130,22 @@ class Judge:
         store, self.test = (open_store(file, conditional=True) for file in files)
         assert store.labels is not None
         self.names = store.class_names
-        self.network = mobilenet_network(WEIGHTS, torch.device("cpu"))
+        self.network = load_network("mobilenet", device=torch.device("cpu"))
         images = np.asarray(store.images)
         if not cache.exists():
             np.save(cache, self.features(np.concatenate([images, images[..., ::-1]])))
         self.reference = np.load(cache)  # (2N, 1280)
         labels = np.tile(np.asarray(store.labels), 2)
         self.classifier = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.2).fit(self.reference, labels)
+
+    def real(self) -> str:
+        """The same measures of real pictures, which no model can be expected to surpass."""
+        images, labels = np.asarray(self.test.images), np.asarray(self.test.labels)
+        some = np.random.default_rng(0).choice(len(self.reference), SAMPLES, replace=False)
+        return (
+            f"The {len(images)} test pictures: {self.measure(images, labels)}.\n"
+            f"{SAMPLES} of the training pictures: distance {frechet_distance(self.reference[some], self.reference)}.\n"
+        )
 
     @torch.no_grad()
     def test_loss(self, unet: torch.nn.Module, scheduler: DDPMScheduler) -> float:
@@ -212,6 +232,7 @@ def main() -> None:
         for name in options.trials.split(",") if options.trials else TRIALS:
             run(name, TRIALS[name], seed, options.tflop * 1e12, options.output, judge)
     table = markdown([json.loads(file.read_text()) for file in sorted(options.output.glob("*.json"))])
+    table = f"{judge.real()}\n{table}"
     (options.output / "table.md").write_text(table)
     print(table)
 
@@ -238,7 +259,7 @@ def markdown(records: list[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def muon(learning_rate: float, batch_size: int, **more: object) -> dict:
+def muon(learning_rate: float, batch_size: int) -> dict:
     """Overrides of a trial with Muon."""
     return {
         "train.optimizer": "muon",
@@ -246,27 +267,14 @@ def muon(learning_rate: float, batch_size: int, **more: object) -> dict:
         "train.batch_size": batch_size,
         "train.lr_schedule": "cosine",
         "train.ema_decay": 0.995,
-        **{name.replace("__", "."): value for name, value in more.items()},
     }
 
 
-def adamw(learning_rate: float, batch_size: int, **more: object) -> dict:
+def adamw(learning_rate: float, batch_size: int) -> dict:
     """Overrides of a trial with AdamW."""
-    return {**muon(learning_rate, batch_size, **more), "train.optimizer": "adamw"}
+    return {**muon(learning_rate, batch_size), "train.optimizer": "adamw"}
 
 
-def network(channels: list[int], attention: list[bool], layers: int = 1, shift: str = "scale_shift") -> dict:
-    """Overrides of a trial with another UNet."""
-    return {
-        "unet.block_out_channels": channels,
-        "unet.layers_per_block": layers,
-        "unet.down_block_types": ["AttnDownBlock2D" if a else "DownBlock2D" for a in attention],
-        "unet.up_block_types": ["AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)],
-        "unet.resnet_time_scale_shift": shift,
-    }
-
-
-LAST = [False, False, True]
 BEST = muon(4e-3, 16)
 TRIALS: dict[str, dict] = {
     "today": {},

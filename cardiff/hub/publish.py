@@ -155,13 +155,11 @@ def prepare(folder: Path, output: Path, options: PublishOptions) -> tuple[dict |
     unknown = [variant for variant in variants if variant not in VARIANTS]
     if unknown:
         raise UserError(f"--variants {unknown[0]} is unknown: choose from {', '.join(VARIANTS)}.")
-    # In half precision, what was measured must be what is written.
     metrics = None if options.metrics is None else _read_metrics(Path(options.metrics))
-    if metrics is not None and options.weights == "float32":
-        _check_measured(metrics, folder, options)
     export_model(folder, output, variants, options.weights)
-    if metrics is not None and options.weights != "float32":
-        _check_measured(metrics, output, options)
+    if metrics is not None:
+        # In half precision, what was measured must be what is written.
+        _check_measured(metrics, folder if options.weights == "float32" else output, options)
     record, run = read_record(output), run_of(folder)
     best = None
     if record is not None:

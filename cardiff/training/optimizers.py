@@ -65,7 +65,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(self, matrices: Iterable[nn.Parameter], rest: Iterable[nn.Parameter], **adamw: Any):
         self.adamw = torch.optim.AdamW(list(rest), **adamw)
-        first = {"params": list(matrices), "lr": adamw["lr"], "weight_decay": adamw["weight_decay"], "muon": True}
+        first = {"params": list(matrices), "lr": adamw["lr"], "weight_decay": adamw["weight_decay"]}
         super().__init__([first, *self.adamw.param_groups], {})
 
     @torch.no_grad()
