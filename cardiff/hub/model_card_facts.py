@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffusers import DDPMScheduler, UNet2DModel
+from safetensors import safe_open
 
 from cardiff.evaluation.reports.wording import name_with
 from cardiff.hub.provenance import RunRecord, public_name
+from cardiff.hub.serialization import classifier_weights_file, weights_file
 from cardiff.pipelines import NoisyClassifier
 
 FORMATS = ("parquet", "arrow", "csv", "json", "webdataset", "imagefolder")
@@ -34,6 +36,14 @@ class Card:
         if not (self.folder / "model_index.json").is_file():
             return "classifier"
         return "conditional" if self.class_names else "unconditional"
+
+    @property
+    def half_precision(self) -> str | None:
+        """fp16 or bf16 if that is what the weights are stored in, None for float32."""
+        file = classifier_weights_file(self.folder) if self.kind == "classifier" else weights_file(self.folder)
+        with safe_open(file, "pt") as tensors:
+            stored = tensors.get_slice(next(iter(tensors.keys()))).get_dtype()
+        return {"F16": "fp16", "BF16": "bf16"}.get(stored)
 
     @property
     def data(self) -> dict:

@@ -35,8 +35,9 @@ def _what(card: Card) -> list[str]:
     lines = [f"# {card.repo_id.split('/')[-1]}", ""]
     if (card.folder / "samples.png").is_file():
         lines += ["![Samples](samples.png)" if card.kind != "classifier" else "![Accuracy](samples.png)", ""]
+    stored = f" in {card.half_precision}" if card.half_precision else ""
     lines.append(
-        f"{what}: {parameters:,} parameters, trained on {escape(card.data_set)} with {PROJECT}. It operates on "
+        f"{what}: {parameters:,} parameters{stored}, trained on {escape(card.data_set)} with {PROJECT}. It works on "
         "pixels, without an autoencoder."
     )
     return lines

@@ -141,6 +141,7 @@ def test_weights_in_half_precision_are_all_there_is(hub, folder, tmp_path):
     whole, half = load_file(weights_file(folder)), load_file(file)
     torch.testing.assert_close(half, {name: t.half() for name, t in whole.items()}, rtol=0, atol=0)
     assert load_pipeline(tmp_path / "half").unet.dtype == torch.float32
+    assert "parameters in fp16, trained on" in (tmp_path / "half/README.md").read_text()
     # What was measured must be what is written.
     metrics = tmp_path / "metrics.json"
     metrics.write_text(json.dumps({"model": {"weights_sha256": file_hash(weights_file(folder))}}))
