@@ -102,10 +102,12 @@ class Muon(torch.optim.Optimizer):
 def orthogonalised(matrices: torch.Tensor) -> torch.Tensor:
     """U·f(S)·Vᵀ of matrices U·S·Vᵀ, where f takes all but tiny singular values to about 1.  # (B, m, n)
 
-    By the Newton-Schulz iteration X ← aX + (bA + cA²)X with A = XXᵀ, in bf16 on GPUs that multiply in it.
+    By the Newton-Schulz iteration X ← aX + (bA + cA²)X with A = XXᵀ, of float32 matrices in bf16 where the hardware
+    multiplies in it: the singular values end between 0.7 and 1.2 whatever the rounding.
     """
     a, b, c = COEFFICIENTS
-    x = matrices.bfloat16() if matrices.is_cuda and multiplies_in_bf16(matrices.device) else matrices
+    reduced = matrices.dtype == torch.float32 and multiplies_in_bf16(matrices.device)
+    x = matrices.bfloat16() if reduced else matrices
     wide = x.shape[-2] <= x.shape[-1]
     x = x if wide else x.mT
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # no singular value is above 1

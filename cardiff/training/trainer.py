@@ -26,6 +26,7 @@ from cardiff.errors import disk_sentence
 from cardiff.hub.provenance import without_paths
 from cardiff.interrupt import Stopped
 from cardiff.outputs import FolderLock
+from cardiff.training.attention import attention_kernel
 from cardiff.training.average import WeightAverage
 from cardiff.training.compilation import compile_mode
 from cardiff.training.data import TrainingData
@@ -76,6 +77,7 @@ class Trainer:
         if train.channels_last and not self.sharded:  # FSDP shards contiguous weights only
             model.to(memory_format=torch.channels_last)
         optimizer = build_optimizer(model, train, self.device)
+        self.attention_kernel = attention_kernel(model, accelerator.mixed_precision, self.device)
         self.learning_rate_factor = learning_rate_factor(train, self.total_steps)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.model.train()
@@ -160,7 +162,8 @@ class Trainer:
             torch.compiler.cudagraph_mark_step_begin()  # the memory of the last step's graph is free again
         for part in zip(images.chunk(parts), label_parts, draws.chunk(parts)):
             with self.accelerator.accumulate(self.model):
-                loss = self.loss(self.model, *part)  # (b,)
+                with self.attention_kernel():
+                    loss = self.loss(self.model, *part)  # (b,)
                 self.accelerator.backward(loss.mean())
             self.totals.watch(loss.detach(), self.global_step + 1)
             self.totals.add(loss.detach(), part[-1].timesteps, self.draws.num_train_timesteps)

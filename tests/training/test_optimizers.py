@@ -40,6 +40,20 @@ def test_values_that_are_not_tiny_become_about_one():
     assert 0.65 < values.min() and values.max() < 1.21
 
 
+def test_float32_matrices_are_multiplied_in_bf16_where_the_hardware_does(monkeypatch):
+    matrices = torch.randn((2, 24, 72), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    exact = orthogonalised(matrices)
+    results = {}
+    for units in (False, True):
+        monkeypatch.setattr("cardiff.training.optimizers.multiplies_in_bf16", lambda device, units=units: units)
+        assert torch.equal(orthogonalised(matrices), exact)  # float64 stays float64
+        results[units] = orthogonalised(matrices.float())
+    torch.testing.assert_close(results[False].double(), exact, rtol=0, atol=1e-5)
+    assert results[True].dtype == torch.bfloat16
+    values = torch.linalg.svdvals(results[True].double())
+    assert 0.6 < values.min() and values.max() < 1.25
+
+
 def test_a_zero_gradient_gives_a_zero_update():
     assert torch.equal(orthogonalised(torch.zeros(1, 4, 6)), torch.zeros(1, 4, 6))
 
