@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow wheel mutation quality types api style lock
+.PHONY: demo demo-digits test test-slow wheel mutation quality types api style lock
 
 # The stamp is the installed lock file itself, so a changed lock installs again and an interrupted install too.
 .venv: .venv/requirements.lock
@@ -18,6 +18,9 @@ BIN := .venv/bin
 
 demo: .venv
 	$(BIN)/python demo.py
+
+demo-digits: .venv
+	$(BIN)/python demo_digits.py
 
 # Two workers of one thread each: the tests' networks are too small to keep a second thread busy. A file's tests stay
 # together, because they share what their fixtures have trained.

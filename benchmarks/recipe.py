@@ -80,12 +80,12 @@ TODAY = {  # that of the larger configurations, with a shorter warm-up and a UNe
 def trial_config(overrides: dict, folder: Path, seed: int, budget: float) -> tuple[RunConfig, dict[str, float]]:
     """The run of a trial, as long as the budget allows, and its cost."""
     settings = {
+        "train.mixed_precision": "no",
         **TODAY,
         **overrides,
         "data.data_files": str(ROOT / "data/cars32.parquet"),
         "data.resolution": 32,
         "train.seed": seed,
-        "train.mixed_precision": "no",
         "train.log_every": 100,
         "train.checkpoint_every": 0,
         "train.sample_every": 0,
@@ -276,6 +276,8 @@ def adamw(learning_rate: float, batch_size: int) -> dict:
 
 
 BEST = muon(4e-3, 16)
+FOUR = {**BEST, **network([32, 64, 96, 128], [False, False, True, True])}
+BF16 = {**FOUR, "train.mixed_precision": "bf16"}
 TRIALS: dict[str, dict] = {
     "today": {},
     "adamw 1e-3 b64": adamw(1e-3, 64),
@@ -311,12 +313,12 @@ TRIALS: dict[str, dict] = {
     "32-64-128": {**BEST, **network([32, 64, 128], LAST)},
     "32-64-128 today": network([32, 64, 128], LAST, shift="default"),
     "32-64-128 two layers": {**BEST, **network([32, 64, 128], LAST, layers=2)},
-    "32-64-96-128": {**BEST, **network([32, 64, 96, 128], [False, False, True, True])},
-    "32-64-96-128 sample": {
-        **BEST,
-        **network([32, 64, 96, 128], [False, False, True, True]),
-        "scheduler.prediction_type": "sample",
-    },
+    "32-64-96-128": FOUR,
+    "32-64-96-128 sample": {**FOUR, "scheduler.prediction_type": "sample"},
+    "32-64-96-128 bf16": BF16,
+    "32-64-96-128 bf16 cosine": {**BF16, "scheduler.name": "cosine"},
+    "32-64-96-128 bf16 linear schedule": {**BF16, "scheduler.name": "linear"},
+    "32-64-96-128 bf16 decay": {**BF16, "train.weight_decay": 0.1},
     "32-64-96-128 no attention": {**BEST, **network([32, 64, 96, 128], [False] * 4)},
     "32-64-128-128": {**BEST, **network([32, 64, 128, 128], [False, False, True, True])},
     "24-48-96 two layers": {**BEST, **network([24, 48, 96], LAST, layers=2)},

@@ -25,6 +25,7 @@ COMMANDS = (
     "publish",
     "analyze-schedules",
     "demo",
+    "demo-digits",
 )
 """The subcommands: the names of the scripts, with dashes for underscores."""
 

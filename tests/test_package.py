@@ -187,6 +187,7 @@ def test_the_wheel_has_one_name_and_everything(wheel):
     expected |= {f"cardiff/scripts/{f.relative_to(ROOT).as_posix()}" for f in ROOT.glob("configs/**/*.yaml")}
     expected |= {f"cardiff/scripts/{name}" for name in SHIPPED_DATA}
     expected |= {f"cardiff/scripts/{f.relative_to(ROOT).as_posix()}" for f in ROOT.glob("data/licences/*")}
+    expected |= {f"cardiff/scripts/{f.relative_to(ROOT).as_posix()}" for f in ROOT.glob("models/**/*.*")}
     assert {f.relative_to(wheel).as_posix() for f in wheel.glob("cardiff/**/*") if f.is_file()} == expected
     (licence,) = wheel.glob("*.dist-info/licenses/LICENSE")
     assert "Apache License" in licence.read_text()
@@ -218,6 +219,8 @@ def test_the_installed_command_trains_samples_evaluates_and_publishes(wheel, bus
     assert {"README.md", "pipeline_class_conditional.py", "run.json"} <= {
         f.name for f in busy_folder.glob("preview/*")
     }
+    run("sample", "--labels", "beetle", "--num_images", "1", "--steps", "2", "--grid", "beetle.png")  # the shipped model
+    assert (busy_folder / "beetle.png").exists()
     record = (busy_folder / "runs/digits/run.json").read_text()
     assert f'"cardiff": "{cardiff.__version__}"' in record and '"data/digits.parquet"' in record
     assert str(wheel) not in record

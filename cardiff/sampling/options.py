@@ -56,10 +56,11 @@ class DrawOptions(GuidanceOptions):
 
 @dataclass
 class SampleOptions(DrawOptions):
-    """Draw images from a trained model into a folder or a labelled grid."""
+    """Draw images from a trained model, or the shipped one, into a folder or a labelled grid."""
 
-    model: str
-    """Output folder of a run, one of its checkpoints, or a Hub repository."""
+    model: str = "cars_32"
+    """Output folder of a run, one of its checkpoints, a Hub repository, or the name of a shipped model: cars_32 or
+    cars_32_unconditional."""
     output: str | None = None
     """Folder for the images and manifest.jsonl; the same command completes an interrupted one."""
     grid: str | None = None

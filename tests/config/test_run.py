@@ -18,8 +18,8 @@ from cardiff.schedulers import SCHEDULES
 from tests.support.parsing import CONFIGS, DIGITS, parse
 
 
-def kind_of(path):
-    return path.stem.rsplit("_")[-1]
+def kind_of(path) -> str:
+    return yaml.safe_load(path.read_text())["kind"]
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_there_are_configurations_of_every_kind():
 
 def test_a_classifier_has_the_data_and_the_schedule_of_its_diffusion_model():
     for path in CONFIGS:
-        if kind_of(path) == "classifier":
+        if path.stem.endswith("_classifier"):  # a judge guides nothing
             twin = path.with_stem(path.stem.replace("_classifier", "_conditional"))
             classifier, model = (yaml.safe_load(p.read_text()) for p in (path, twin))
             assert [classifier[name] for name in ("data", "scheduler")] == [model["data"], model["scheduler"]]

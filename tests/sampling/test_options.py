@@ -18,7 +18,6 @@ def test_options_from_the_command_line_and_a_file(tmp_path):
     [
         (["--model", "m", "--stpes", "3"], "there is no option 'stpes'; did you mean 'steps'?"),
         (["--model", "m", "--steps", "many"], "steps is 'many', but must be int."),
-        (["--output", "o"], "model"),
         (
             ["--model", "m", "--guidance_scale", "much"],
             "guidance_scale is 'much', but must be a number, or",

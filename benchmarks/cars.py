@@ -1,0 +1,184 @@
+"""The tables of docs/cars.md that evaluate.py gives one row at a time.
+
+    OMP_NUM_THREADS=1 python benchmarks/cars.py progress --output docs/cars
+    OMP_NUM_THREADS=1 python benchmarks/cars.py kinds --output docs/cars
+    OMP_NUM_THREADS=1 python benchmarks/cars.py null_class --output docs/cars
+    OMP_NUM_THREADS=1 python benchmarks/cars.py precision --output docs/cars
+
+It reads the runs of runs/cars_32_conditional, _unconditional and _classifier, trained by the shipped configurations
+with --train.keep_checkpoints_every 1250. Every row is a report in runs/cars_study; a row that is there is not measured
+again. The weights of MobileNetV2 are needed: docs/evaluation.md.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from cardiff.evaluation.evaluate import run
+from cardiff.evaluation.options import EvaluateOptions
+from cardiff.files import write_text
+from cardiff.hub.serialization import load_pipeline
+from cardiff.plotting import save_labelled_grid
+from cardiff.sampling.kinds import draw_kinds, grid_blocks
+from cardiff.sampling.solvers import make_solver
+from cardiff.training.checkpoint import checkpoint_dir
+from demo import train_on
+
+ROOT = Path(__file__).parent.parent
+STEPS_PER_EPOCH = 125
+EPOCHS = (10, 20, 40, 70, 100)
+EVALUATIONS = 40
+"""Of a network for each image, for every kind of guidance."""
+MORE_STEPS, MORE_RATE = 500, 1e-3
+IN = {"guidance_interval": [-1.0, 2.0]}
+METRICS = {"fid": "distance", "kid": "kernel", "precision": "precision", "recall": "recall", "coverage": "coverage"}
+METRICS |= {"accuracy": "accuracy"}
+
+
+def progress(runs: Path) -> dict[str, dict[str, Any]]:
+    """Both twins after more and more epochs, and the conditional one without a label."""
+    rows = {}
+    for epochs in EPOCHS:
+        for name, kind, scale in (("label", "", 1.0), ("null class", "", 0.0), ("twin", "un", 1.0)):
+            folder = checkpoint_dir(runs / f"cars_32_{kind}conditional" / "checkpoints", epochs * STEPS_PER_EPOCH)
+            rows[f"{name}, {epochs} epochs"] = {"model": str(folder), "guidance_scale": [scale], "steps": 20}
+    return rows
+
+
+def kinds(runs: Path) -> dict[str, dict[str, Any]]:
+    """Kinds of guidance at EVALUATIONS of a network for each image.
+
+    A gradient of the classifier, forward and backward, takes as much arithmetic as one evaluation of the UNet.
+    """
+    model, twin = str(runs / "cars_32_conditional"), str(runs / "cars_32_unconditional")
+    worse = str(checkpoint_dir(Path(model) / "checkpoints", EPOCHS[0] * STEPS_PER_EPOCH))
+    judge = {"classifier": str(runs / "cars_32_classifier")}
+    rows: dict[str, dict[str, Any]] = {"label only": {"model": model, "guidance_scale": [1.0], "steps": EVALUATIONS}}
+    for w in (1.25, 1.5, 2.0, 3.0):
+        rows[f"plain, w = {w:g}"] = {"model": model, "guidance_scale": [w]}
+    for w in (1.5, 2.0, 3.0):
+        rows[f"interval, w = {w:g}"] = {"model": model, "guidance_scale": [w], **IN, "steps": 28}
+    for w in (1.5, 2.0, 3.0):
+        rows[f"autoguidance, w = {w:g}"] = {"model": model, "guidance_scale": [w], "guidance_model": worse}
+    for w in (1.5, 2.0, 3.0):
+        rows[f"twin for the null class, w = {w:g}"] = {"model": model, "guidance_scale": [w], "guidance_model": twin}
+    for w in (0.2, 0.5):
+        rows[f"CFG++, λ = {w:g}"] = {"model": model, "guidance_scale": [w], "cfg_plus_plus": True}
+    for s in (0.5, 1.0):
+        rows[f"label and classifier, s = {s:g}"] = {"model": model, **judge, "classifier_scale": [s]}
+    for s in (1.0, 4.0):
+        rows[f"twin and classifier, s = {s:g}"] = {"model": twin, **judge, "classifier_scale": [s]}
+    return rows
+
+
+def null_class(runs: Path) -> dict[str, dict[str, Any]]:
+    """The conditional model, trained on with few and with many dropped labels, without and with a label."""
+    model, rows = runs / "cars_32_conditional", {}
+    folders = {"trained": model}
+    for dropout in (0.1, 0.5):
+        name = f"{MORE_STEPS} more steps, label_dropout {dropout}"
+        folders[name] = runs / f"cars_32_dropout_{dropout}"
+        train_on(model, folders[name], MORE_STEPS, MORE_RATE, "--train.label_dropout", str(dropout))
+    for name, folder in folders.items():
+        for kind, scale in (("null class", 0.0), ("label", 1.0), ("w = 1.5", 1.5)):
+            rows[f"{name}: {kind}"] = {"model": str(folder), "guidance_scale": [scale]}
+    rows["twin"] = {"model": str(runs / "cars_32_unconditional")}
+    return rows
+
+
+def precision(runs: Path) -> dict[str, dict[str, Any]]:
+    """The same images in bf16 and in float32."""
+    model = {"model": str(runs / "cars_32_conditional"), "guidance_scale": [1.5]}
+    return {name: {**model, "precision": name} for name in ("float32", "bf16")}
+
+
+PARTS = {"progress": progress, "kinds": kinds, "null_class": null_class, "precision": precision}
+
+
+def draw_progress(runs: Path, path: Path) -> None:
+    """The same noise and classes, drawn from more and more trained models, without guidance."""
+    drawn = {}
+    for epochs in EPOCHS:
+        folder = runs / "cars_32_conditional/checkpoints"
+        pipeline = load_pipeline(checkpoint_dir(folder, epochs * STEPS_PER_EPOCH))
+        pipeline.scheduler = make_solver(pipeline.scheduler, "dpm")
+        title = f"{epochs} epochs"
+        drawn |= draw_kinds(pipeline, {title: {"guidance_scale": 1.0}}, {title: 3}, steps=20)
+    names = list(pipeline.class_names().values())
+    save_labelled_grid(grid_blocks(drawn, len(names), 3), names, list(drawn), path, zoom=2, blocks_per_line=len(drawn))
+
+
+def measure(folder: Path, setting: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """The report of a setting, measured if it is not there."""
+    if not (folder / "metrics.json").exists():
+        given = {"steps": EVALUATIONS // 2, "precision": options.precision, **setting}
+        run(
+            EvaluateOptions(
+                output=str(folder),
+                network="mobilenet",
+                metrics="fid,kid,prdc,accuracy",
+                accuracy_classifier=str(options.judge),
+                reference=str(ROOT / "configs/cars_32_conditional.yaml"),
+                num_images=options.images,
+                **given,
+            )
+        )
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=list(PARTS))
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the three runs (default: runs)")
+    parser.add_argument("--judge", default="cars_32_judge", help="classifier that measures (default: the shipped one)")
+    parser.add_argument("--reports", type=Path, default=Path("runs/cars_study"), help="where the reports go")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the table")
+    parser.add_argument("--images", type=int, default=500, help="of each setting (default: 500)")
+    parser.add_argument("--precision", default="auto", help="of the networks (default: auto)")
+    options = parser.parse_args()
+    rows = PARTS[options.part](options.runs)
+    if options.part == "progress":
+        draw_progress(options.runs, options.output / "progress.png")
+    found = {}
+    for name, setting in rows.items():
+        folder = options.reports / options.part / re.sub(r"[^\w.=]+", "_", name)
+        found[name] = measure(folder, setting, options)
+        write_text(options.output / f"{options.part}.md", table(found))
+        print(table({name: found[name]}).splitlines()[-1], flush=True)
+
+
+def table(found: Mapping[str, dict[str, Any]]) -> str:
+    """Markdown: a row for each setting, each number with half of its 95% interval."""
+    lines = [f"| setting | evaluations | {' | '.join(METRICS.values())} |", "|---|---|" + "---|" * len(METRICS)]
+    for name, report in found.items():
+        lines.append(f"| {' | '.join([name, evaluations(report), *(cell(report, key) for key in METRICS)])} |")
+    return "\n".join(lines) + "\n"
+
+
+def cell(report: dict[str, Any], key: str) -> str:
+    """A number of a report with half of its interval; a dash where the model draws without classes."""
+    estimate = report["metrics"].get(key)
+    if estimate is None:
+        return "–"
+    half = (estimate["high"] - estimate["low"]) / 2
+    if key == "accuracy":
+        return f"{estimate['value']:.1%} ± {half:.1%}"
+    return f"{estimate['value']:.3g} ± {half:.2g}"
+
+
+def evaluations(report: dict[str, Any]) -> str:
+    """How often each network was evaluated for an image."""
+    return " + ".join(
+        f"{count:g}" if name == "unet" else f"{count:g} of the {name.replace('_', ' ')}"
+        for name, count in report["evaluations"].items()
+    )
+
+
+if __name__ == "__main__":
+    main()
