@@ -25,9 +25,9 @@ TRAINED_STEPS = 250
 LEARNING_RATE = (
     2e-3  # falls to zero, which sharpens the pictures: half of the configuration's, since the start is good
 )
-STEPS = 15  # of DPM-Solver++
+STEPS = 12  # of DPM-Solver++
 SHOWN = 4  # images of each class and kind of guidance in the grids
-MEASURED = 20  # images of each class for the accuracies that are printed
+MEASURED = 12  # images of each class for the accuracies that are printed
 
 
 @one_sentence_errors
