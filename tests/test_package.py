@@ -219,7 +219,9 @@ def test_the_installed_command_trains_samples_evaluates_and_publishes(wheel, bus
     assert {"README.md", "pipeline_class_conditional.py", "run.json"} <= {
         f.name for f in busy_folder.glob("preview/*")
     }
-    run("sample", "--labels", "beetle", "--num_images", "1", "--steps", "2", "--grid", "beetle.png")  # the shipped model
+    run(
+        "sample", "--labels", "beetle", "--num_images", "1", "--steps", "2", "--grid", "beetle.png"
+    )  # the shipped model
     assert (busy_folder / "beetle.png").exists()
     record = (busy_folder / "runs/digits/run.json").read_text()
     assert f'"cardiff": "{cardiff.__version__}"' in record and '"data/digits.parquet"' in record
