@@ -187,7 +187,7 @@ def test_the_wheel_has_one_name_and_everything(wheel):
     expected |= {f"cardiff/scripts/{f.relative_to(ROOT).as_posix()}" for f in ROOT.glob("configs/**/*.yaml")}
     expected |= {f"cardiff/scripts/{name}" for name in SHIPPED_DATA}
     expected |= {f"cardiff/scripts/{f.relative_to(ROOT).as_posix()}" for f in ROOT.glob("data/licences/*")}
-    expected |= {f"cardiff/scripts/{f.relative_to(ROOT).as_posix()}" for f in ROOT.glob("models/**/*.*")}
+    expected |= {f"cardiff/scripts/{f.relative_to(ROOT).as_posix()}" for f in ROOT.glob("models/*/**/*.*")}
     assert {f.relative_to(wheel).as_posix() for f in wheel.glob("cardiff/**/*") if f.is_file()} == expected
     (licence,) = wheel.glob("*.dist-info/licenses/LICENSE")
     assert "Apache License" in licence.read_text()
