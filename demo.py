@@ -156,6 +156,7 @@ def make_judge() -> tuple[Callable[["np.ndarray", "np.ndarray"], float], float]:
 
     def share(images: np.ndarray, labels: np.ndarray) -> float:
         _, logits = network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
+        assert logits is not None, "a classifier has them"
         return float((logits.argmax(1).numpy() == labels).mean())
 
     real = open_store(DataConfig(data_files=find_data("data/cars32_test.parquet"), resolution=32), conditional=True)
@@ -175,7 +176,7 @@ def draw_strip(pipeline: "ClassConditionalPipeline", names: Sequence[str]) -> "n
 
     frames: list[np.ndarray] = []
 
-    def keep(pipeline, step, timestep, tensors):
+    def keep(pipeline: Any, step: int, timestep: int, tensors: dict) -> dict:
         frames.append(to_uint8((tensors["latents"] / 2 + 0.5).clamp(0, 1)))
         return {}
 

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
+from diffusers import ModelMixin
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 FEW_POSITIONS = 8 * 8
@@ -12,9 +13,7 @@ FEW_POSITIONS = 8 * 8
 5.6 ms at 16, 4.4 against 12 at 64 and 44 against 36 at 256, forward and backward, with one thread and AMX."""
 
 
-def attention_kernel(
-    model: torch.nn.Module, precision: str, device: torch.device
-) -> Callable[[], AbstractContextManager]:
+def attention_kernel(model: ModelMixin, precision: str, device: torch.device) -> Callable[[], AbstractContextManager]:
     """What makes the context for a forward pass in which attention takes the kernel that trains fastest.
 
     That is torch's choice, but for bf16 on a CPU, where the backward pass of the fused kernel is slow if the positions
