@@ -1,12 +1,11 @@
-"""Demonstrate the project on cars: train a model on, draw every kind of car with every kind of guidance, and have a
-classifier of real renders judge them.
+"""Demonstrate the project on cars: continue the training of an early model, draw every kind of car with every kind of
+guidance from a fully trained one, and classify the samples.
 
 `make demo` runs it; `python demo.py --output_dir DIR` writes to another folder. A car cannot be recognised until the
 model has seen its pictures ten times, so training starts from a shipped model that has; `make demo-digits` trains from
 scratch, on digits.
 """
 
-import argparse
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cardiff.cli import one_sentence_errors
 from cardiff.layout import IS_CHECKOUT, find_data, shipped_config, shipped_model
-from cardiff.outputs import check_folder, owned
+from cardiff.outputs import folder_of_demonstration
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,9 +21,7 @@ if TYPE_CHECKING:
     from cardiff.pipelines import ClassConditionalPipeline
 
 TRAINED_STEPS = 250
-LEARNING_RATE = (
-    2e-3  # falls to zero, which sharpens the pictures: half of the configuration's, since the start is good
-)
+LEARNING_RATE = 2e-3  # half of the configuration's; it falls to zero
 STEPS = 12  # of DPM-Solver++
 SHOWN = 4  # images of each class and kind of guidance in the grids
 MEASURED = 12  # images of each class for the accuracies that are printed
@@ -32,12 +29,8 @@ MEASURED = 12  # images of each class for the accuracies that are printed
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", default="runs/demo", help="folder of the results (default: %(default)s)")
-    output_dir = parser.parse_args(argv).output_dir
-    check_folder("--output_dir", output_dir)
-    with owned(output_dir):
-        show(Path(output_dir))
+    with folder_of_demonstration(argv, __doc__, "runs/demo") as folder:
+        show(folder)
 
 
 def show(output_dir: Path) -> None:

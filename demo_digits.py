@@ -4,7 +4,6 @@ classify the samples.
 `make demo-digits` runs it; `python demo_digits.py --output_dir DIR` writes the run to another folder.
 """
 
-import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from cardiff.cli import one_sentence_errors
 from cardiff.layout import IS_CHECKOUT, shipped_config
-from cardiff.outputs import check_folder, owned
+from cardiff.outputs import folder_of_demonstration
 
 # After such a short training, more of DDPM's samples are classified as the requested class than DPM-Solver++'s:
 # docs/results.md.
@@ -24,14 +23,8 @@ MEASURED = {"guidance 1": 40, "guidance 2": 40}  # images of each class for the 
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--output_dir", default="runs/demo_digits", help="folder of the run (default: runs/demo_digits)"
-    )
-    output_dir = parser.parse_args(argv).output_dir
-    check_folder("--output_dir", output_dir)
-    with owned(output_dir):
-        show(Path(output_dir))
+    with folder_of_demonstration(argv, __doc__, "runs/demo_digits") as folder:
+        show(folder)
 
 
 def show(output_dir: Path) -> None:

@@ -1,5 +1,6 @@
 """Output files and folders: checked before the work starts, and locked so that one command at a time writes."""
 
+import argparse
 import errno
 import json
 import os
@@ -200,3 +201,23 @@ def _forget_locks() -> None:
 
 if fcntl is not None:
     os.register_at_fork(after_in_child=_forget_locks)
+
+
+@contextmanager
+def folder_of_demonstration(argv: Sequence[str] | None, description: str | None, default: str) -> Iterator[Path]:
+    """The --output_dir of a command that has no other option, checked and locked.
+
+    Args:
+        argv: The command line without the program's name (default: that of the process).
+        description: Of the command, for --help.
+        default: Folder if none is given.
+
+    Raises:
+        UserError: The folder cannot be written, or another command holds its lock.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", default=default, help="folder of the results (default: %(default)s)")
+    folder = parser.parse_args(argv).output_dir
+    check_folder("--output_dir", folder)
+    with owned(folder):
+        yield Path(folder)

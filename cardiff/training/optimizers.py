@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from cardiff.config.sections import TrainConfig
-from cardiff.devices import multiplies_in_bf16
 from cardiff.training.sharding import as_sharded, whole
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -21,8 +20,17 @@ RMS = 0.2
 """Root mean square of an update at learning rate 1: about AdamW's, so that both take the same learning rate."""
 
 
-def build_optimizer(model: nn.Module, train: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
-    """The optimizer of a run, before the network is sharded."""
+def build_optimizer(
+    model: nn.Module, train: TrainConfig, device: torch.device, precision: str = "no"
+) -> torch.optim.Optimizer:
+    """The optimizer of a run, before the network is sharded.
+
+    Args:
+        model: The network.
+        train: Which optimizer, and its settings.
+        device: Where the run trains.
+        precision: Accelerate's `mixed_precision` of the run; Muon multiplies in bf16 if the network does.
+    """
     adamw: dict[str, Any] = {
         "lr": train.learning_rate,
         "weight_decay": train.weight_decay,
@@ -33,7 +41,7 @@ def build_optimizer(model: nn.Module, train: TrainConfig, device: torch.device) 
         return torch.optim.AdamW(model.parameters(), **adamw)
     matrices = dict(hidden_matrices(model))
     rest = [parameter for name, parameter in model.named_parameters() if name not in matrices]
-    return Muon(matrices.values(), rest, **adamw)
+    return Muon(matrices.values(), rest, dtype=torch.bfloat16 if precision == "bf16" else None, **adamw)
 
 
 def hidden_matrices(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -60,10 +68,18 @@ class Muon(torch.optim.Optimizer):
     Args:
         matrices: Parameters for Muon, with two or more dimensions.
         rest: Parameters for AdamW.
+        dtype: Of the matrix products; by default that of the weights.
         adamw: Arguments of AdamW; `lr` and `weight_decay` also apply to the matrices.
     """
 
-    def __init__(self, matrices: Iterable[nn.Parameter], rest: Iterable[nn.Parameter], **adamw: Any):
+    def __init__(
+        self,
+        matrices: Iterable[nn.Parameter],
+        rest: Iterable[nn.Parameter],
+        dtype: torch.dtype | None = None,
+        **adamw: Any,
+    ):
+        self.dtype = dtype
         self.adamw = torch.optim.AdamW(list(rest), **adamw)
         first = {"params": list(matrices), "lr": adamw["lr"], "weight_decay": adamw["weight_decay"]}
         super().__init__([first, *self.adamw.param_groups], {})
@@ -92,6 +108,7 @@ class Muon(torch.optim.Optimizer):
             alike[(len(update), update.numel() // len(update))].append((parameter, update))
         for (rows, columns), members in alike.items():
             stacked = torch.stack([update.reshape(rows, columns) for _, update in members])
+            stacked = stacked.to(self.dtype or stacked.dtype)
             scale = RMS * math.sqrt(max(rows, columns))
             for (parameter, update), flat in zip(members, orthogonalised(stacked), strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
@@ -102,14 +119,12 @@ class Muon(torch.optim.Optimizer):
 def orthogonalised(matrices: torch.Tensor) -> torch.Tensor:
     """U·f(S)·Vᵀ of matrices U·S·Vᵀ, where f takes all but tiny singular values to about 1.  # (B, m, n)
 
-    By the Newton-Schulz iteration X ← aX + (bA + cA²)X with A = XXᵀ, of float32 matrices in bf16 where the hardware
-    multiplies in it: the singular values end between 0.7 and 1.2 whatever the rounding.
+    By the Newton-Schulz iteration X ← aX + (bA + cA²)X with A = XXᵀ, in the dtype of the matrices. bf16 will do: the
+    singular values end between 0.7 and 1.2 whatever the rounding.
     """
     a, b, c = COEFFICIENTS
-    reduced = matrices.dtype == torch.float32 and multiplies_in_bf16(matrices.device)
-    x = matrices.bfloat16() if reduced else matrices
-    wide = x.shape[-2] <= x.shape[-1]
-    x = x if wide else x.mT
+    wide = matrices.shape[-2] <= matrices.shape[-1]
+    x = matrices if wide else matrices.mT
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # no singular value is above 1
     for _ in range(STEPS):
         square = x @ x.mT

@@ -76,7 +76,7 @@ class Trainer:
         self._averaged_model: ModelMixin | None = None  # made when it is first sampled from or saved
         if train.channels_last and not self.sharded:  # FSDP shards contiguous weights only
             model.to(memory_format=torch.channels_last)
-        optimizer = build_optimizer(model, train, self.device)
+        optimizer = build_optimizer(model, train, self.device, accelerator.mixed_precision)
         self.attention_kernel = attention_kernel(model, accelerator.mixed_precision, self.device)
         self.learning_rate_factor = learning_rate_factor(train, self.total_steps)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)

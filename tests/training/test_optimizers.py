@@ -40,18 +40,29 @@ def test_values_that_are_not_tiny_become_about_one():
     assert 0.65 < values.min() and values.max() < 1.21
 
 
-def test_float32_matrices_are_multiplied_in_bf16_where_the_hardware_does(monkeypatch):
+def test_bf16_is_enough_for_the_iteration():
     matrices = torch.randn((2, 24, 72), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    exact = orthogonalised(matrices)
-    results = {}
-    for units in (False, True):
-        monkeypatch.setattr("cardiff.training.optimizers.multiplies_in_bf16", lambda device, units=units: units)
-        assert torch.equal(orthogonalised(matrices), exact)  # float64 stays float64
-        results[units] = orthogonalised(matrices.float())
-    torch.testing.assert_close(results[False].double(), exact, rtol=0, atol=1e-5)
-    assert results[True].dtype == torch.bfloat16
-    values = torch.linalg.svdvals(results[True].double())
+    reduced = orthogonalised(matrices.bfloat16())
+    assert reduced.dtype == torch.bfloat16
+    values = torch.linalg.svdvals(reduced.double())
     assert 0.6 < values.min() and values.max() < 1.25
+    torch.testing.assert_close(orthogonalised(matrices.float()).double(), orthogonalised(matrices), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("bf16", torch.bfloat16), ("no", torch.float32), ("fp16", torch.float32)]
+)
+def test_the_products_have_the_precision_of_the_run(precision, dtype, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "cardiff.training.optimizers.orthogonalised", lambda matrices: (seen.append(matrices.dtype), matrices)[1]
+    )
+    unet = tiny_unet(num_classes=3)
+    optimizer = build_optimizer(unet, TrainConfig(optimizer="muon"), CPU, precision)
+    for parameter in unet.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert set(seen) == {dtype} and all(parameter.dtype == torch.float32 for parameter in unet.parameters())
 
 
 def test_a_zero_gradient_gives_a_zero_update():
