@@ -171,10 +171,8 @@ def cell(report: dict[str, Any], key: str) -> str:
 
 def evaluations(report: dict[str, Any]) -> str:
     """How often each network was evaluated for an image."""
-    return " + ".join(
-        f"{count:g}" if name == "unet" else f"{count:g} of the {name.replace('_', ' ')}"
-        for name, count in report["evaluations"].items()
-    )
+    names = {"unet": "", "guidance_unet": " of the other UNet", "classifier": " of the classifier"}
+    return " + ".join(f"{count:g}{names[network]}" for network, count in report["evaluations"].items())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,35 @@
+"""docs/cars.md shows what was measured."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs/cars.md").read_text()
+TABLES = sorted(file for file in ROOT.glob("docs/cars/*.md") if file.stem != "report")
+COMPARISON = json.loads((ROOT / "docs/cars/comparison.json").read_text())
+KEYS = ("fid", "kid", "precision", "recall")
+
+
+@pytest.mark.parametrize("file", TABLES, ids=lambda file: file.stem)
+def test_tables_are_those_that_were_written(file):
+    assert file.read_text().strip() in PAGE
+
+
+@pytest.mark.parametrize("setting", COMPARISON["settings"], ids=lambda s: f"{s['run']} {s['guidance_scale']}")
+def test_the_comparison_is_the_recorded_one(setting):
+    w = setting["guidance_scale"]
+    name = "unconditional twin" if setting["run"] == "unconditional" else f"conditional, w = {w:g}"
+    (row,) = re.findall(rf"^\| {name}(?: \(null class\))? \|(.*)\|$", PAGE, re.MULTILINE)
+    cells = [cell.strip() for cell in row.split("|")]
+    for key, cell in zip(KEYS, cells):
+        shown = [float(number) for number in re.findall(r"[\d.]+", cell)]
+        estimate = setting["metrics"][key]
+        tolerance = 0.5 if key == "fid" else 0.0006
+        assert shown == pytest.approx([estimate["value"], estimate["low"], estimate["high"]], abs=tolerance)
+    if setting["run"] == "conditional":
+        assert float(re.match(r"[\d.]+", cells[4])[0]) == pytest.approx(
+            100 * setting["metrics"]["accuracy"]["value"], abs=0.06
+        )
