@@ -5,8 +5,8 @@
     OMP_NUM_THREADS=1 python benchmarks/cars.py null_class --output docs/cars
     OMP_NUM_THREADS=1 python benchmarks/cars.py precision --output docs/cars
 
-It reads the runs of runs/cars_32_conditional, _unconditional and _classifier, trained by the shipped configurations
-with --train.keep_checkpoints_every 1250. Every row is a report in runs/cars_study; a row that is there is not measured
+The first two read the runs of runs/cars_32_conditional, _unconditional and _classifier, trained by the shipped
+configurations with --train.keep_checkpoints_every 1250; the others start from the models that ship. Every row is a report in runs/cars_study; a row that is there is not measured
 again. The weights of MobileNetV2 are needed: docs/evaluation.md.
 """
 
@@ -31,6 +31,7 @@ from cardiff.training.checkpoint import checkpoint_dir
 from demo import train_on
 
 ROOT = Path(__file__).parent.parent
+MODELS = ROOT / "models"
 STEPS_PER_EPOCH = 125
 EPOCHS = (10, 40, 100)
 EVALUATIONS = 40
@@ -74,8 +75,8 @@ def kinds(runs: Path) -> dict[str, dict[str, Any]]:
 
 
 def null_class(runs: Path) -> dict[str, dict[str, Any]]:
-    """The conditional model, trained on with few and with many dropped labels, without and with a label."""
-    model, rows = runs / "cars_32_conditional", {}
+    """The model that ships, trained on with few and with many dropped labels, without and with a label."""
+    model, rows = MODELS / "cars_32", {}
     folders = {"trained": model}
     for dropout in (0.1, 0.5):
         name = f"{MORE_STEPS} more steps, label_dropout {dropout}"
@@ -84,13 +85,13 @@ def null_class(runs: Path) -> dict[str, dict[str, Any]]:
     for name, folder in folders.items():
         for kind, scale in (("null class", 0.0), ("label", 1.0), ("w = 1.5", 1.5)):
             rows[f"{name}: {kind}"] = {"model": str(folder), "guidance_scale": [scale]}
-    rows["twin"] = {"model": str(runs / "cars_32_unconditional")}
+    rows["twin"] = {"model": str(MODELS / "cars_32_unconditional")}
     return rows
 
 
 def precision(runs: Path) -> dict[str, dict[str, Any]]:
     """The same images in bf16 and in float32."""
-    model = {"model": str(runs / "cars_32_conditional"), "guidance_scale": [1.5]}
+    model = {"model": str(MODELS / "cars_32"), "guidance_scale": [1.5]}
     return {name: {**model, "precision": name} for name in ("float32", "bf16")}
 
 
