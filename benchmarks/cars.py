@@ -2,12 +2,12 @@
 
     OMP_NUM_THREADS=1 python benchmarks/cars.py progress --output docs/cars
     OMP_NUM_THREADS=1 python benchmarks/cars.py kinds --output docs/cars
-    OMP_NUM_THREADS=1 python benchmarks/cars.py null_class --output docs/cars
     OMP_NUM_THREADS=1 python benchmarks/cars.py precision --output docs/cars
 
 The first two read the runs of runs/cars_32_conditional, _unconditional and _classifier, trained by the shipped
-configurations with --train.keep_checkpoints_every 1250; the others start from the models that ship. Every row is a report in runs/cars_study; a row that is there is not measured
-again. The weights of MobileNetV2 are needed: docs/evaluation.md.
+configurations with --train.keep_checkpoints_every 1250; the last draws from the model that ships. Every row is a
+report in runs/cars_study; a row that is there is not measured again. The weights of MobileNetV2 are needed:
+docs/evaluation.md.
 """
 
 import argparse
@@ -28,7 +28,6 @@ from cardiff.plotting import save_labelled_grid
 from cardiff.sampling.kinds import draw_kinds, grid_blocks
 from cardiff.sampling.solvers import make_solver
 from cardiff.training.checkpoint import checkpoint_dir
-from demo import train_on
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "models"
@@ -36,9 +35,15 @@ STEPS_PER_EPOCH = 125
 EPOCHS = (10, 40, 100)
 EVALUATIONS = 40
 """Of a network for each image, for every kind of guidance."""
-MORE_STEPS, MORE_RATE = 500, 1e-3
 METRICS = {"fid": "distance", "kid": "kernel", "precision": "precision", "recall": "recall", "coverage": "coverage"}
 METRICS |= {"accuracy": "accuracy"}
+PROTOCOL: dict[str, Any] = {
+    "network": "mobilenet",
+    "metrics": "fid,kid,prdc,accuracy",
+    "accuracy_classifier": "cars_32_judge",
+    "reference": str(ROOT / "configs/cars_32_conditional.yaml"),
+    "steps": EVALUATIONS // 2,
+}
 
 
 def progress(runs: Path) -> dict[str, dict[str, Any]]:
@@ -74,28 +79,13 @@ def kinds(runs: Path) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def null_class(runs: Path) -> dict[str, dict[str, Any]]:
-    """The model that ships, trained on with few and with many dropped labels, without and with a label."""
-    model, rows = MODELS / "cars_32", {}
-    folders = {"trained": model}
-    for dropout in (0.1, 0.5):
-        name = f"{MORE_STEPS} more steps, label_dropout {dropout}"
-        folders[name] = runs / f"cars_32_dropout_{dropout}"
-        train_on(model, folders[name], MORE_STEPS, MORE_RATE, "--train.label_dropout", str(dropout))
-    for name, folder in folders.items():
-        for kind, scale in (("null class", 0.0), ("label", 1.0), ("w = 1.5", 1.5)):
-            rows[f"{name}: {kind}"] = {"model": str(folder), "guidance_scale": [scale]}
-    rows["twin"] = {"model": str(MODELS / "cars_32_unconditional")}
-    return rows
-
-
 def precision(runs: Path) -> dict[str, dict[str, Any]]:
     """The same images in bf16 and in float32."""
     model = {"model": str(MODELS / "cars_32"), "guidance_scale": [1.5]}
     return {name: {**model, "precision": name} for name in ("float32", "bf16")}
 
 
-PARTS = {"progress": progress, "kinds": kinds, "null_class": null_class, "precision": precision}
+PARTS = {"progress": progress, "kinds": kinds, "precision": precision}
 
 
 def draw_progress(runs: Path, path: Path) -> None:
@@ -111,21 +101,30 @@ def draw_progress(runs: Path, path: Path) -> None:
     save_labelled_grid(grid_blocks(drawn, len(names), 3), names, list(drawn), path, zoom=2, blocks_per_line=len(drawn))
 
 
-def measure(folder: Path, setting: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """The report of a setting, measured if it is not there."""
+def measure_all(rows: Mapping[str, dict[str, Any]], reports: Path, output: Path, images: int, precision: str) -> None:
+    """Measure every row that has no report yet, and write the table of all.
+
+    Args:
+        rows: Options of evaluate.py by the name of the row.
+        reports: Folder of the reports.
+        output: File of the table.
+        images: Of each row.
+        precision: Of the networks when they sample.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for name, setting in rows.items():
+        folder = reports / re.sub(r"[^\w.=]+", "_", name)
+        given = {**PROTOCOL, "num_images": images, "precision": precision, **setting}
+        found[name] = measure(folder, given)
+        write_text(output, table(found))
+        print(table({name: found[name]}).splitlines()[-1], flush=True)
+
+
+def measure(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """The report with these options, measured if it is not there."""
     if not (folder / "metrics.json").exists():
-        given = {"steps": EVALUATIONS // 2, "precision": options.precision, **setting}
-        run(
-            EvaluateOptions(
-                output=str(folder),
-                network="mobilenet",
-                metrics="fid,kid,prdc,accuracy",
-                accuracy_classifier=str(options.judge),
-                reference=str(ROOT / "configs/cars_32_conditional.yaml"),
-                num_images=options.images,
-                **given,
-            )
-        )
+        run(EvaluateOptions(output=str(folder), **given))
     return json.loads((folder / "metrics.json").read_text())
 
 
@@ -133,22 +132,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=list(PARTS))
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the three runs (default: runs)")
-    parser.add_argument("--judge", default="cars_32_judge", help="classifier that measures (default: the shipped one)")
     parser.add_argument("--reports", type=Path, default=Path("runs/cars_study"), help="where the reports go")
     parser.add_argument("--output", type=Path, required=True, help="folder of the table")
     parser.add_argument("--images", type=int, default=500, help="of each setting (default: 500)")
     parser.add_argument("--precision", default="auto", help="of the networks (default: auto)")
     options = parser.parse_args()
-    options.output.mkdir(parents=True, exist_ok=True)
     rows = PARTS[options.part](options.runs)
     if options.part == "progress":
         draw_progress(options.runs, options.output / "progress.png")
-    found = {}
-    for name, setting in rows.items():
-        folder = options.reports / options.part / re.sub(r"[^\w.=]+", "_", name)
-        found[name] = measure(folder, setting, options)
-        write_text(options.output / f"{options.part}.md", table(found))
-        print(table({name: found[name]}).splitlines()[-1], flush=True)
+    reports, output = options.reports / options.part, options.output / f"{options.part}.md"
+    measure_all(rows, reports, output, options.images, options.precision)
 
 
 def table(found: Mapping[str, dict[str, Any]]) -> str:
