@@ -17,6 +17,8 @@ import torch
 from accelerate.state import AcceleratorState
 
 from cardiff.interrupt import SIGNALS
+from tests.support.preloaded import Server, Together
+from tests.support.processes import connected
 
 # A pytest in the background of a script has inherited an ignored Ctrl-C, and so would what it launches.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -91,26 +93,34 @@ def classifier_options():
     ]
 
 
-@pytest.fixture
-def launch():
-    """Run a root script as its user would; returns the finished process with its output as text."""
+@pytest.fixture(scope="session")
+def preloaded():
+    """The server that runs scripts without importing the large libraries each time."""
+    server = Server()
+    yield server
+    server.close()
 
-    def run(script, *options, processes=1, accelerate_config=None, check=True, wait=True, env=None):
-        command = [sys.executable, str(ROOT / script), *map(str, options)]
-        if accelerate_config:
-            config = ROOT / "configs/accelerate" / accelerate_config
-            command[:1] = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
-            if processes > 1:
-                command[5:5] = ["--num_processes", str(processes), "--main_process_port", "0"]
+
+@pytest.fixture
+def launch(preloaded):
+    """Run a root script as its user would; returns the finished process with its output as text.
+
+    Several processes are started by Accelerate's own launcher if a configuration of it is named, or `launcher` is set.
+    """
+
+    def run(script, *options, processes=1, accelerate_config=None, launcher=False, check=True, wait=True, env=None):
+        options, environment = [str(option) for option in options], {**os.environ, **(env or {})}
+        if accelerate_config or launcher or not preloaded.serves(environment):
+            process = accelerated(script, options, processes, accelerate_config, environment)
         elif processes > 1:
-            command[:1] = [
-                *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"),
-                *("--num_processes", str(processes), "--mixed_precision", "no", "--dynamo_backend", "no"),
-                *("--main_process_port", "0"),
-            ]
-        environment = {**os.environ, **(env or {})}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **pipes)
+            process = Together(
+                [
+                    preloaded.start(ROOT / script, *options, cwd=ROOT, env={**environment, **variables})
+                    for variables in connected(processes)
+                ]
+            )
+        else:
+            process = preloaded.start(ROOT / script, *options, cwd=ROOT, env=environment)
         if not wait:
             return process
         process.out, process.err = process.communicate(timeout=300)
@@ -118,6 +128,24 @@ def launch():
         return process
 
     return run
+
+
+def accelerated(script, options, processes, accelerate_config, environment):
+    """A script in new processes, started by Accelerate's launcher where there are several."""
+    command = [sys.executable, str(ROOT / script), *options]
+    if accelerate_config:
+        config = ROOT / "configs/accelerate" / accelerate_config
+        command[:1] = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+        if processes > 1:
+            command[5:5] = ["--num_processes", str(processes), "--main_process_port", "0"]
+    elif processes > 1:
+        command[:1] = [
+            *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"),
+            *("--num_processes", str(processes), "--mixed_precision", "no", "--dynamo_backend", "no"),
+            *("--main_process_port", "0"),
+        ]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **pipes)
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def test_a_run_leaves_what_it_promises(whole_run):
 
 def test_two_processes_follow_one(whole_run, shared, launch, digits_options):
     folder = shared / "two"
-    launch("train_conditional.py", *digits_options, *OPTIONS, "--output_dir", folder, processes=2)
+    launch("train_conditional.py", *digits_options, *OPTIONS, "--output_dir", folder, processes=2, launcher=True)
     np.testing.assert_allclose(losses(folder), losses(whole_run), rtol=2e-5)
     one, two = (load_file(run / "unet/diffusion_pytorch_model.safetensors") for run in (whole_run, folder))
     # Adam divides by the root of tiny second moments, which blows up differences in the last bit.
@@ -174,7 +174,7 @@ def test_a_run_of_several_processes_is_stopped(whom, processes, shared, launch, 
     folder = shared / f"stopped_{whom}_{processes}"
     options = [*digits_options, *OPTIONS, "--train.max_steps", 3000, "--output_dir", folder]
     options += ["--train.checkpoint_every", 3]
-    process = launch("train_conditional.py", *options, processes=processes, wait=False)
+    process = launch("train_conditional.py", *options, processes=processes, launcher=True, wait=False)
     wait_for(lambda: (folder / "checkpoints/step-00000003").exists(), process)
     before, ranks = list_checkpoints(folder / "checkpoints")[-1].name, ranks_of(process)
     assert len(ranks) == processes

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cardiff.errors import UserError
 from cardiff.integrity import CHECKSUMS, listed_files, read_json
+from cardiff.layout import shipped_models
 from cardiff.training.checkpoint import step_of
 
 TIMEOUT = 120.0
@@ -49,8 +50,10 @@ def download(model: str, names: list[str], revision: str | None = None) -> Path:
         with _with_timeout():
             return Path(snapshot_download(model, revision=revision, allow_patterns=names))
     except (HFValidationError, LocalEntryNotFoundError, OSError, *_hub_errors()) as error:
+        # Who gives a bare name means most likely a model that ships.
+        shipped = "" if "/" in model else f" The models that ship are {', '.join(shipped_models())}."
         raise HubError(
-            f"{model} is neither a folder nor a Hub repository that can be read: {explain(error)}"
+            f"{model} is neither a folder nor a Hub repository that can be read: {explain(error)}{shipped}"
         ) from error
 
 

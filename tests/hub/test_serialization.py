@@ -370,6 +370,13 @@ def test_an_unreadable_repository_is_one_sentence(name):
         find_model(name)
 
 
+def test_a_bare_name_that_is_unknown_is_told_those_that_are_known():
+    with pytest.raises(UserError, match=r"^cars_23 is neither .*\. The models that ship are cars_32, cars_32_cl"):
+        find_model("cars_23")
+    with pytest.raises(UserError, match=r"^(?!.*The models that ship).*$"):
+        find_model("nobody/cars_32")
+
+
 def test_the_hub_is_asked_for_configurations_and_weights_alone(monkeypatch):
     asked = []
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **kwargs: asked.append(kwargs) or "here")

@@ -24,16 +24,11 @@ def together(work: Callable[[int], Any], processes: int = 2, env: Callable[[int]
         processes: How many.
         env: Rank to more variables of its environment.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     context = multiprocessing.get_context("fork")
     pipes, children = [], []
-    for rank in range(processes):
+    for rank, launched in enumerate(connected(processes)):
         ours, theirs = context.Pipe()
-        launched = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
-        launched |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **env(rank)}
-        child = context.Process(target=_run, args=(work, rank, launched, theirs))
+        child = context.Process(target=_run, args=(work, rank, {**launched, **env(rank)}, theirs))
         child.start()
         theirs.close()
         pipes.append(ours)
@@ -51,6 +46,16 @@ def together(work: Callable[[int], Any], processes: int = 2, env: Callable[[int]
         child.join(timeout=0 if left else DEADLINE)
         child.kill()
     return results
+
+
+def connected(processes: int) -> list[dict[str, str]]:
+    """The variables by which as many processes find each other, as torchrun sets them, by rank."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    every = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    found = [{"RANK": rank, "LOCAL_RANK": rank, **every} for rank in range(processes)]
+    return [{name: str(value) for name, value in variables.items()} for variables in found]
 
 
 def _run(work: Callable[[int], Any], rank: int, launched: dict, pipe: Connection) -> None:
