@@ -1,4 +1,4 @@
-"""Makes every table and figure of docs/forward_process.md and writes the tables into the page.
+"""Makes every table and figure of docs/forward_process.md and its report, and writes the tables into the report.
 
 python benchmarks/forward_process.py                  # the analyses and the front: some ten minutes on two cores
 python benchmarks/forward_process.py --train          # the trained pilot too: about two hours more
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from cardiff.plotting import BLUE, GREEN, ORANGE
 
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs/forward_process.md"
+PAGE = ROOT / "docs/forward_process_report.md"
 FOLDER = ROOT / "docs/forward_process"
 PILOT = ROOT / "runs/pilot"
 CIFAR = Path("data/local/cifar10")
@@ -55,6 +55,9 @@ def main():
         shutil.copy(PILOT / "results_1000.jsonl", FOLDER / "pilot.jsonl")
         shutil.copy(PILOT / "results_1000.md", FOLDER / "pilot.md")
     analyse("digits", "--config", "configs/digits_16_conditional.yaml")
+    cars = ("--schedules", "linear,cosine,sigmoid,laplace,cosine τ=0.5,spectral")
+    unused = ["curves", "structure", "information"]
+    analyse("cars32", "--config", "configs/cars_32_conditional.yaml", *cars, leave_out=unused)
     if (ROOT / CIFAR).is_dir():
         files = str(CIFAR / "train-*.parquet")
         cifar = ("--data.path", "parquet", "--data.data_files", files, "--data.image_column", "image")

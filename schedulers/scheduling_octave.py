@@ -4,6 +4,8 @@ The reverse path of n steps differs from the true one by a Kullback-Leibler dive
 every octave counting the same, the density of steps p(λ) that trades the divergence ∫ c/p dλ, c the octave mean of w²,
 against structure ∫ S p dλ is p ∝ √(c/(1 − κS)): κ = 0 is the geodesic of the octave-weighted path. Unlike the
 spectrally optimal schedule it pays for steps near clean images, where w is 1, so its first log-SNR must be chosen.
+For one octave the density w is the rate at which noise destroys information on x₀, by which Raya et al.
+(arXiv 2602.18647) allocate training; the octave mean and the structure are of this project.
 """
 
 import numpy as np

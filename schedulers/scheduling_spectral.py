@@ -1,8 +1,8 @@
 """Spectrally optimal log-SNR, of this project: the density of steps that minimises the closed-form sampling error.
 
 For Gaussian data with variance ℓ and the ideal denoiser, sampling shrinks each mode's standard deviation by a factor
-that is known in closed form (docs/forward_process.md). To first order in the step, a density of steps p(λ) and n steps
-leave the relative error ε = (1/n)∫ k(λ)/p(λ) dλ with
+that is known in closed form (docs/forward_process_report.md). To first order in the step, a density of steps p(λ) and
+n steps leave the relative error ε = (1/n)∫ k(λ)/p(λ) dλ with
 
     DDPM, fixed_small:  k = w²(1 − w)/2,    DDIM:  k = w(1 − w)/8,    w = SNR·ℓ/(1 + SNR·ℓ).
 
@@ -10,8 +10,10 @@ The error of a spectrum is E = Σ ω ε², with ω the share of each mode in the
 (by octave). This schedule minimises the weighted mean of log E over both norms and the solvers, minus κ times the
 structure A = ∫ S p dλ. Setting the variation to zero gives p ∝ √(g/(η − κS)), g = Σ ω ε k/E, and p is its fixed point.
 
-For one octave and DDIM, p ∝ √(w(1 − w)) ∝ sech((λ + ln ℓ)/2): the cosine schedule, shifted to that octave's power. The
-schedule of an image is the root mean square of one shifted cosine an octave.
+For one octave and DDIM, p ∝ √(w(1 − w)) ∝ sech((λ + ln ℓ)/2): the cosine schedule, shifted to that octave's power, as
+Sabour et al., "Align Your Steps" (arXiv 2404.14507), Theorem 3.1, show for every n. The schedule of an image is the
+root mean square of one shifted cosine an octave. Exact errors of Gaussian data, and schedules that minimise them, are
+also in Benita et al. (arXiv 2502.00180); docs/forward_process_report.md, section 8, says what is new here.
 """
 
 from typing import Literal

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from diffusers.training_utils import EMAModel
 
@@ -19,7 +20,7 @@ from cardiff.analysis.catalogue import choose_schedules
 from cardiff.analysis.measures import DataMeasures, measure_data, measure_schedule, merged
 from cardiff.analysis.optimum import point_of
 from cardiff.analysis.ranking import Row
-from cardiff.analysis.spectra import octave_arguments
+from cardiff.analysis.spectra import fit_gaussian, octave_arguments
 from cardiff.analysis.tables import table_columns
 from cardiff.config.schedules_by_name import alphas_cumprod_of, section_of
 from cardiff.config.sections import DataConfig
@@ -413,6 +414,33 @@ def test_every_figure_of_the_digits_comes_from_the_code(digits):
                 assert given == str(value), f"{name}, {column}"
             elif column not in ("origin", "distance_percent"):
                 assert float(given) == pytest.approx(value, rel=1e-4, abs=1e-12), f"{name}, {column}"
+
+
+def test_the_short_page_shows_the_cars_as_they_were_measured():
+    """The table of docs/forward_process.md, from the committed measures; of two schedules these are computed again."""
+    page, seen = (ROOT / "docs/forward_process.md").read_text(), 0
+    with (FORWARD / "cars32/table.csv").open(newline="", encoding="utf-8") as file:
+        rows = {row["schedule"]: row for row in csv.DictReader(file)}
+    for name, row in rows.items():
+        if cells := re.findall(rf"^\| {re.escape(name)} \|(.*)\|$", page, re.MULTILINE):
+            structure, half, leak, pixels, octaves = (cell.strip() for cell in cells[0].split("|"))
+            assert [structure, half] == [f"{float(row[key]):.3f}" for key in ("mean_structure", "half_life")]
+            assert [pixels, octaves] == [f"{float(row[f'ddpm_50_{norm}']):.4f}" for norm in ("pixels", "octaves")]
+            number, *leaks = leak.split(", ")
+            assert float(number) == pytest.approx(float(row["leak_nats"]), rel=0.13) and bool(leaks) == (
+                row["leaks"] == "True"
+            )
+            seen += 1
+    assert seen == len(rows) - 1  # the optimum is in the figures alone
+    config = DataConfig(data_files=str(ROOT / "data/cars32.parquet"), resolution=32)
+    spectrum = fit_gaussian(load_images(config, 50_000, 0)[0]).spectrum
+    described = yaml.safe_load((FORWARD / "cars32/spectral.yaml").read_text())["scheduler"]
+    for name, section in {"spectral": described, "linear": section_of("linear")}.items():
+        point = point_of(merged(spectrum, 0.1), log_snr_of(alphas_cumprod_of(section)), "ddpm", 50)
+        for given, key in zip(
+            (point.structure, point.pixels, point.octaves), ("mean_structure", "ddpm_50_pixels", "ddpm_50_octaves")
+        ):
+            assert given == pytest.approx(float(rows[name][key]), rel=5e-3), (name, key)
 
 
 def test_the_ranking_is_by_leak_and_distance():
