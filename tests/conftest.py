@@ -15,6 +15,8 @@ os.environ["ACCELERATE_USE_CPU"] = "true"
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from matplotlib.figure import Figure
+from PIL import Image
 
 from cardiff.interrupt import SIGNALS
 from tests.support.preloaded import Server, Together
@@ -146,6 +148,16 @@ def accelerated(script, options, processes, accelerate_config, environment):
         ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **pipes)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures are composed and saved, but nothing is drawn on them, which takes most of the time of a report."""
+
+    def blank(figure, file, *, dpi, **kwargs):
+        Image.new("L", [round(inches * dpi) for inches in figure.get_size_inches()]).save(file, "png")
+
+    monkeypatch.setattr(Figure, "savefig", blank)
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ def run(script, *options) -> None:
     script.main([*map(str, options)])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_training_configuration_gives_data_and_schedule(tmp_path):
     config = ["--config", ROOT / "configs/digits_16_unconditional.yaml", "--scheduler.name", "sigmoid"]
     run(
@@ -49,6 +50,7 @@ def test_a_training_configuration_gives_data_and_schedule(tmp_path):
     assert "60 images of 8×8 pixels" in table and "this configuration" in table
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_model_gets_steps_of_its_own(tmp_path, capsys):
     """What is written is what sample.py takes."""
     model = tmp_path / "model"

@@ -52,21 +52,22 @@ def test_every_package_is_listed():
         "import schedulers, cardiff, schedulers.spectrum, cardiff.schedulers.spectrum",
     ],
 )
-def test_a_module_of_two_names_is_one(imports):
-    assert (
-        python(
-            f"{imports}\n"
-            "from cardiff.schedulers import SCHEDULES\n"
-            "import cardiff.pipelines.noisy_classifier, cardiff.scripts.sample, pipelines, sample\n"
-            "assert SCHEDULES is schedulers.SCHEDULES and schedulers is cardiff.schedulers\n"
-            "assert schedulers.spectrum is cardiff.schedulers.spectrum\n"
-            "assert pipelines.NoisyClassifier is cardiff.pipelines.noisy_classifier.NoisyClassifier\n"
-            "assert sample is cardiff.scripts.sample\n"
-            "assert schedulers.spectrum.__spec__.name == schedulers.spectrum.__name__\n"
-            "print('one')"
-        )
-        == "one\n"
+def test_a_module_of_two_names_is_one(imports, preloaded, tmp_path):
+    """In a process that has imported nothing of the project."""
+    (tmp_path / "imports.py").write_text(
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        f"{imports}\n"
+        "from cardiff.schedulers import SCHEDULES\n"
+        "import cardiff.pipelines.noisy_classifier, cardiff.scripts.sample, pipelines, sample\n"
+        "assert SCHEDULES is schedulers.SCHEDULES and schedulers is cardiff.schedulers\n"
+        "assert schedulers.spectrum is cardiff.schedulers.spectrum\n"
+        "assert pipelines.NoisyClassifier is cardiff.pipelines.noisy_classifier.NoisyClassifier\n"
+        "assert sample is cardiff.scripts.sample\n"
+        "assert schedulers.spectrum.__spec__.name == schedulers.spectrum.__name__\n"
+        "print('one')"
     )
+    process = preloaded.start(tmp_path / "imports.py", cwd=ROOT, env=dict(os.environ))
+    assert process.communicate(timeout=100) == ("one\n", "") and process.returncode == 0
 
 
 def test_another_schedulers_is_left_alone(tmp_path):

@@ -27,6 +27,8 @@ DIGITS = DataConfig(data_files=str(ROOT / "data/digits.parquet"), resolution=16,
 CONFIG = str(ROOT / "configs/digits_16_conditional.yaml")
 SMALL = AnalysisOptions(schedules="linear,cosine,Laplace,octave geodesic", max_images=200, steps=10)
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from time import monotonic
 
 import pytest
@@ -67,6 +67,42 @@ def test_a_run_is_published_and_resumed_elsewhere(hub, tmp_path, digits_options,
         train_conditional.main(options(digits_options, tmp_path / "third", "--resume_from", "user/state"))
 
 
+class Threaded:
+    """An upload in a thread of this process, which needs not import anything."""
+
+    def __init__(self, command, stdout, **_):
+        self.given, self.log, self.returncode = json.loads(command[-1]), stdout, None
+        self.thread = Thread(target=self.upload, daemon=True)
+        self.thread.start()
+        self.pid = self.thread.native_id
+
+    def upload(self):
+        try:
+            publishing.publish(PublishOptions(**self.given["options"]), Path(self.given["aside"]))
+            self.returncode = 0
+        except UserError as error:
+            self.log.write(f"error: {error}\n")
+            self.returncode = 1
+
+    def poll(self):
+        return self.returncode
+
+    def wait(self, timeout):
+        self.thread.join(timeout)
+
+
+@pytest.fixture
+def threaded(monkeypatch):
+    """Uploads are threads, which is quicker; test_a_run_is_published_and_resumed_elsewhere starts a process."""
+    new = subprocess.Popen
+
+    def start(command, **options):
+        return Threaded(command, **options) if "cardiff.hub.background" in command else new(command, **options)
+
+    monkeypatch.setattr(background.subprocess, "Popen", start)
+
+
+@pytest.mark.usefixtures("threaded")
 def test_a_hub_that_refuses_does_not_stop_training(hub, tmp_path, digits_options, capsys):
     hub.fail("POST /api/", 403, times=float("inf"))
     more = ("--push_to_hub", "--hub_model_id", "user/run")
@@ -314,6 +350,7 @@ def test_a_signal_while_a_finished_run_waits_ends_the_upload_alone(hub, tmp_path
     assert publisher.process is None and "not pushed to the Hub: the upload was stopped" in said[-1]
 
 
+@pytest.mark.usefixtures("threaded")
 def test_a_first_checkpoint_that_fails_leaves_nothing_to_push(hub, tmp_path, digits_options, monkeypatch, capsys):
     """The next one is pushed."""
     write = checkpoints.write_checkpoint

@@ -151,15 +151,18 @@ class Together:
 
 def _serve(address: str) -> Any:
     """Fork for each connection; in what was forked, the request."""
+    parent = os.getppid()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen()
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that nobody needs to wait for those that wait
         print("ready", flush=True)
         while True:
-            ready, _, _ = select.select([listener, sys.stdin], [], [])
-            if listener not in ready:
+            ready, _, _ = select.select([listener, sys.stdin], [], [], 5)
+            if sys.stdin in ready or os.getppid() != parent:
                 return None
+            if not ready:
+                continue
             connection, _ = listener.accept()
             if os.fork() == 0:
                 break

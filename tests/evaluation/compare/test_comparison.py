@@ -21,6 +21,8 @@ from cardiff.evaluation.reports import comparison as compare_report
 from cardiff.evaluation.reports.comparison import run, write_comparison
 from tests.support.tiny_set import COUNTS, write_world
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
@@ -122,7 +124,8 @@ def test_all_runs_start_from_the_same_noise(options):
     assert drawn.sum() == 32 and np.abs(drawn - np.array(COUNTS) / 60 * 32).max() <= 1
 
 
-def test_the_report_has_its_figures_and_says_what_differs(options):
+def test_the_report_has_its_figures_and_says_what_differs(options, monkeypatch):
+    monkeypatch.undo()  # they are drawn here
     folder = run(replace(options, halving_rounds=1))
     text = (folder / "report.md").read_text()
     for name in ("curves.png", "steps.png", "grid.png"):
