@@ -385,6 +385,17 @@ def test_numbers_of_the_average():
     printed(", ".join(f"{n:,} for {d}" for d, n in caps.items()).replace(", 89", " and 89"))
 
 
+def test_the_figure_of_the_loss_is_described_as_it_is():
+    found = json.loads((ROOT / "docs/reverse_process/loss.json").read_text())
+    page = re.sub(r"\s+", " ", (ROOT / "docs/reverse_process.md").read_text())
+    linear, null, label = (np.array(found[name]) for name in ("best linear estimate", "null class", "label"))
+    at = {level: int(np.abs(np.array(found["log_snr"]) - level).argmin()) for level in (-10, 0, 4)}
+    assert f"on {found['images']} test views" in page
+    assert f"by a factor of {linear[at[4]] / label[at[4]]:.1f} at λ = 4" in page
+    assert f"at λ = −10, it is larger, by {label[at[-10]] / linear[at[-10]] - 1:.0%}" in page
+    assert 0.08 < 1 - label[at[0]] / null[at[0]] < 0.12  # a tenth
+
+
 # The tables of docs/forward_process, computed again from the digits; each takes part of a row from the code itself.
 
 FORWARD = ROOT / "docs/forward_process"
