@@ -7,7 +7,8 @@ gain w = SNR·ℓ/(1 + SNR·ℓ) and steps from log-SNR λ_s to the less noisy �
     DDIM:               v/ℓ = ∏ cos²(θ_p − θ_s) / V_T,    tan θ = √(SNR·ℓ).
 
 DDPM's mean is exact and its variance lacks what the image's own uncertainty adds in each step; DDIM turns a mode by
-the angle from noise to image, and each straight step shortens it by the cosine. docs/forward_process_report.md derives both.
+the angle from noise to image, and each straight step shortens it by the cosine. docs/forward_process_report.md
+derives both.
 """
 
 from dataclasses import dataclass
