@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.cars import table
+from benchmarks.cars_recall import table as recall_table
+from benchmarks.cars_tables import rows_of
+
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/cars.md").read_text()
 TABLES = sorted(file for file in ROOT.glob("docs/cars/*.md") if file.stem != "report")
@@ -16,6 +20,13 @@ KEYS = ("fid", "kid", "precision", "recall")
 @pytest.mark.parametrize("file", TABLES, ids=lambda file: file.stem)
 def test_tables_are_those_that_were_written(file):
     assert file.read_text().strip() in PAGE
+
+
+@pytest.mark.parametrize("file", [file for file in TABLES if file.with_suffix(".json").exists()], ids=lambda f: f.stem)
+def test_tables_show_their_records(file):
+    record = json.loads(file.with_suffix(".json").read_text())
+    shown = recall_table(record["rows"]) if file.stem == "recall" else table(rows_of(record))
+    assert file.read_text() == shown
 
 
 @pytest.mark.parametrize("setting", COMPARISON["settings"], ids=lambda s: f"{s['run']} {s['guidance_scale']}")
