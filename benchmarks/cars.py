@@ -14,7 +14,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,24 +101,22 @@ def draw_progress(runs: Path, path: Path) -> None:
     save_labelled_grid(grid_blocks(drawn, len(names), 3), names, list(drawn), path, zoom=2, blocks_per_line=len(drawn))
 
 
-def measure_all(rows: Mapping[str, dict[str, Any]], reports: Path, output: Path, images: int, precision: str) -> None:
-    """Measure every row that has no report yet, and write the table of all.
+def measure_all(rows: Mapping[str, dict[str, Any]], options: argparse.Namespace, name: str) -> None:
+    """Measure every row that has no report yet, and write the table of all to NAME.md.
 
     Args:
         rows: Options of evaluate.py by the name of the row.
-        reports: Folder of the reports.
-        output: File of the table.
-        images: Of each row.
-        precision: Of the networks when they sample.
+        options: What `parse` returned.
+        name: Of the table.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.mkdir(parents=True, exist_ok=True)
     found = {}
-    for name, setting in rows.items():
-        folder = reports / re.sub(r"[^\w.=]+", "_", name)
-        given = {**PROTOCOL, "num_images": images, "precision": precision, **setting}
-        found[name] = measure(folder, given)
-        write_text(output, table(found))
-        print(table({name: found[name]}).splitlines()[-1], flush=True)
+    for row, setting in rows.items():
+        folder = options.reports / options.part / re.sub(r"[^\w.=]+", "_", row)
+        given = {**PROTOCOL, "num_images": options.images, "precision": options.precision, **setting}
+        found[row] = measure(folder, given)
+        write_text(options.output / f"{name}.md", table(found))
+        print(table({row: found[row]}).splitlines()[-1], flush=True)
 
 
 def measure(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
@@ -128,20 +126,25 @@ def measure(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
     return json.loads((folder / "metrics.json").read_text())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=list(PARTS))
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the three runs (default: runs)")
-    parser.add_argument("--reports", type=Path, default=Path("runs/cars_study"), help="where the reports go")
+def parse(description: str | None, parts: Iterable[str], runs: Path, reports: Path) -> argparse.Namespace:
+    """The command line of a study: which part of it, and where its models, reports and table are."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=list(parts))
+    parser.add_argument("--runs", type=Path, default=runs, help=f"folder of the models (default: {runs})")
+    parser.add_argument("--reports", type=Path, default=reports, help=f"where the reports go (default: {reports})")
     parser.add_argument("--output", type=Path, required=True, help="folder of the table")
     parser.add_argument("--images", type=int, default=500, help="of each setting (default: 500)")
-    parser.add_argument("--precision", default="auto", help="of the networks (default: auto)")
-    options = parser.parse_args()
+    parser.add_argument("--precision", default="auto", help="of the networks when they sample (default: auto)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse(__doc__, PARTS, Path("runs"), Path("runs/cars_study"))
     rows = PARTS[options.part](options.runs)
     if options.part == "progress":
+        options.output.mkdir(parents=True, exist_ok=True)
         draw_progress(options.runs, options.output / "progress.png")
-    reports, output = options.reports / options.part, options.output / f"{options.part}.md"
-    measure_all(rows, reports, output, options.images, options.precision)
+    measure_all(rows, options, options.part)
 
 
 def table(found: Mapping[str, dict[str, Any]]) -> str:

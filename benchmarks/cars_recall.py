@@ -86,9 +86,8 @@ class Shape:
         """Standard deviation from the mean image, and amplitude of the finest octave, as ratios to the real ones."""
         found = self.octave_powers(self.coefficients(images)[1])
         modes = np.bincount(self.octaves.ravel())
-        return float(np.sqrt((found @ modes).sum() / (self.powers @ modes).sum())), float(
-            np.sqrt(found[:, -1].sum() / self.powers[:, -1].sum())
-        )
+        contrast = np.sqrt((found @ modes).sum() / (self.powers @ modes).sum())
+        return float(contrast), float(np.sqrt(found[:, -1].sum() / self.powers[:, -1].sum()))
 
 
 def features(network: torch.nn.Module, images: np.ndarray) -> np.ndarray:
@@ -100,6 +99,7 @@ def features(network: torch.nn.Module, images: np.ndarray) -> np.ndarray:
 
 def measure(images: np.ndarray, shape: Shape, network: torch.nn.Module, real: np.ndarray, reach: float | None) -> dict:
     """A row of the table.
+
     Args:
         images: Samples, uint8 (N, C, H, W).
         shape: Of the real pictures.

@@ -9,7 +9,6 @@ label, next to the twin without labels. Every row is a report in --reports; what
 weights of MobileNetV2 are needed for the cars: docs/evaluation.md.
 """
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import train_classifier
 import train_conditional
 import train_unconditional
-from benchmarks.cars import MODELS, ROOT, measure_all
+from benchmarks.cars import MODELS, ROOT, measure_all, parse
 from demo import train_on
 
 MORE_STEPS, MORE_RATE = 500, 1e-3
@@ -36,7 +35,7 @@ def cars(folder: Path) -> dict[str, dict[str, Any]]:
         models[f"{MORE_STEPS} more steps, {dropped:.0%} dropped"] = run
         train_on(MODELS / "cars_32", run, MORE_STEPS, MORE_RATE, "--train.label_dropout", str(dropped))
     rows = {f"{name}, {what}": row for name, model in models.items() for what, row in both(model).items()}
-    return {**rows, "twin, as it ships": {"model": str(MODELS / "cars_32_unconditional"), "steps": STEPS}}
+    return {**rows, "twin, as it ships": {"model": str(MODELS / "cars_32_unconditional")}}
 
 
 def digits(folder: Path) -> dict[str, dict[str, Any]]:
@@ -55,30 +54,22 @@ def digits(folder: Path) -> dict[str, dict[str, Any]]:
     options = ["--config", str(ROOT / "configs/digits_16_unconditional.yaml"), "--output_dir", str(run)]
     train_unconditional.main([*options, "--train.trackers", "[]"])
     rows["twin"] = {"model": str(run)}
-    return {name: {"reference": None, "steps": STEPS, **protocol, **row} for name, row in rows.items()}
+    return {name: {"reference": None, **protocol, **row} for name, row in rows.items()}
 
 
 def both(model: Path) -> dict[str, dict[str, Any]]:
     """A model without and with labels."""
     scales = {"null class": 0.0, "label": 1.0}
-    return {name: {"model": str(model), "guidance_scale": [scale], "steps": STEPS} for name, scale in scales.items()}
+    return {name: {"model": str(model), "guidance_scale": [scale]} for name, scale in scales.items()}
 
 
 SETS = {"digits": digits, "cars": cars}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("set", choices=list(SETS))
-    parser.add_argument("--runs", type=Path, default=Path("runs/null_class"), help="where the models go")
-    parser.add_argument("--reports", type=Path, default=Path("runs/null_class/reports"), help="where the reports go")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the table")
-    parser.add_argument("--images", type=int, default=500, help="of each setting (default: 500)")
-    parser.add_argument("--precision", default="auto", help="of the networks when they sample (default: auto)")
-    options = parser.parse_args()
-    rows = SETS[options.set](options.runs)
-    name = f"null_class_{options.set}"
-    measure_all(rows, options.reports / options.set, options.output / f"{name}.md", options.images, options.precision)
+    options = parse(__doc__, SETS, Path("runs/null_class"), Path("runs/null_class/reports"))
+    rows = {name: {"steps": STEPS, **row} for name, row in SETS[options.part](options.runs).items()}
+    measure_all(rows, options, f"null_class_{options.part}")
 
 
 if __name__ == "__main__":

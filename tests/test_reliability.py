@@ -13,7 +13,7 @@ from benchmarks.campaign.commands import Command, Outcome, run
 from benchmarks.campaign.trials import BAD, difference, fingerprint, judge
 from tests.conftest import ROOT
 
-COUNTS = {"kills": 1, "mutations": 4, "inputs": 6, "hostile": 5}
+COUNTS = {"kills": 1, "mutations": 8, "inputs": 12, "hostile": 10}
 
 
 def test_a_few_trials_of_each_quick_part(tmp_path):

@@ -35,7 +35,7 @@ def test_what_is_refused(content, sentence, tmp_path):
 
 
 @pytest.mark.parametrize("main", [sample.main, train_conditional.main, analyze_schedules.main, publish.main])
-@pytest.mark.parametrize("content", [BAD["half"][0], BAD["no text"][0], ""])
+@pytest.mark.parametrize("content", ["a: " + "[" * 4000 + "]" * 4000, BAD["half"][0], BAD["no text"][0], ""])
 def test_every_command_says_it_in_one_sentence(main, content, tmp_path, capsys):
     file = tmp_path / "a.yaml"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())

@@ -115,14 +115,6 @@ class Process:
         if self.poll() is None:
             os.kill(self.pid, number)
 
-    def terminate(self) -> None:
-        """Ask it to stop."""
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it."""
-        self.send_signal(signal.SIGKILL)
-
     def _ended(self, timeout: float | None) -> int | None:
         if self.returncode is None and select.select([self.connection], [], [], timeout)[0]:
             self.returncode = int(self.said.readline())

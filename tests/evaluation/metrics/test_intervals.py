@@ -161,10 +161,10 @@ def test_a_resampled_set_of_which_nothing_is_known_counts_as_the_mean_of_the_oth
 
 def test_with_two_images_of_each_class_the_error_is_too_small_by_the_root_of_a_half():
     """As docs/evaluation.md says: the bootstrap of n images has (n − 1)/n of their variance."""
-    values = np.random.default_rng(5).normal(size=500)
+    values = np.random.default_rng(5).normal(size=1000)
     for size in (2, 10):
-        found = mean(values, 500, strata=np.repeat(np.arange(500 // size), size))
-        assert found.standard_error * np.sqrt(500) == pytest.approx(np.sqrt(1 - 1 / size), rel=0.1)
+        found = mean(values, 1000, strata=np.repeat(np.arange(1000 // size), size))
+        assert found.standard_error * np.sqrt(1000) == pytest.approx(np.sqrt(1 - 1 / size), rel=0.05)
 
 
 def test_the_way_of_replication_counts_and_not_the_number_alone():
