@@ -23,6 +23,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from cardiff.analysis.spectra import fit_gaussian, to_float
 from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
+from cardiff.evaluation.features.extraction import extract
+from cardiff.evaluation.features.network import FeatureNetwork
 from cardiff.evaluation.features.networks import load_network
 from cardiff.evaluation.metrics.neighbours import precision_recall, squared_reach
 from cardiff.evaluation.metrics.pairwise import squared_distances
@@ -90,14 +92,12 @@ class Shape:
         return float(contrast), float(np.sqrt(found[:, -1].sum() / self.powers[:, -1].sum()))
 
 
-def features(network: torch.nn.Module, images: np.ndarray) -> np.ndarray:
+def features(network: FeatureNetwork, images: np.ndarray) -> np.ndarray:
     """Features float64 (N, D) of uint8 images (N, C, H, W)."""
-    with torch.no_grad():
-        batches = torch.from_numpy(np.ascontiguousarray(images)).split(100)
-        return np.concatenate([network(batch)[0].numpy() for batch in batches]).astype(np.float64)
+    return extract(network, images, 100)[0].astype(np.float64)
 
 
-def measure(images: np.ndarray, shape: Shape, network: torch.nn.Module, real: np.ndarray, reach: float | None) -> dict:
+def measure(images: np.ndarray, shape: Shape, network: FeatureNetwork, real: np.ndarray, reach: float | None) -> dict:
     """A row of the table.
 
     Args:

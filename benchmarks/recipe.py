@@ -27,9 +27,10 @@ from cardiff.config.run import RunConfig, parse_run
 from cardiff.config.sections import DataConfig
 from cardiff.data import open_store
 from cardiff.diffusion.flops import forward_flops, training_flops
-from cardiff.diffusion.levels import trained_log_snr
+from cardiff.diffusion.levels import a_sigma, clean_image, trained_log_snr
 from cardiff.diffusion.loss import model_range
 from cardiff.diffusion.networks import build_unet
+from cardiff.evaluation.features.extraction import extract
 from cardiff.evaluation.features.networks import load_network
 from cardiff.evaluation.metrics.frechet import frechet_distance
 from cardiff.evaluation.metrics.kernel import kernel_distance
@@ -155,23 +156,17 @@ class Judge:
         labels, levels = torch.as_tensor(np.asarray(self.test.labels)), trained_log_snr(scheduler)
         for log_snr in LOG_SNRS:
             t = int((levels - log_snr).abs().argmin())
-            a, sigma = levels[t].sigmoid().sqrt().float(), (-levels[t]).sigmoid().sqrt().float()
+            level = float(levels[t])
+            a, sigma = a_sigma(level)
             noisy = a * clean + sigma * noise
             output = torch.cat([unet(x, t, c).sample for x, c in zip(noisy.split(50), labels.split(50))])
-            estimates = {
-                "v_prediction": a * noisy - sigma * output,
-                "epsilon": (noisy - sigma * output) / a,
-                "sample": output,
-            }
-            error = estimates[scheduler.config.prediction_type] - clean
+            error = clean_image(noisy, output, level, scheduler.config.prediction_type) - clean
             total += float(error.square().mean() / sigma**2)  # ‖δv‖² = ‖δx₀‖²/σ²
         return total / len(LOG_SNRS)
 
     def features(self, images: np.ndarray) -> np.ndarray:
         """Features float32 (N, 1280) of uint8 images (N, 3, 32, 32)."""
-        batches = torch.from_numpy(np.ascontiguousarray(images)).split(100)
-        with torch.no_grad():
-            return np.concatenate([self.network(batch)[0].numpy() for batch in batches])
+        return extract(self.network, images, 100)[0]
 
     def measure(self, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """Distances and class accuracy of samples."""
