@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 from cardiff.analysis.catalogue import choose_schedules
 from cardiff.analysis.figures.draw import WORK as FIGURES_WORK
 from cardiff.analysis.figures.draw import draw_figures
+from cardiff.analysis.fitted_steps import Fit, fit_steps, fit_work
 from cardiff.analysis.local_error import (
     LEVELS,
     local_error_work,
@@ -18,12 +19,12 @@ from cardiff.analysis.local_error import (
     schedule_of_local_error,
 )
 from cardiff.analysis.measures import GRID, measure_data, merged
-from cardiff.analysis.optimum import Optimum, knots_of
+from cardiff.analysis.optimum import Optimum, knots_at, knots_of
 from cardiff.analysis.options import AnalysisOptions
 from cardiff.analysis.ranking import SCHEDULE_WORK, log_snr_table, measure_rows
 from cardiff.analysis.report import report
 from cardiff.analysis.spectra import octave_arguments
-from cardiff.analysis.tables import describe, markdown_tables, write_csv, write_curves
+from cardiff.analysis.tables import describe, fits_table, markdown_tables, write_csv, write_curves
 from cardiff.config.limits import check_limits
 from cardiff.config.sections import DataConfig
 from cardiff.data import ImageStream, open_store
@@ -63,7 +64,8 @@ def _analyze(options: AnalysisOptions, config: DataConfig, section: dict | None,
         _check_model(pipeline, images)
     count = len(choose_schedules(options.schedules, {}, options.allow_code)) + 3
     total = len(GRID) + 2 + SCHEDULE_WORK * count + FIGURES_WORK
-    total += 0 if pipeline is None else local_error_work(LEVELS)
+    total += 0 if pipeline is None else local_error_work(LEVELS) + fit_work(options.fit_timesteps or ())
+    fits: list[Fit] = []
     with tqdm(total=total, desc="measuring the data", unit="part") as bar:
         data = measure_data(images, labels, seed=options.seed, progress=bar.update)
 
@@ -80,6 +82,11 @@ def _analyze(options: AnalysisOptions, config: DataConfig, section: dict | None,
             local_error = measured_local_error(
                 denoise, images, LEVELS, count=MEASURED_IMAGES, seed=options.seed, progress=bar.update
             )
+            if options.fit_timesteps:
+                bar.set_description("fitting steps")
+                asked = options.fit_timesteps, options.fit_solver, options.seed
+                fits = fit_steps(pipeline, data.model.spectrum, *asked, bar.update)
+                written |= {f"fitted_{options.fit_solver}_{len(fit.log_snr)}": knots_at(fit.log_snr) for fit in fits}
             bar.set_description("measuring schedules")
             written["local_error"] = schedule_of_local_error(LEVELS, local_error, last=-10.0, first=10.0)
         rows, notes = measure_rows(options, data, section, written, front, start, bar.update)
@@ -96,6 +103,7 @@ def _analyze(options: AnalysisOptions, config: DataConfig, section: dict | None,
         write_text(folder / f"{name}.yaml", f"# Made by analyze_schedules.py from {len(images):,} images.\n{text}")
     table = describe(options, config, data) + "\n\n" + markdown_tables(rows, data, options)
     table += "".join(f"\n- {note}" for note in notes) + "\n"
+    table += fits_table(fits, options.fit_solver)
     write_text(folder / "table.md", table)
     write_text(folder / "report.md", report(rows, data, options, table))
 

@@ -35,17 +35,24 @@ def finite_set_denoiser(images: np.ndarray) -> Denoiser:
     return denoise
 
 
-def network_denoiser(pipeline: ClassConditionalPipeline) -> Denoiser:
-    """What a trained network takes for the clean image, without a label, at its trained level nearest to a log-SNR."""
+def network_denoiser(pipeline: ClassConditionalPipeline, class_labels: torch.Tensor | None = None) -> Denoiser:
+    """What a trained network takes for the clean image, at any level between those of its timesteps.
+
+    Args:
+        pipeline: The model.
+        class_labels: Class of each image, (B,); by default the null class, if there is one.
+    """
     scheduler, unet = pipeline.scheduler, pipeline.unet
-    trained = trained_log_snr(scheduler)
+    trained = -trained_log_snr(scheduler).numpy()  # rising
 
     @torch.no_grad()
     def denoise(x: torch.Tensor, log_snr: float) -> torch.Tensor:
-        conditional = unet.config.num_class_embeds is not None
-        labels = torch.full((len(x),), pipeline.null_class, device=x.device) if conditional else None
-        output = unet(x, int((trained - log_snr).abs().argmin()), labels).sample
-        x0 = clean_image(x, output, log_snr, scheduler.config.prediction_type)
+        labels = class_labels
+        if labels is None and unet.config.num_class_embeds is not None:
+            labels = torch.full((len(x),), pipeline.null_class, device=x.device)
+        # The embedding of the timestep takes fractions of it.
+        timestep = torch.tensor(np.interp(-log_snr, trained, np.arange(len(trained))))
+        x0 = clean_image(x, unet(x, timestep, labels).sample, log_snr, scheduler.config.prediction_type)
         return x0.clamp(-1, 1) if scheduler.config.clip_sample else x0
 
     return denoise

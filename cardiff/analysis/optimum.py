@@ -13,6 +13,8 @@ from cardiff.schedulers.spectrum import Spectrum
 
 LOG_SNR_MAX = 12.2
 """Largest log-SNR considered: there the noise has the variance of rounding a pixel to 8 bits."""
+FIRST_GAP = 2.0
+"""From the cleanest of given levels to where a schedule through them begins."""
 VERTICES = 50
 MIN_BETA = 2.0**-22
 """Smallest β allowed: 1 − β is kept in float32, which rounds to multiples of 2⁻²⁴."""
@@ -202,6 +204,19 @@ def knots_of(log_snr: np.ndarray, count: int = 17) -> dict:
         "name": "knots",
         "log_snr": [float(f"{v:.4f}") for v in values],
         "times": [float(f"{v:.5f}") for v in times],
+    }
+
+
+def knots_at(log_snr: np.ndarray, num_train_timesteps: int = 1000) -> dict:
+    """A `scheduler` section of which n trailing steps visit these n log-SNRs, cleanest first.
+
+    Between them it is smooth. It is made for `--timesteps_from` with that number of steps, not for training.
+    """
+    times = visited_levels((np.arange(num_train_timesteps) + 1) / num_train_timesteps, len(log_snr))
+    return {
+        "name": "knots",
+        "log_snr": [float(f"{v:.4f}") for v in (log_snr[0] + FIRST_GAP, *log_snr)],
+        "times": [0.0, *(float(f"{t:.5f}") for t in times)],
     }
 
 

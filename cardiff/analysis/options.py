@@ -9,12 +9,16 @@ from cardiff.cli import CommandLine
 from cardiff.config.files import data_section
 from cardiff.config.limits import check_limits, limited
 from cardiff.config.sections import DataConfig
+from cardiff.config.types import Ints
 from cardiff.errors import UserError
 from cardiff.layout import shipped_config
 from cardiff.outputs import check_folder
 
 DIGITS = "digits_16_conditional"
 """The configuration whose data are measured by default."""
+
+MAX_FITTED = 50
+"""Most steps of --fit_timesteps: the work of a fit grows with their square."""
 
 
 @dataclass
@@ -39,6 +43,11 @@ class AnalysisOptions:
     model: str | None = None
     """Trained model: sampling steps that suit it are written to local_error.yaml, for sample.py --timesteps_from.
     Without --data, the data that it was trained on are measured."""
+    fit_timesteps: Ints | None = limited(None, least=2, most=MAX_FITTED)
+    """Numbers of steps n with commas, such as 5,10,20: for each, the n noise levels whose images are nearest to those
+    of many steps are fitted to --model and written to fitted_SOLVER_n.yaml, for sample.py --timesteps_from."""
+    fit_solver: Literal["dpm", "ddim"] = "dpm"
+    """Solver of --fit_timesteps; ddim is euler in sample.py."""
     seed: int = limited(0, least=0)
     """Seed of the choice of images and of the noise."""
     allow_code: bool = False
@@ -57,6 +66,8 @@ class AnalysisOptions:
                 f"--steps {self.steps} is more than the {self.num_train_timesteps} timesteps of the schedules: "
                 "lower it or raise --num_train_timesteps."
             )
+        if self.fit_timesteps and self.model is None:
+            raise UserError("--fit_timesteps fits the steps of a trained model: give --model.")
 
 
 def parse_analysis(argv: Sequence[str] | None, description: str) -> tuple[AnalysisOptions, DataConfig, dict | None]:

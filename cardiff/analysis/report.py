@@ -39,6 +39,7 @@ def report(rows: Sequence[Row], data: DataMeasures, options: AnalysisOptions, ta
         "\n## Files\n\n"
         "- `spectral.yaml`, `optimal.yaml`: scheduler sections for training, given as a second `--config`.\n"
         "- `local_error.yaml`, if a model was given: the steps that suit it, for `sample.py --timesteps_from`.\n"
+        "- `fitted_SOLVER_n.yaml`, with --fit_timesteps: the same fitted to the model, for n steps of that solver.\n"
         "- `table.csv`: the tables in full precision, one row per schedule.\n"
         "- `measures.npz`: the curves; `names` (S,) and, with one row per schedule, `log_snr`, `alphas_cumprod`, "
         "`betas`, `structure`, `information_bound`, `information`, `class_information`, `recovery`, `ssim` (S, T), "

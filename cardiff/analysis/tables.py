@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cardiff.analysis.errors import SOLVERS
+from cardiff.analysis.fitted_steps import NOISES, TEACHER_STEPS, Fit
 from cardiff.analysis.measures import MAX_LEAK, STEPS, DataMeasures, ScheduleMeasures, first_below
 from cardiff.analysis.options import AnalysisOptions
 from cardiff.analysis.ranking import Row
@@ -155,3 +156,20 @@ def describe(options: AnalysisOptions, config: DataConfig, data: DataMeasures) -
         "- *mean SSIM*: mean over t of the structural similarity of the best linear estimate with the image.\n"
         "- *path KL*: KL in nats of the ideal T-step sampler's path from the true one, the last step left out."
     )
+
+
+def fits_table(fits: Sequence[Fit], solver: str) -> str:
+    """What fitting the steps to the model gained; empty without a fit."""
+    if not fits:
+        return ""
+    lines = [
+        f"\nSteps fitted to the model, for {solver}: root mean square difference from the images of "
+        f"{TEACHER_STEPS} steps per pixel, pixels from −1 to 1, from {NOISES} noises that were not fitted.\n",
+        "| steps | the model's own | computed for the spectrum | fitted | log-SNR of the fitted steps |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for fit in fits:
+        levels = ", ".join(f"{level:.2f}" for level in fit.log_snr[::-1])
+        errors = " | ".join(f"{error:.4f}" for error in (fit.own_error, fit.computed_error, fit.error))
+        lines.append(f"| {len(fit.log_snr)} | {errors} | {levels} |")
+    return "\n".join(lines) + "\n"
