@@ -20,14 +20,14 @@ from cardiff.files import write_text
 def rows_of(comparison: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """A row for each setting, named by what differs, and one for the real pictures that were held out."""
     settings = comparison["settings"]
-    several = {key for key in ("solver", "steps") if len({setting[key] for setting in settings}) > 1}
+    several = {key for key in ("run", "solver", "steps") if len({setting[key] for setting in settings}) > 1}
     guided = len({setting["guidance_scale"] for setting in settings} - {None}) > 1
     rows = {}
     for setting in settings:
-        name = [setting["run"]]
+        name = [setting["run"]] if "run" in several else []
         if guided and setting["guidance_scale"] is not None:
             name.append(f"w = {setting['guidance_scale']:g}")
-        name += [f"{setting[key]} {key}" if key == "steps" else setting[key] for key in sorted(several)]
+        name += [f"{setting[key]} {key}" if key == "steps" else setting[key] for key in ("solver", "steps") if key in several]
         rows[", ".join(name)] = setting
     if comparison["held_out"]:
         name = f"{comparison['held_out_images']:,} real pictures, not trained on"
