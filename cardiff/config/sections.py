@@ -152,6 +152,10 @@ class DiffusionTrainConfig(TrainConfig):
     """Loss weights over timesteps: uniform, min-SNR (arXiv 2303.09556), or independent of the schedule."""
     min_snr_gamma: float = limited(5.0, above=0)
     """Signal-to-noise ratio at which min-SNR is capped."""
+    timestep_sampling: Literal["uniform", "loss", "information"] = "uniform"
+    """How often each timestep is trained on: equally often; more often where the loss is large, divided by how often,
+    which leaves the objective as it is (arXiv 2102.09672); or in proportion to the information on the image that is
+    lost there (arXiv 2602.18647). The last two follow the losses during training."""
     sample_every: int = option(5000, least=0, on_resume="ignore")
     """Steps between sample grids from the averaged weights, in addition to the one at the end. 0 for never."""
     sample_images: int = option(64, above=0, on_resume="ignore")

@@ -1,7 +1,7 @@
 """The random draws of a training step other than its images: timesteps, noise, label dropout and flips.
 
 They are a pure function of (seed, step, position in the global batch), so a run does not depend on how many processes
-share a batch, and resuming needs only the step number.
+share a batch, and resuming needs only the step number, and the density of timesteps where that follows the losses.
 """
 
 from dataclasses import dataclass, fields
@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 import torch
 
 from cardiff.diffusion.randomness import DRAWS, batch_noise, numpy_generator
+from cardiff.diffusion.timestep_density import TimestepDensity
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Draws:
     """The draws for b images."""
 
     timesteps: torch.Tensor
-    """t, int64 (b,), uniform over 0 to T − 1."""
+    """t, int64 (b,), from 0 to T − 1."""
     noise: torch.Tensor
     """ε, standard normal float32 (b, C, H, W)."""
     drop: torch.Tensor
@@ -45,12 +46,17 @@ class BatchDraws:
     """Mirror each image with probability ½."""
     label_dropout: float = 0.0
     """Probability of dropping a label."""
+    density: TimestepDensity | None = None
+    """Of the timesteps; None for an even one."""
 
     def __call__(self, step: int, image_shape: tuple[int, ...], device: torch.device) -> Draws:
         """The draws of a step for images of shape (C, H, W), on the device."""
         rng = numpy_generator(self.seed, DRAWS, step)
         share = slice(self.positions.start, self.positions.stop)
-        timesteps = rng.integers(0, self.num_train_timesteps, self.batch_size)[share]
+        if self.density is None:
+            timesteps = rng.integers(0, self.num_train_timesteps, self.batch_size)[share]
+        else:
+            timesteps = self.density.timesteps(rng.random(self.batch_size)[share])
         flip = rng.random(self.batch_size)[share] < (0.5 if self.horizontal_flip else 0.0)
         drop = rng.random(self.batch_size)[share] < self.label_dropout
         on_cpu = [torch.from_numpy(values) for values in (timesteps, drop, flip)]

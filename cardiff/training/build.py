@@ -17,13 +17,14 @@ from cardiff.devices import training_precision
 from cardiff.diffusion.draws import BatchDraws
 from cardiff.diffusion.loss import ClassificationLoss, DenoisingLoss, loss_weights, memory_format
 from cardiff.diffusion.networks import build_classifier, build_pipeline, build_unet, null_class
+from cardiff.diffusion.timestep_density import TimestepDensity
 from cardiff.distributed import TIMEOUT, on_main, this_process, wait_for_everyone
 from cardiff.errors import UserError
 from cardiff.files import write_text
 from cardiff.hub.background import BackgroundPublisher
 from cardiff.hub.serialization import save_classifier, save_pipeline
 from cardiff.outputs import check_folder
-from cardiff.training.callbacks import Callback, Checkpoint, LossLog, Push
+from cardiff.training.callbacks import AdaptTimesteps, Callback, Checkpoint, LossLog, Push
 from cardiff.training.classifier_report import ClassifierReport
 from cardiff.training.data import open_training_data
 from cardiff.training.resume import resume
@@ -47,12 +48,16 @@ def build(config: RunConfig) -> Trainer:
     train, names, form = config.train, data.class_names, memory_format(config)
     model: ModelMixin
     loss: Loss
+    density: TimestepDensity | None = None
     if not isinstance(train, DiffusionTrainConfig):
         model = build_classifier(config, scheduler, names)
         loss = ClassificationLoss(scheduler, form)
     else:
         model = build_unet(config, len(names) if config.labelled else None)
         weights = loss_weights(scheduler, train.loss_weighting, train.min_snr_gamma).to(accelerator.device)
+        if train.timestep_sampling != "uniform":
+            density = TimestepDensity(train.timestep_sampling, scheduler, weights)
+            weights = density.loss_weights
         loss = DenoisingLoss(scheduler, weights, null_class(model), form)
     draws = BatchDraws(
         seed=train.seed,
@@ -61,6 +66,7 @@ def build(config: RunConfig) -> Trainer:
         num_train_timesteps=scheduler.config.num_train_timesteps,
         horizontal_flip=config.data.horizontal_flip,
         label_dropout=getattr(train, "label_dropout", 0.0),
+        density=density,
     )
 
     # The trainer, resumed from the newest checkpoint.
@@ -129,7 +135,8 @@ def build_callbacks(config: RunConfig, trainer: Trainer, scheduler: DDPMSchedule
     else:
         assert isinstance(train, DiffusionTrainConfig)
         shown = [SampleGrid(train.sample_every, scheduler), Evaluation(train.evaluate_every, scheduler)]
-    return [log, checkpoint, *shown, Push(checkpoint, publisher)]
+    adapt = [] if trainer.draws.density is None else [AdaptTimesteps(trainer.draws.density)]
+    return [log, *adapt, checkpoint, *shown, Push(checkpoint, publisher)]
 
 
 def write_config(config: RunConfig, accelerator: Accelerator) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from diffusers import DDPMScheduler, ModelMixin
 
+from cardiff.diffusion.timestep_density import TimestepDensity
 from cardiff.distributed import device_name, on_main
 from cardiff.errors import UserError
 from cardiff.hub.background import BackgroundPublisher
@@ -16,6 +17,9 @@ from cardiff.training import checkpoint as checkpoints
 from cardiff.training.resume import TrainingState
 from cardiff.training.sharding import gathered
 from cardiff.training.trainer import Trainer
+
+ADAPT_EVERY = 100
+"""Steps between updates of the density of timesteps, where it follows the losses."""
 
 
 class Callback:
@@ -102,6 +106,26 @@ class LossLog(Callback):
         images = (trainer.global_step - self.logged_step) * trainer.config.train.batch_size
         self.logged_step = trainer.global_step
         trainer.log.write(trainer.global_step, values, images)
+
+
+class AdaptTimesteps(Callback):
+    """Brings the density of timesteps up to date with the losses.
+
+    Args:
+        density: The density.
+    """
+
+    def __init__(self, density: TimestepDensity):
+        super().__init__(ADAPT_EVERY)
+        self.density = density
+
+    def due(self, trainer: Trainer) -> bool:
+        """Not at the end, since the same run with more steps would not adapt there."""
+        return trainer.global_step % self.every == 0
+
+    def run(self, trainer: Trainer) -> None:
+        """Sum the losses of all processes, which waits for the device."""
+        self.density.update(lambda sums: trainer.accelerator.reduce(sums, "sum"))
 
 
 class Checkpoint(Callback):
@@ -228,7 +252,8 @@ def save_model(trainer: Trainer, model: ModelMixin, folder: Path) -> None:
 
 
 def _state(trainer: Trainer) -> TrainingState:
-    scaler = trainer.accelerator.scaler
+    """The JSON part of a checkpoint, which all processes gather together."""
+    scaler, density = trainer.accelerator.scaler, trainer.draws.density
     return TrainingState(
         step=trainer.global_step,
         ema_step=trainer.ema.optimization_step,
@@ -239,6 +264,7 @@ def _state(trainer: Trainer) -> TrainingState:
         config=without_paths(trainer.config.to_dict()),
         seconds=trainer.seconds_spent,
         data=trainer.data.digests,
+        timesteps=None if density is None else density.state(lambda sums: trainer.accelerator.reduce(sums, "sum")),
     )
 
 

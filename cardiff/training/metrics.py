@@ -26,11 +26,17 @@ class LossTotals:
         self.grad_norm = torch.zeros((), device=device)
         self.first_bad_step = torch.full((), torch.inf, device=device)
 
-    def add(self, loss: torch.Tensor, timesteps: torch.Tensor, num_train_timesteps: int) -> None:
-        """Add the losses (B,) of images at these timesteps (B,)."""
+    def add(
+        self,
+        loss: torch.Tensor,
+        timesteps: torch.Tensor,
+        num_train_timesteps: int,
+        importance: torch.Tensor | None = None,
+    ) -> None:
+        """Add the losses (B,) of images at these timesteps (B,), and what they were divided by the inverse of."""
         quarter = timesteps * QUARTERS // num_train_timesteps
         self.sums[0].index_add_(0, quarter, loss)
-        self.sums[1].index_add_(0, quarter, torch.ones_like(loss))
+        self.sums[1].index_add_(0, quarter, torch.ones_like(loss) if importance is None else importance)
 
     def watch(self, value: torch.Tensor, step: int) -> None:
         """Record the first step at which a value was not finite."""

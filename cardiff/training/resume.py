@@ -45,6 +45,8 @@ class TrainingState:
     """Wall-clock time of the run so far; None in older checkpoints."""
     data: dict | None = None
     """Digests of all images and of the validation images, from `identify`; None in older checkpoints."""
+    timesteps: dict | None = None
+    """Of `TimestepDensity`, if the timesteps follow the losses."""
 
     def save(self, folder: Path) -> None:
         """Write state.json to an existing folder."""
@@ -134,6 +136,9 @@ def resume(trainer: "Trainer") -> None:
     trainer.ema.optimization_step, trainer.seconds = state.ema_step, state.seconds
     if state.scaler is not None and accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(state.scaler)
+    density = trainer.draws.density
+    if density is not None and state.timesteps is not None and state.timesteps["kind"] == density.kind:
+        density.load(state.timesteps, accelerator.is_main_process)
     trainer.global_step, trainer.stream_state, trainer.last_checkpoint = state.step, state.stream, path
     on_main(lambda: _publish(trainer, path))
     accelerator.print(f"Resuming from {path}.")

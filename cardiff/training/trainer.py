@@ -165,8 +165,7 @@ class Trainer:
                 with self.attention_kernel():
                     loss = self.loss(self.model, *part)  # (b,)
                 self.accelerator.backward(loss.mean())
-            self.totals.watch(loss.detach(), self.global_step + 1)
-            self.totals.add(loss.detach(), part[-1].timesteps, self.draws.num_train_timesteps)
+            self._count(loss.detach(), part[-1].timesteps)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), train.max_grad_norm)
 
         # Optimizer step.
@@ -180,6 +179,15 @@ class Trainer:
         self.totals.grad_norm = norm
         self.global_step += 1
         self.log.bar.update(1)
+
+    def _count(self, loss: torch.Tensor, timesteps: torch.Tensor) -> None:
+        """Add the losses of images (b,) at timesteps (b,) to the totals of the log and of the density of timesteps."""
+        density = self.draws.density
+        self.totals.watch(loss, self.global_step + 1)
+        importance = None if density is None else density.importance[timesteps]
+        self.totals.add(loss, timesteps, self.draws.num_train_timesteps, importance)
+        if density is not None:
+            density.add(loss, timesteps)
 
     def run_callbacks(self) -> None:
         """Run the callbacks that are due after this step."""

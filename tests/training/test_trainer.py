@@ -19,9 +19,11 @@ import train_classifier
 import train_conditional
 import train_unconditional
 from cardiff.config.run import SECTIONS, parse_run
+from cardiff.diffusion import timestep_density
 from cardiff.errors import UserError
 from cardiff.files import file_hash
 from cardiff.training import build as builder
+from cardiff.training import callbacks
 from cardiff.training.callbacks import Checkpoint
 from cardiff.training.checkpoint import list_checkpoints
 from cardiff.training.metrics import LossTotals
@@ -324,6 +326,26 @@ def test_a_stream_is_resumed_bit_for_bit(tmp_path, digits_options):
     parts = train(tmp_path / "parts", *options, "--train.max_steps", 9)
     assert [e["loss"] for e in parts] == [e["loss"] for e in whole]
     assert final_weights(tmp_path / "parts") == final_weights(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("kind", ["loss", "information"])
+def test_timesteps_that_follow_the_losses_are_resumed_bit_for_bit(kind, tmp_path, digits_options, monkeypatch):
+    """Stopped between two updates of the density, so that the sums since the last one have to be kept."""
+    monkeypatch.setattr(callbacks, "ADAPT_EVERY", 3)
+    monkeypatch.setattr(timestep_density, "BINS", 4)
+    options = [*digits_options, "--train.lr_schedule", "constant", "--train.batch_size", 24, "--train.log_every", 1]
+    train(tmp_path / "even", *options, "--train.max_steps", 9)
+    options += ["--train.timestep_sampling", kind]
+    whole = train(tmp_path / "whole", *options, "--train.max_steps", 9)
+    train(tmp_path / "parts", *options, "--train.max_steps", 5)
+    parts = train(tmp_path / "parts", *options, "--train.max_steps", 9)
+    assert [e["loss"] for e in parts] == [e["loss"] for e in whole]
+    assert final_weights(tmp_path / "parts") == final_weights(tmp_path / "whole") != final_weights(tmp_path / "even")
+    state = json.loads((list_checkpoints(tmp_path / "parts/checkpoints")[-1] / "training/state.json").read_text())
+    assert state["timesteps"]["kind"] == kind and len(state["timesteps"]["means"]) == 4
+    # The published scheduler is that of the configuration.
+    scheduler = "scheduler/scheduler_config.json"
+    assert (tmp_path / "parts" / scheduler).read_text() == (tmp_path / "even" / scheduler).read_text()
 
 
 def test_a_stream_needs_a_length(tmp_path, digits_options, capsys):
