@@ -27,7 +27,8 @@ def rows_of(comparison: dict[str, Any]) -> dict[str, dict[str, Any]]:
         name = [setting["run"]] if "run" in several else []
         if guided and setting["guidance_scale"] is not None:
             name.append(f"w = {setting['guidance_scale']:g}")
-        name += [f"{setting[key]} {key}" if key == "steps" else setting[key] for key in ("solver", "steps") if key in several]
+        name += [setting["solver"]] if "solver" in several else []
+        name += [f"{setting['steps']} steps"] if "steps" in several else []
         rows[", ".join(name)] = setting
     if comparison["held_out"]:
         name = f"{comparison['held_out_images']:,} real pictures, not trained on"

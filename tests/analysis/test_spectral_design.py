@@ -6,12 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from cardiff.analysis import spectral_design
 from cardiff.analysis.errors import SOLVERS, sampling_error
+from cardiff.analysis.measures import merged
 from cardiff.analysis.optimum import Optimum
+from cardiff.analysis.spectra import fit_gaussian
 from cardiff.analysis.spectral_design import LAST, designed_levels, distance_of
+from cardiff.config.sections import DataConfig
+from cardiff.data import open_store
 from cardiff.diffusion.levels import log_snr_of, visited_levels
 from cardiff.schedulers import SCHEDULES
 from cardiff.schedulers.spectrum import Spectrum, spectrum_from_octaves
+from tests.conftest import ROOT
 
 SPECTRUM = spectrum_from_octaves([[40.0], [8.0], [1.5], [0.2], [0.03]], 16, mean_square=0.1)
 DISTANCES = ("w2", "kl")
@@ -67,3 +73,17 @@ def test_the_information_distance_spends_its_steps_where_every_mode_counts_the_s
     """KL weighs relative errors of all modes equally, and most modes are of the finest octave."""
     w2, kl = (designed_levels(SPECTRUM, "ddim", 10, kind) for kind in DISTANCES)
     assert kl[:-1].mean() > w2[:-1].mean() + 1.5
+
+
+def test_the_search_does_not_end_in_the_worse_of_two_minima(monkeypatch):
+    """On the digits, where one start in four does."""
+    data = DataConfig(data_files=str(ROOT / "data/digits.parquet"), resolution=16, channels=1, upscale=True)
+    spectrum = merged(fit_gaussian(np.asarray(open_store(data, conditional=False).images)).spectrum, 0.1)
+
+    def reached() -> float:
+        levels = torch.from_numpy(designed_levels(spectrum, "ddim", 4, "kl", last=None))
+        return float(distance_of(spectrum, levels, "ddim", "kl"))
+
+    found = reached()
+    monkeypatch.setattr(spectral_design, "STARTS", 12)
+    assert found == pytest.approx(reached(), rel=1e-3)

@@ -2,15 +2,20 @@
 
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 import torch
+from diffusers import DDPMScheduler
 
 from cardiff.diffusion.draws import BatchDraws, Draws
 from cardiff.diffusion.randomness import batch_noise
+from cardiff.diffusion.timestep_density import TimestepDensity
 
 PLAN = BatchDraws(
     seed=0, batch_size=16, positions=range(16), num_train_timesteps=1000, horizontal_flip=True, label_dropout=0.1
 )
+FOLLOWING = replace(PLAN, density=TimestepDensity("loss", DDPMScheduler(), torch.ones(1000)))
+FOLLOWING.density.probabilities = np.repeat([0.0, 0.1], [990, 10])
 CPU, SHAPE = torch.device("cpu"), (1, 2, 2)
 NAMES = [field.name for field in fields(Draws)]
 
@@ -44,10 +49,18 @@ def test_they_are_what_they_have_always_been():
 
 
 @pytest.mark.parametrize("borders", [[0, 8, 16], [0, 4, 8, 12, 16], [0, 3, 16], list(range(17))])
-def test_shares_make_up_the_whole(borders):
+@pytest.mark.parametrize("plan", [PLAN, FOLLOWING], ids=["even", "following"])
+def test_shares_make_up_the_whole(plan, borders):
     for step in (0, 2, 5):
-        shares = [replace(PLAN, positions=range(*ends))(step, SHAPE, CPU) for ends in zip(borders, borders[1:])]
-        assert_equal(joined(shares), PLAN(step, SHAPE, CPU))
+        shares = [replace(plan, positions=range(*ends))(step, SHAPE, CPU) for ends in zip(borders, borders[1:])]
+        assert_equal(joined(shares), plan(step, SHAPE, CPU))
+
+
+def test_timesteps_can_have_a_density():
+    """Here one that draws the last ten timesteps alone."""
+    drawn = torch.cat([FOLLOWING(step, SHAPE, CPU).timesteps for step in range(20)])
+    assert drawn.min() == 990 and drawn.max() == 999 and len(set(drawn.tolist())) == 10
+    assert drawn.dtype == torch.int64
 
 
 @pytest.mark.parametrize("parts", [1, 2, 4])
