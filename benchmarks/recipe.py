@@ -313,6 +313,12 @@ TRIALS: dict[str, dict] = {
     "32-64-96-128 bf16": BF16,
     "32-64-96-128 bf16 cosine": {**BF16, "scheduler.name": "cosine"},
     "32-64-96-128 bf16 linear schedule": {**BF16, "scheduler.name": "linear"},
+    "32-64-96-128 bf16 by loss": {**BF16, "train.timestep_sampling": "loss"},
+    "32-64-96-128 bf16 by information": {**BF16, "train.timestep_sampling": "information"},
+    "32-64-96-128 bf16 linear schedule by loss": {
+        **{**BF16, "scheduler.name": "linear"},
+        "train.timestep_sampling": "loss",
+    },
     "32-64-96-128 bf16 decay": {**BF16, "train.weight_decay": 0.1},
     "32-64-96-128 no attention": {**BEST, **network([32, 64, 96, 128], [False] * 4)},
     "32-64-128-128": {**BEST, **network([32, 64, 128, 128], [False, False, True, True])},
