@@ -14,7 +14,7 @@ import yaml
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from diffusers.training_utils import EMAModel
 
-from benchmarks import reliability, schedule_front, schedule_pilot, schedule_steps
+from benchmarks import reliability, schedule_front, schedule_pilot, schedule_steps, step_designs
 from cardiff.analysis.analyze import load_images
 from cardiff.analysis.catalogue import choose_schedules
 from cardiff.analysis.measures import DataMeasures, measure_data, measure_schedule, merged
@@ -502,6 +502,25 @@ def test_the_front_of_the_digits(digits):
         assert row["family_factor"] == pytest.approx(factor, rel=1e-5)
         # No schedule that anybody found is farther ahead than the front itself.
         assert row["their_distance"] >= max(factor, row["knots_factor"]) - 1 - 0.01
+
+
+@pytest.mark.parametrize(("name", "config"), step_designs.SETS.items())
+def test_the_designed_levels(name, config):
+    """Some cells of the table, computed again."""
+    (table,) = re.findall(rf"\*\*{re.escape(name)}\*\*.*?\n\n(.*?)\n\n", read("designs.md") + "\n", re.DOTALL)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    columns = {title: place for place, title in enumerate(rows[0])}
+    shown = {row[0]: row for row in rows[2:]}
+    assert shown.keys() == step_designs.DESIGNS.keys()
+    spectrum = step_designs.spectrum_of(config)
+    some = [
+        ("our optimum in pixels", "ddim", 10),
+        ("W2, last level free", "ddpm", 5),
+        ("KL, last level given", "ddim", 5),
+    ]
+    for design, solver, steps in some:
+        cell = shown[design][columns[f"{solver.upper()} {steps}"]]
+        assert cell == " · ".join(step_designs.cells(spectrum, solver, design, steps)), (design, solver, steps)
 
 
 def test_the_benchmarks_tables_are_those_of_their_results(digits):

@@ -40,7 +40,7 @@ class DenoisingLoss:
     ) -> torch.Tensor:
         """The loss of each image, (b,), from uint8 images (b, C, H, W) and int64 labels (b,)."""
         clean = model_range(images, draws.flip)  # x₀ ~ q(x₀), in [-1, 1]
-        t, noise = draws.timesteps, draws.noise  # t ~ Uniform{0, …, T − 1} by default, ε ~ N(0, I)
+        t, noise = draws.timesteps, draws.noise  # t ~ Uniform{0, …, T − 1}, ε ~ N(0, I)
         class_labels = None
         if self.null_class is not None and labels is not None:
             class_labels = torch.where(draws.drop, self.null_class, labels)
