@@ -11,6 +11,7 @@ docs/evaluation.md.
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -115,11 +116,12 @@ def main() -> None:
     images = np.asarray(open_store(data_section(Path(protocol["reference"])), conditional=False).images)
     spectrum = merged(fit_gaussian(images).spectrum, 0.1)
     rows = []
+    options.reports.mkdir(parents=True, exist_ok=True)
     for model, folder in models.items():
         for solver in SOLVERS:
             for method, levels in methods(folder, spectrum, images, solver, FITTED[options.part]).items():
                 for n in FITTED[options.part] if method == "fitted to the network" else STEPS[options.part]:
-                    name = "_".join([options.part, model, solver, method, str(n)]).replace(" ", "_").replace(",", "")
+                    name = re.sub(r"\W+", "_", f"{options.part} {model} {solver} {method} {n}")
                     file = options.reports / f"{name}.yaml"
                     if not file.exists():
                         section = {"scheduler": knots_at(levels(n))}
