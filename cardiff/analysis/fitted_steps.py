@@ -162,6 +162,8 @@ class StepFit:
         z = _unknowns(np.clip(start, *self.limits)[::-1], self.limits)
         start_residual, slopes = linearised(z)
         curvature = slopes.T @ slopes
+        if not np.trace(curvature) > 0:
+            return np.clip(start, *self.limits)  # the images do not depend on the levels
         curvature += 1e-4 * np.trace(curvature) / len(z) * np.eye(len(z))
         unwhiten = np.linalg.inv(np.linalg.cholesky(curvature)).T
         scale = start_residual @ start_residual
@@ -243,12 +245,13 @@ def fit_steps(
     progress: Callable[[int], object] = lambda count: None,
 ) -> list[Fit]:
     """Fit the levels of each number of steps to a network, from the computed optimum in pixels; arguments as there."""
-    fit, own = fit_of(pipeline, seed, progress), trained_log_snr(pipeline.scheduler).numpy()
-    start, fits = log_snr_of(SCHEDULES["cosine"].alphas_bar(1000)), []
+    own = trained_log_snr(pipeline.scheduler).numpy()
+    levels_of = {n: visited_levels(own, n) for n in steps}  # refuses more steps than timesteps before the work
+    fit, start, fits = fit_of(pipeline, seed, progress), log_snr_of(SCHEDULES["cosine"].alphas_bar(1000)), []
     for n in steps:
         computed = visited_levels(Optimum(merged(spectrum, 0.1), "ddim", n).best(0.0, 1.0, start), n)
         found = fit.fit(computed, solver)
-        errors = [fit.error(levels, solver) for levels in (found, computed, visited_levels(own, n))]
+        errors = [fit.error(levels, solver) for levels in (found, computed, levels_of[n])]
         fits.append(Fit(found, *errors))
     return fits
 

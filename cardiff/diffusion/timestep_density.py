@@ -25,7 +25,7 @@ from cardiff.diffusion.levels import log_snr_of
 
 Kind = Literal["loss", "information"]
 BINS = 50
-"""Bins of equally many timesteps whose losses are averaged."""
+"""Bins of equally many timesteps whose losses are averaged; fewer if there are fewer timesteps."""
 EVEN = 0.1
 """Share of the even density."""
 DECAY = 0.8
@@ -46,15 +46,15 @@ class TimestepDensity:
     """
 
     def __init__(self, kind: Kind, scheduler: DDPMScheduler, weights: torch.Tensor):
-        self.kind, self.total = kind, len(weights)
+        self.kind, self.total, self.bins = kind, len(weights), min(BINS, len(weights))
         self.loss_weights = weights.clone()
         """Weight of each timestep for losses at timesteps that are drawn from here, (T,), kept up to date in place."""
         self.importance = torch.ones_like(weights)
         """1/(T·p(t)) for `loss` and 1 for `information`, (T,)."""
         self.base_weights = weights
-        self.sums = torch.zeros(2, BINS, dtype=torch.int64, device=weights.device)
+        self.sums = torch.zeros(2, self.bins, dtype=torch.int64, device=weights.device)
         """Σ L², or the sum of the information, and the number of images, of this process since the last update."""
-        self.means = np.full(BINS, np.nan)
+        self.means = np.full(self.bins, np.nan)
         """E[L²], or the mean information, of each bin; NaN until its first image."""
         self.probabilities = np.full(self.total, 1 / self.total)
         self.information_of_loss = torch.from_numpy(_information_of_loss(scheduler, weights)).to(weights.device)
@@ -68,7 +68,7 @@ class TimestepDensity:
         """Count the losses (b,) of images at these timesteps (b,), as `loss_weights` weighs them; without waiting."""
         own = loss.double() / self.importance[timesteps]
         followed = own.square() if self.kind == "loss" else own * self.information_of_loss[timesteps]
-        places = timesteps * BINS // self.total
+        places = timesteps * self.bins // self.total
         self.sums[0].index_add_(0, places, (followed / UNIT).round().long())
         self.sums[1].index_add_(0, places, torch.ones_like(places))
 
@@ -91,10 +91,17 @@ class TimestepDensity:
         return {"kind": self.kind, "sums": summed(self.sums).tolist(), "means": means}
 
     def load(self, state: dict, main: bool) -> None:
-        """Go on from a checkpoint; the main process takes the sums of all."""
+        """Go on from a checkpoint; the main process takes the sums of all.
+
+        Raises:
+            ValueError: It is not the state of such a density.
+        """
+        sums, means = torch.tensor(state["sums"], dtype=torch.int64), np.array(state["means"], dtype=np.float64)
+        if sums.shape != self.sums.shape or means.shape != self.means.shape:
+            raise ValueError(f"timesteps has averages of {means.shape} bins instead of {self.means.shape}")
         if main:
-            self.sums.copy_(torch.tensor(state["sums"], dtype=torch.int64))
-        self.means = np.array(state["means"], dtype=np.float64)
+            self.sums.copy_(sums)
+        self.means = means
         self._follow()
 
     def _follow(self) -> None:
@@ -102,7 +109,7 @@ class TimestepDensity:
         if np.isnan(self.means).any():
             return
         wanted = np.sqrt(self.means) if self.kind == "loss" else self.means
-        wanted = wanted[np.arange(self.total) * BINS // self.total]
+        wanted = wanted[np.arange(self.total) * self.bins // self.total]
         if not (np.isfinite(wanted).all() and wanted.sum() > 0):
             return  # the loss is not finite, which ends the run at the next entry of the log
         self.probabilities = (1 - EVEN) * wanted / wanted.sum() + EVEN / self.total

@@ -62,7 +62,13 @@ class TrainingState:
         file = Path(folder, "state.json")
         try:
             state = cls(**read_json(file))
-            _flat(state.config), int(state.step), list(state.class_names), dict(state.data or {})
+            (
+                _flat(state.config),
+                int(state.step),
+                list(state.class_names),
+                dict(state.data or {}),
+                dict(state.timesteps or {}),
+            )
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{file} is not the state of a Cardiff training run ({error!r}).") from error
         return state
@@ -130,15 +136,15 @@ def resume(trainer: "Trainer") -> None:
 
     try:
         _load_tensors(trainer, path)
-    except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
+        density = trainer.draws.density
+        if density is not None and state.timesteps is not None and state.timesteps["kind"] == density.kind:
+            density.load(state.timesteps, accelerator.is_main_process)
+    except (OSError, TypeError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} does not match its own model configuration ({reason}): remove it.") from error
     trainer.ema.optimization_step, trainer.seconds = state.ema_step, state.seconds
     if state.scaler is not None and accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(state.scaler)
-    density = trainer.draws.density
-    if density is not None and state.timesteps is not None and state.timesteps["kind"] == density.kind:
-        density.load(state.timesteps, accelerator.is_main_process)
     trainer.global_step, trainer.stream_state, trainer.last_checkpoint = state.step, state.stream, path
     on_main(lambda: _publish(trainer, path))
     accelerator.print(f"Resuming from {path}.")

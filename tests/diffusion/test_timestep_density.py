@@ -135,6 +135,21 @@ def test_a_checkpoint_in_the_middle_changes_nothing():
     np.testing.assert_array_equal(again.probabilities, whole.probabilities)
 
 
+def test_few_timesteps_have_a_bin_each():
+    scheduler = SCHEDULES["cosine"](num_train_timesteps=10, prediction_type="v_prediction").to_stock()
+    made, t = TimestepDensity("loss", scheduler, torch.ones(10)), torch.arange(10)
+    made.add(1.0 + t, t)
+    made.update(summed)
+    np.testing.assert_allclose(made.probabilities, 0.9 * np.arange(1, 11) / 55 + 0.01, rtol=1e-5)
+
+
+@pytest.mark.parametrize("spoiled", [{"means": [1.0]}, {"sums": [[1], [2]]}, {"means": "many"}])
+def test_another_state_is_refused(spoiled):
+    made = density()
+    with pytest.raises(ValueError, match="bins|could not convert"):
+        made.load({**made.state(summed), **spoiled}, main=True)
+
+
 def test_losses_that_are_not_finite_leave_it_as_it_is():
     made = fed(density())
     before = made.probabilities.copy()
