@@ -1,24 +1,29 @@
 """Where should a sampler's few steps lie? Methods of choosing them, on the same trained networks and the same noise.
 
-    OMP_NUM_THREADS=1 python benchmarks/step_bench.py digits --output docs/forward_process
-    OMP_NUM_THREADS=1 python benchmarks/step_bench.py cars --output docs/forward_process
+    for set in digits cars cifar10 shipped; do
+      OMP_NUM_THREADS=1 python benchmarks/step_bench.py $set --output docs/forward_process
+    done
 
-digits: three networks of configs/digits_16_conditional.yaml, one a seed, trained if they are not there. cars: the two
-models of cars that ship. Each method gives n noise levels, of which a network's nearest timesteps are visited.
-Every cell is a report in --reports; what is there is not measured again. The results are written to steps_SET.json,
-a table to steps_SET.md and a figure to steps_SET.png. The weights of MobileNetV2 are needed for the cars:
-docs/evaluation.md.
+digits: three networks of configs/digits_16_conditional.yaml, one a seed, and three more with the schedule divided
+out of the loss. cars and cifar10: three networks of 0.7 million parameters each, 6,250 steps of 16 at 32x32; cifar10
+needs the images as parquet files in data/local/cifar10. All are trained if they are not there, each in two to ten
+minutes on one core. shipped: models/cars_32, with three seeds of its noise. Each method gives n noise levels, of which
+a network's nearest timesteps are visited. Every cell is a report in --reports; what is there is not measured again.
+The results are written to steps_of_SET.json, tables to steps_of_SET.md and a figure to steps_of_SET.png. All but the
+digits need the weights of MobileNetV2: docs/evaluation.md.
 """
 
 import json
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from scipy.stats import t as student
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -41,27 +46,53 @@ from cardiff.plotting import new_figure, save_figure
 from cardiff.schedulers import SCHEDULES
 from cardiff.schedulers.spectrum import Spectrum
 
-STEPS = {"digits": (4, 5, 8, 10, 20), "cars": (5, 10, 20)}
-FITTED = {"digits": (4, 5, 8, 10), "cars": (5, 10)}
-"""Numbers of steps for which levels are fitted: the work grows with their square."""
-SOLVERS = {"dpm": "DPM-Solver++", "euler": "DDIM"}  # Euler steps of the probability flow are DDIM's, at any timesteps
+SOLVERS = {"dpm": "DPM-Solver++", "euler": "DDIM", "ddpm": "DDPM"}
+"""Euler steps of the probability flow are DDIM's, at any timesteps."""
 SEEDS = (0, 1, 2)
+OWN, FITTED = "the network's own", "fitted to the network"
+MOST_FITTED = 10
+"""Steps for which levels are fitted: the work grows with their square."""
+SMALL = {  # the recipe of configs/cars_32_conditional.yaml with a network of 0.7 million parameters
+    "unet.block_out_channels": "[16,32,64]",
+    "unet.down_block_types": "[DownBlock2D,DownBlock2D,AttnDownBlock2D]",
+    "unet.up_block_types": "[AttnUpBlock2D,UpBlock2D,UpBlock2D]",
+    "train.max_steps": 6250,  # 100,000 pictures
+}
+CIFAR10 = {
+    "data.data_files": str(ROOT / "data/local/cifar10/train-*.parquet"),
+    "data.image_column": "image",
+    "data.split": "train[:10000]",
+    "scheduler.name": "cosine",
+}
 Levels = Callable[[int], np.ndarray]
 """Log-SNRs of n steps, cleanest first."""
 
 
-def methods(
-    folder: Path, spectrum: Spectrum, images: np.ndarray, solver: str, fitted: tuple[int, ...]
-) -> dict[str, Levels]:
+@dataclass
+class Replicate:
+    """One of several networks of a group, or one of several seeds of the noise of one network."""
+
+    group: str
+    folder: Path
+    seed: int = 0
+    """Of the noise."""
+    steps: dict[str, tuple[int, ...]] = field(
+        default_factory=lambda: {"dpm": (5, 10, 20), "euler": (5, 10, 20), "ddpm": (10, 20)}
+    )
+    """Numbers of steps by solver."""
+
+
+def methods(folder: Path, spectrum: Spectrum, images: np.ndarray, solver: str) -> dict[str, Levels]:
     """Every method of choosing steps, for one network."""
     pipeline = load_pipeline(folder)
     own = trained_log_snr(pipeline.scheduler).numpy()
-    cosine, quadratic = (log_snr_of(SCHEDULES[name].alphas_bar(1000)) for name in ("cosine", "quadratic"))
+    cosine = log_snr_of(SCHEDULES["cosine"].alphas_bar(1000))
+    theory = "ddpm" if solver == "ddpm" else "ddim"
     local_error: list[np.ndarray] = []
     fit: list[StepFit] = []
 
     def optimum(n: int) -> np.ndarray:
-        return visited_levels(Optimum(spectrum, "ddim", n).best(0.0, 1.0, cosine), n)
+        return visited_levels(Optimum(spectrum, theory, n).best(0.0, 1.0, cosine), n)
 
     def of_local_error(n: int) -> np.ndarray:
         if not local_error:
@@ -74,71 +105,102 @@ def methods(
             fit.append(fit_of(pipeline, seed=100))  # other noises than those of the samples
         return fit[0].fit(optimum(n), "dpm" if solver == "dpm" else "ddim")
 
-    found = {
-        "the network's own": lambda n: visited_levels(own, n),
-        "quadratic": lambda n: visited_levels(quadratic, n),
+    found: dict[str, Levels] = {
+        OWN: lambda n: visited_levels(own, n),
         "computed optimum in pixels": optimum,
-        "Benita et al., W2": lambda n: designed_levels(spectrum, "ddim", n, "w2"),
-        "W2, last level free": lambda n: designed_levels(spectrum, "ddim", n, "w2", last=None),
-        "Benita et al., KL": lambda n: designed_levels(spectrum, "ddim", n, "kl"),
+        "Benita et al., W2": lambda n: designed_levels(spectrum, theory, n, "w2"),
+        "W2, last level free": lambda n: designed_levels(spectrum, theory, n, "w2", last=None),
+        "Benita et al., KL": lambda n: designed_levels(spectrum, theory, n, "kl"),
         "local error of the network": of_local_error,
     }
-    return {**found, **({"fitted to the network": of_fit} if fitted else {})}
+    return found if solver == "ddpm" else {**found, FITTED: of_fit}
 
 
-def digits(runs: Path) -> tuple[dict[str, Path], dict[str, Any]]:
-    """Three networks of the digits, and how they are measured."""
+def trained(config: str, folder: Path, settings: dict[str, Any]) -> Path:
+    """The folder of a run of this configuration, trained if it is not there."""
+    argv = ["--config", str(ROOT / "configs" / config), "--output_dir", str(folder), "--train.trackers", "[]"]
+    for key, value in {**settings, "train.sample_every": 0}.items():
+        argv += [f"--{key}", str(value)]
+    (train_classifier if config.endswith("classifier.yaml") else train_conditional).main(argv)
+    return folder
+
+
+def digits(runs: Path) -> tuple[list[Replicate], dict[str, Any]]:
+    """Three networks of the digits for each of two losses, and how they are measured."""
     classifier = runs / "digits_classifier"
-    quiet = ["--train.trackers", "[]"]
     config = ROOT / "configs/digits_16_classifier.yaml"
-    train_classifier.main(["--config", str(config), "--output_dir", str(classifier), *quiet])
-    config = ROOT / "configs/digits_16_conditional.yaml"
-    models = {f"seed {seed}": runs / f"digits_{seed}" for seed in SEEDS}
-    for seed, folder in zip(SEEDS, models.values()):
-        train_conditional.main(
-            ["--config", str(config), "--output_dir", str(folder), "--train.seed", str(seed), *quiet]
+    train_classifier.main(["--config", str(config), "--output_dir", str(classifier), "--train.trackers", "[]"])
+    models = []
+    for loss, steps in (("uniform", (4, 5, 8, 10, 20)), ("schedule_invariant", (5, 10))):
+        for seed in SEEDS:
+            settings = {"train.seed": seed, "train.loss_weighting": loss}
+            folder = trained("digits_16_conditional.yaml", runs / f"digits_{loss}_{seed}", settings)
+            group = {"uniform": "plain loss", "schedule_invariant": "schedule-invariant loss"}[loss]
+            models.append(Replicate(group, folder, steps={"dpm": steps, "euler": steps, "ddpm": (10, 20)}))
+    return models, {"network": str(classifier)}
+
+
+def cars(runs: Path) -> tuple[list[Replicate], dict[str, Any]]:
+    """Three small networks of the cars on the sigmoid schedule."""
+    return small(runs, "cars", {}), {"network": "mobilenet"}
+
+
+def cifar10(runs: Path) -> tuple[list[Replicate], dict[str, Any]]:
+    """Three small networks of CIFAR-10 on the cosine schedule."""
+    return small(runs, "cifar10", CIFAR10), {"network": "mobilenet"}
+
+
+def small(runs: Path, name: str, settings: dict[str, Any]) -> list[Replicate]:
+    """A small network for each seed."""
+    return [
+        Replicate(
+            "small networks",
+            trained("cars_32_conditional.yaml", runs / f"{name}_{seed}", {**SMALL, **settings, "train.seed": seed}),
         )
-    return models, {"network": str(classifier), "reference": str(config)}
+        for seed in SEEDS
+    ]
 
 
-def cars(runs: Path) -> tuple[dict[str, Path], dict[str, Any]]:
-    """The twins that ship."""
-    models = {"conditional": MODELS / "cars_32", "unconditional": MODELS / "cars_32_unconditional"}
+def shipped(runs: Path) -> tuple[list[Replicate], dict[str, Any]]:
+    """The conditional model that ships, with the solver that sample.py takes."""
+    models = [Replicate("models/cars_32", MODELS / "cars_32", seed, {"dpm": (5, 10, 20)}) for seed in SEEDS]
     return models, {"network": "mobilenet", "reference": str(ROOT / "configs/cars_32_conditional.yaml")}
 
 
-SETS = {"digits": digits, "cars": cars}
+SETS = {"digits": digits, "cars": cars, "cifar10": cifar10, "shipped": shipped}
 
 
 def main() -> None:
     options = parse(__doc__, SETS, Path("runs/step_bench"), Path("runs/step_bench/reports"))
-    models, protocol = SETS[options.part](options.runs)
-    images = np.asarray(open_store(data_section(Path(protocol["reference"])), conditional=False).images)
+    replicates, protocol = SETS[options.part](options.runs)
+    config = Path(protocol.get("reference", replicates[0].folder / "config.yaml"))
+    images = np.asarray(open_store(data_section(config), conditional=False).images)
     spectrum = merged(fit_gaussian(images).spectrum, 0.1)
     rows = []
     options.reports.mkdir(parents=True, exist_ok=True)
-    for model, folder in models.items():
-        for solver in SOLVERS:
-            for method, levels in methods(folder, spectrum, images, solver, FITTED[options.part]).items():
-                for n in FITTED[options.part] if method == "fitted to the network" else STEPS[options.part]:
-                    name = re.sub(r"\W+", "_", f"{options.part} {model} {solver} {method} {n}")
-                    file = options.reports / f"{name}.yaml"
+    for replicate in replicates:
+        for solver, numbers in replicate.steps.items():
+            for method, levels in methods(replicate.folder, spectrum, images, solver).items():
+                for n in numbers:
+                    if method == FITTED and n > MOST_FITTED:
+                        continue
+                    cell = f"{options.part} {replicate.folder.name} {solver} {method} {n}"
+                    file = options.reports / f"{slug(cell)}.yaml"
                     if not file.exists():
                         section = {"scheduler": knots_at(levels(n))}
                         write_text(file, yaml.safe_dump(section, default_flow_style=None))
-                    section = yaml.safe_load(file.read_text())["scheduler"]
                     given = {
-                        **{"metrics": "fid,kid,prdc", "solver": solver, "steps": n, "num_images": options.images},
-                        **{"model": str(folder), "timesteps_from": str(file), "precision": options.precision},
+                        **{"metrics": "fid,kid", "solver": solver, "steps": n, "num_images": options.images},
+                        **{"model": str(replicate.folder), "timesteps_from": str(file), "seeds": [replicate.seed]},
+                        **{"precision": options.precision, "guidance_scale": [1.0], "keep_images": False},
                         **protocol,
                     }
-                    if load_pipeline(folder).unet.config.num_class_embeds is not None:
-                        given["guidance_scale"] = [1.0]
-                    report = measure(options.reports / name, given)
-                    row = {"model": model, "solver": SOLVERS[solver], "method": method, "steps": n}
-                    row |= {"log_snr": section["log_snr"][1:], "metrics": report["metrics"]}
-                    rows.append(row)
-                    print(model, solver, method, n, f"{report['metrics']['fid']['value']:.4g}", flush=True)
+                    report = measure(options.reports / slug(f"{cell} {replicate.seed}"), given)
+                    row = {"group": replicate.group, "model": replicate.folder.name, "seed": replicate.seed}
+                    row |= {"solver": SOLVERS[solver], "method": method, "steps": n}
+                    row |= {"log_snr": yaml.safe_load(file.read_text())["scheduler"]["log_snr"][1:]}
+                    rows.append(row | {key: report["metrics"][key] for key in ("fid", "kid")})
+                    print(cell, replicate.seed, f"{rows[-1]['fid']['value']:.4g}", flush=True)
     options.output.mkdir(parents=True, exist_ok=True)
     output = options.output / f"steps_of_{options.part}"
     write_text(output.with_suffix(".json"), json.dumps({"images": options.images, "rows": rows}, indent=1) + "\n")
@@ -146,60 +208,72 @@ def main() -> None:
     draw(rows, output.with_suffix(".png"))
 
 
-def distances(rows: list[dict], solver: str, method: str, steps: int) -> list[float]:
-    """Fréchet distance of every network."""
-    return [
-        row["metrics"]["fid"]["value"]
-        for row in rows
-        if (row["solver"], row["method"], row["steps"]) == (solver, method, steps)
-    ]
+def slug(cell: str) -> str:
+    """The name of a cell as that of a file."""
+    return re.sub(r"\W+", "_", cell)
+
+
+def distances(rows: list[dict], method: str, steps: int) -> np.ndarray:
+    """Fréchet distance of every replicate; (R,)."""
+    return np.array([row["fid"]["value"] for row in rows if (row["method"], row["steps"]) == (method, steps)])
+
+
+def gain(found: np.ndarray, own: np.ndarray) -> tuple[float, float]:
+    """Mean over replicates of the change from their own steps in percent, and half of its 95% interval (Student)."""
+    change = 100 * (found / own - 1)
+    half = float(student.ppf(0.975, len(change) - 1)) * change.std(ddof=1) / np.sqrt(len(change))
+    return float(change.mean()), float(half)
 
 
 def markdown(rows: list[dict]) -> str:
-    """A table a solver: mean over the networks of the distance, and of the difference from their own steps."""
+    """A table for each group and solver: the mean distance, and the change from the network's own steps.
+
+    A change whose interval excludes 0 is in bold.
+    """
     lines = []
-    for solver in dict.fromkeys(row["solver"] for row in rows):
-        mine = [row for row in rows if row["solver"] == solver]
+    for group, solver in dict.fromkeys((row["group"], row["solver"]) for row in rows):
+        mine = [row for row in rows if (row["group"], row["solver"]) == (group, solver)]
         numbers = sorted({row["steps"] for row in mine})
-        lines += [f"**{solver}**", "", f"| steps of | {' | '.join(f'{n} steps' for n in numbers)} |"]
+        lines += [f"**{group}, {solver}**", "", f"| levels | {' | '.join(f'{n} steps' for n in numbers)} |"]
         lines += ["|---" * (1 + len(numbers)) + "|"]
         for method in dict.fromkeys(row["method"] for row in mine):
             cells = []
             for n in numbers:
-                found, own = (np.array(distances(rows, solver, m, n)) for m in (method, "the network's own"))
+                found = distances(mine, method, n)
                 if not len(found):
                     cells.append("–")
-                    continue
-                gain = 100 * (found / own - 1)
-                spread = f" ± {gain.std(ddof=1):.0f}" if len(gain) > 1 else ""
-                change = "" if method == "the network's own" else f" ({gain.mean():+.0f}{spread}%)"
-                cells.append(f"{found.mean():.3g}{change}")
+                elif method == OWN:
+                    cells.append(f"{found.mean():.3g}")
+                else:
+                    mean, half = gain(found, distances(mine, OWN, n))
+                    change = f"{mean:+.0f} ± {half:.0f}%"
+                    cells.append(f"{found.mean():.3g} ({f'**{change}**' if abs(mean) > half else change})")
             lines.append(f"| {method} | {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
 
 
 def draw(rows: list[dict], path: Path) -> None:
-    """Distance over the number of steps, a line a method and a panel a solver."""
+    """Distance over the number of steps, a line a method and a panel a solver, of the first group."""
+    rows = [row for row in rows if row["group"] == rows[0]["group"]]
     solvers = list(dict.fromkeys(row["solver"] for row in rows))
-    figure = new_figure(5.2 * len(solvers), 4.2)
+    figure = new_figure(4.6 * len(solvers), 4.2)
     for place, solver in enumerate(solvers, 1):
         axes = figure.add_subplot(1, len(solvers), place)
         mine = [row for row in rows if row["solver"] == solver]
         for method in dict.fromkeys(row["method"] for row in mine):
             numbers = sorted({row["steps"] for row in mine if row["method"] == method})
-            means = [np.mean(distances(rows, solver, method, n)) for n in numbers]
-            own = method == "the network's own"
-            axes.plot(
-                numbers, means, "o-", label=method, color="black" if own else None, linewidth=2.5 if own else 1.4
-            )
-        axes.set(title=solver, xlabel="steps", ylabel="Fréchet distance", xscale="log", yscale="log")
-        axes.set_xticks(
-            sorted({row["steps"] for row in mine}), [str(n) for n in sorted({row["steps"] for row in mine})]
-        )
+            means = [distances(mine, method, n).mean() for n in numbers]
+            style = {"color": "black", "linewidth": 2.5} if method == OWN else {"linewidth": 1.4}
+            axes.plot(numbers, means, "o-", label=method, **style)
+        axes.set(title=solver, xlabel="steps", xscale="log", yscale="log")
+        ticks = sorted({row["steps"] for row in mine})
+        axes.set_xticks(ticks, [str(n) for n in ticks])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+        if place == 1:
+            axes.set_ylabel("Fréchet distance")
+            axes.legend(fontsize=8)
     save_figure(figure, path)
 
 
