@@ -1,6 +1,7 @@
-"""Draw images from a trained model: as single files with a manifest, or as a labelled grid.
+"""Draw images from a trained model: as single files with a manifest, a labelled grid or an animation.
 
 python sample.py --model runs/digits --labels 0,3,seven --guidance_scale 2 --grid grid.png
+python sample.py --labels beetle --animation beetle.gif
 accelerate launch sample.py --model runs/digits --num_images 5000 --output samples/
 """
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -38,6 +38,10 @@ from cardiff.sampling.labels import ClassOrMixture, read_labels
 from cardiff.sampling.options import DrawOptions, SampleOptions
 from cardiff.sampling.solvers import make_solver
 
+OnStep = Callable[[int, int, dict[str, torch.Tensor]], None]
+"""Called with the step, its timestep, and the tensors "latents", x after the step, and "model_output", the guided
+output before it; (B, C, H, W) each."""
+
 
 @torch.no_grad()
 def draw(
@@ -52,6 +56,7 @@ def draw(
     timesteps: Sequence[int] | None = None,
     progress: Callable[[int], object] = lambda count: None,
     classifier_scale: Scale = 1.0,
+    on_step: OnStep | None = None,
     **guidance: Unpack[GuidanceArguments],
 ) -> tuple[np.ndarray, list[dict[str, int]]]:
     """Draw the images with these indices of the series that `seed` starts.
@@ -71,6 +76,7 @@ def draw(
         timesteps: The timesteps to visit, decreasing, instead of `steps` evenly spaced ones.
         progress: Called with the number of images after each batch.
         classifier_scale: Weight s of the classifier's gradient, in the forms of guidance_scale.
+        on_step: Called after each solver step of each batch.
         guidance: Other guidance arguments of the pipeline.
 
     Returns:
@@ -81,6 +87,10 @@ def draw(
     """
     pipeline.set_progress_bar_config(disable=True)
     drawn, cost = [], []
+    hook: dict[str, Any] = {}
+    if on_step is not None:
+        hook["callback_on_step_end"] = lambda _, step, timestep, tensors: on_step(step, int(timestep), tensors)
+        hook["callback_on_step_end_tensor_inputs"] = ("latents", "model_output")
     with float32_products(tf32=False), fixed_shapes(pipeline.device):
         for first in range(0, len(indices), batch_size):
             batch = slice(first, first + batch_size)
@@ -96,6 +106,7 @@ def draw(
                         generator=[image_generator(seed, number) for number in numbers],
                         output_type="pt",
                         classifier_scale=classifier_scale,
+                        **hook,
                         **guidance,
                     )
             except NonFiniteImages as error:
@@ -125,6 +136,8 @@ class Plan:
     timesteps: list[int] | None
     progress: Callable[[int], object] | None
     """Called with the number of images after each batch, instead of a progress bar."""
+    on_step: OnStep | None = None
+    """Called after each solver step of each batch; what it raises ends the drawing."""
 
     @property
     def class_names(self) -> dict[int, str]:
@@ -170,6 +183,7 @@ class Plan:
             timesteps=self.timesteps,
             progress=progress,
             classifier_scale=scales.get("classifier_scale", 1.0),
+            on_step=self.on_step,
             **self.guidance.arguments,
         )
 
@@ -190,8 +204,11 @@ def make_plan(options: SampleOptions, progress: Callable[[int], object] | None =
         UserError: An option does not fit the model.
     """
     state = this_process()
-    if (options.output is None) == (options.grid is None):
-        raise UserError("Give either --output DIR for single images, or --grid FILE for a labelled grid.")
+    if [options.output, options.grid, options.animation].count(None) != 2:
+        raise UserError(
+            "Give either --output DIR for single images, or --grid FILE for a labelled grid, or --animation FILE for "
+            "the steps in which a few images are made."
+        )
     check_limits(options, "--")
     settle_precision(options)
     with one_first():

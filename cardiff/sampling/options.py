@@ -56,7 +56,7 @@ class DrawOptions(GuidanceOptions):
 
 @dataclass
 class SampleOptions(DrawOptions):
-    """Draw images from a trained model, or the shipped one, into a folder or a labelled grid."""
+    """Draw images from a trained model, or the shipped one, into a folder, a labelled grid or an animation."""
 
     model: str = "cars_32"
     """Output folder of a run, one of its checkpoints, a Hub repository, or the name of a shipped model: cars_32 or
@@ -65,11 +65,15 @@ class SampleOptions(DrawOptions):
     """Folder for the images and manifest.jsonl; the same command completes an interrupted one."""
     grid: str | None = None
     """Write a labelled grid to this PNG file instead: a row for each class, a block for each guidance scale."""
+    animation: str | None = None
+    """Write an animation of the steps to this GIF, WebP or PNG (APNG) file instead: x_t and the estimated x̂₀ of up to
+    16 images for each scale, by default one of each class."""
     labels: str | list[int] | None = None
     """Classes by name or index, separated by commas and drawn in turn: seven,0,3. "a, b" in double quotes is a name,
     index:3 an index, 0.5*three+0.5*eight a mixture of classes; @FILE is a text file with a label on each line. All
     classes by default."""
     num_images: int | None = limited(None, least=1)
-    """Number of images (default: 8 for each class and scale); in a grid, the number for each scale."""
+    """Number of images (default: 8 for each class and scale, in an animation one); in a grid or an animation, the
+    number for each scale."""
     seed: int = limited(0, least=0)
     """Image i depends on the seed and i, whatever the batch size and the number of processes, up to rounding."""

@@ -1,10 +1,11 @@
-"""sample.py: draws images from a trained model into a folder or a labelled grid."""
+"""sample.py: draws images from a trained model into a folder, a labelled grid or an animation."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from cardiff.distributed import print_once, this_process
 from cardiff.outputs import check_file, check_folder
+from cardiff.sampling.animation import ENDINGS, draw_animation
 from cardiff.sampling.draw import make_plan
 from cardiff.sampling.folder import fill_folder
 from cardiff.sampling.grid import draw_grid
@@ -26,6 +27,8 @@ def run(options: SampleOptions, progress: Callable[[int], object] | None = None)
         check_folder("--output", options.output)
     if options.grid is not None:
         check_file("--grid", options.grid, [".png"])
+    if options.animation is not None:
+        check_file("--animation", options.animation, ENDINGS)
     plan = make_plan(options, progress)
     state = this_process()
     if plan.timesteps is not None and len(plan.timesteps) < options.steps:
@@ -35,5 +38,7 @@ def run(options: SampleOptions, progress: Callable[[int], object] | None = None)
         )
     if options.grid is not None:
         return draw_grid(plan, Path(options.grid), state)
-    assert options.output is not None  # make_plan has checked that one of the two is given
+    if options.animation is not None:
+        return draw_animation(plan, Path(options.animation), state)
+    assert options.output is not None  # make_plan has checked that one of the three is given
     return fill_folder(plan, Path(options.output), state)

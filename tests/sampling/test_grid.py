@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cardiff.diffusion.randomness import image_seed
+from cardiff.distributed import this_process
 from cardiff.errors import UserError
 from cardiff.hub.serialization import load_pipeline
-from cardiff.sampling.draw import draw
+from cardiff.sampling.draw import draw, make_plan
+from cardiff.sampling.grid import grid_of
 from cardiff.sampling.options import SampleOptions
 from cardiff.sampling.sample import run
 from cardiff.sampling.solvers import make_solver
@@ -60,3 +63,30 @@ def test_a_grid_without_labels_is_about_a_square(count, columns, rows, unconditi
     tiles = tiles.reshape(rows * columns, 68, 68)[:, 4:64:8, 4:64:8]
     assert np.abs(tiles[:count] - images[..., 0].astype(int)).max() <= 1
     assert (tiles[count:] == 255).all()
+
+
+def test_a_grid_knows_what_each_of_its_images_cost(model, tmp_path):
+    """Two evaluations a step where both predictions are needed, one at a scale of 1."""
+    options = SampleOptions(
+        str(model), grid="x.png", labels="bee,ant", num_images=4, guidance_scale=[1, 2.5], steps=STEPS, seed=7
+    )
+    grid = grid_of(make_plan(options), this_process())
+    entries = grid.entries()
+    assert [(e["name"], e["column"], e["index"]) for e in entries[:4]] == [
+        *(("bee", 0, 0), ("bee", 1, 1), ("ant", 0, 2), ("ant", 1, 3)),
+    ]
+    assert [e["evaluations"] for e in entries] == [{"unet": STEPS}] * 4 + [{"unet": 2 * STEPS}] * 4
+    assert [e["seed"] for e in entries] == [image_seed(7, i) for i in range(4)] * 2
+    assert [entries[i]["guidance"] for i in (0, 4)] == [f"classifier-free guidance {w}" for w in ("1", "2.5")]
+    grid.save(tmp_path / "grid.png")
+    run(replace(options, grid=str(tmp_path / "same.png")))
+    assert (tmp_path / "grid.png").read_bytes() == (tmp_path / "same.png").read_bytes()
+
+
+def test_every_step_of_every_batch_is_seen(model):
+    plan = make_plan(SampleOptions(str(model), grid="x.png", labels="bee", num_images=5, steps=STEPS, batch_size=2))
+    seen = []
+    plan.on_step = lambda step, timestep, tensors: seen.append((step, timestep, tensors["latents"].shape[0]))
+    grid_of(plan, this_process())
+    timesteps = plan.pipeline.scheduler.timesteps.tolist()
+    assert seen == [(i, t, count) for count in (2, 2, 1) for i, t in enumerate(timesteps)]
