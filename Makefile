@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-digits test test-slow wheel mutation quality types api style lock
+.PHONY: demo demo-digits test test-browser test-slow wheel mutation quality types api style lock
 
 # The stamp is the installed lock file itself, so a changed lock installs again and an interrupted install too.
 .venv: .venv/requirements.lock
@@ -30,6 +30,10 @@ test: .venv
 # Builds the wheel, unpacks it into an empty folder and imports all that is in it.
 wheel: .venv
 	$(BIN)/python -m pytest -m wheel tests/test_package.py
+
+# Clicks through the app in Chromium; where there is none, the tests say how to get one.
+test-browser: .venv
+	$(BIN)/python -m pytest -m browser tests/app
 
 test-slow: .venv
 	$(BIN)/python -m pytest -m slow

@@ -93,6 +93,7 @@ def show(output_dir: Path) -> None:
         print(f"  {len(images)} samples, {kind + ':':<25} {judge(images, labels):6.1%}")
     command = ".venv/bin/cardiff" if IS_CHECKOUT else "cardiff"
     print(f"Done in {time.monotonic() - started:.0f} s. Next:")
+    print(f"  {command} app    # in the browser: guidance, the steps, and noise schedules, with sliders")
     print(f"  {command} sample --labels beetle,coupe --guidance_scale 0,1,2,4 --grid beetles.png")
     print(f"  {command} sample --classifier cars_32_classifier --classifier_scale 0,1,4 --grid classifier.png")
     print(f"  {command} evaluate --model cars_32 --network cars_32_judge --output {output_dir}/evaluation")

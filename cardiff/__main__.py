@@ -24,6 +24,7 @@ COMMANDS = (
     "compare",
     "publish",
     "analyze-schedules",
+    "app",
     "demo",
     "demo-digits",
 )

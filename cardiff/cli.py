@@ -27,6 +27,7 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 Options = TypeVar("Options")
 EXTRAS = {
     "datasets": "train",
+    "gradio": "app",
     "pyarrow": "train",
     "tensorboard": "train",
     "markdown": "evaluate",

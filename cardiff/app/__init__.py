@@ -1,0 +1,1 @@
+"""The app: Cardiff in a browser."""

@@ -1,0 +1,90 @@
+"""The tab Watch: the reverse process of a few images, step by step, and as an animation."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from cardiff.app.controls import How, What, settings_of, shown_command, shown_image
+from cardiff.app.settings import PLAIN, command_line
+from cardiff.app.site import NETWORKS, Site, note, steps_of
+from cardiff.app.work import Work
+from cardiff.distributed import this_process
+from cardiff.errors import UserError
+from cardiff.sampling.animation import frame, save
+from cardiff.sampling.draw import Plan
+from cardiff.sampling.trajectory import MOST_IMAGES, Trajectory, record
+
+ENDINGS = ("webp", "gif", "png")
+
+
+def add_watch_tab(site: Site) -> None:
+    """Add the controls of the tab."""
+    with gr.Row():
+        with gr.Column(scale=2, min_width=280):
+            what, how = What(site.limits, columns=1), How(site.limits, kind=PLAIN)
+            ending = gr.Radio(ENDINGS, value=ENDINGS[0], label="Animation as")
+            with gr.Row():
+                go = gr.Button("Watch", variant="primary", elem_id="watch-go")
+                stop = gr.Button("Stop")
+            message = gr.HTML(elem_id="watch-message")
+        with gr.Column(scale=3, min_width=300):
+            trajectory = gr.State(time_to_live=3600)
+            picture = shown_image(
+                f"The noisy images, and what the network takes them to be (at most {MOST_IMAGES})", "watch-frame"
+            )
+            step = gr.Slider(0, 20, value=0, step=1, label="Step: 0 is pure noise", elem_id="watch-step")
+            command = shown_command("The command that makes exactly this animation", "watch-command")
+            file = gr.File(label="Animation", interactive=False)
+
+    controls = {**what.components, **how.components}
+
+    def watch(request: gr.Request, ending: str, *values: Any) -> Iterator[list[Any]]:
+        plans: list[Plan] = []
+
+        def total() -> int:
+            if ending not in ENDINGS:
+                raise UserError(f"There are no animations as {ending!r}: choose from {', '.join(ENDINGS)}.")
+            plans.append(site.plan(settings_of(list(controls), values), animation=f"steps.{ending}"))
+            return steps_of(plans[0])
+
+        def work(counter: Work) -> Trajectory:
+            plans[0].on_step = lambda *_: counter.advance()
+            return record(plans[0], this_process())
+
+        found = yield from site.run(request.session_hash, "watch", total, work, shown=5)
+        if found is None:
+            return
+        path = site.file(request.session_hash, "watch", f"steps.{ending}")
+        save(found, path)
+        slider = gr.Slider(maximum=found.steps, value=found.steps)
+        text = note(f"{found.steps} steps. Move the slider, or choose it and use the arrow keys.")
+        yield [text, found, frame(found, found.steps), slider, command_line(plans[0].options), str(path)]
+
+    go.click(
+        watch,
+        [ending, *controls.values()],
+        [message, trajectory, picture, step, command, file],
+        concurrency_id=NETWORKS,
+        concurrency_limit=1,
+        show_progress_on=message,
+        api_name="watch",
+    )
+
+    def show(found: Trajectory | None, step: int) -> Any:
+        return gr.skip() if found is None else frame(found, min(max(int(step), 0), found.steps))
+
+    step.input(
+        show,
+        [trajectory, step],
+        picture,
+        show_progress="hidden",
+        trigger_mode="always_last",
+        concurrency_limit=4,
+        api_visibility="private",
+    )
+
+    def halt(request: gr.Request) -> None:
+        site.visitors.stop(request.session_hash, "watch")
+
+    stop.click(halt, None, None, queue=False, api_visibility="private")
