@@ -2,8 +2,9 @@
 
     python publish.py --model runs/digits --hub_model_id user/digits --hub_private
     python publish.py --model runs/digits --metrics runs/digits_report --variants fp16 --output preview
+    python publish.py --model user/digits --space user/digits-demo
 
-The second command uploads nothing and shows what would be uploaded. The token comes from `hf auth login` or HF_TOKEN.
+The second command uploads nothing and shows what would be uploaded. The third makes a Space for the published model. The token comes from `hf auth login` or HF_TOKEN.
 """
 
 from collections.abc import Sequence
@@ -16,8 +17,9 @@ from cardiff.hub.options import PublishOptions
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse_options(PublishOptions, argv, description=__doc__, flags=("hub_private",))
     from cardiff.hub.publish import publish
+    from cardiff.hub.space import publish_space
 
-    print(publish(options))
+    print(publish(options) if options.space is None else publish_space(options))
 
 
 if __name__ == "__main__":

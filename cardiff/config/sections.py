@@ -238,8 +238,8 @@ class HubTarget:
         Raises:
             UserError: A name is invalid, or both are the same.
         """
-        for name in ("hub_model_id", "hub_resume_id"):
-            value = getattr(self, name)
+        for name in ("hub_model_id", "hub_resume_id", "space"):
+            value = getattr(self, name, None)  # only publish.py has the last one
             if value is not None and not _REPOSITORY.fullmatch(value):
                 raise UserError(
                     f"--{name} {value} is not a valid repository name: give NAME or OWNER/NAME of letters, digits, "

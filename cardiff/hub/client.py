@@ -208,6 +208,26 @@ def push_model(folder: Path, repository: str, message: str, order: Order, revisi
     return _attempt(push, repository)
 
 
+def push_space(folder: Path, space: str, private: bool) -> str:
+    """Create a Space unless it exists, upload a folder as its content in one commit, and return its URL.
+
+    Raises:
+        HubError: The upload failed.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(library_name="cardiff")
+
+    def push() -> str:
+        name = api.create_repo(
+            space, repo_type="space", space_sdk="gradio", private=private or None, exist_ok=True
+        ).repo_id
+        api.upload_folder(repo_id=name, repo_type="space", folder_path=folder, commit_message="Space")
+        return f"{api.endpoint}/spaces/{name}"
+
+    return _attempt(push, space)
+
+
 def _step_at(repository: str, commit: str | None) -> int | None:
     """The step of the model in a commit, or None if it does not say."""
     from huggingface_hub import hf_hub_download

@@ -20,5 +20,7 @@ class PublishOptions(HubTarget):
     """Precision of the weights; those in half precision take half of the space, and are loaded as float32."""
     variants: str = ""
     """Half-precision weights to add: fp16, bf16, or fp16,bf16."""
+    space: str | None = None
+    """Push a Space, NAME or OWNER/NAME, in which visitors draw from the published --model, and no model."""
     output: str | None = None
     """Write what would be uploaded to this folder, and upload nothing."""

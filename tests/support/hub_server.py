@@ -2,7 +2,8 @@
 
 Requests of huggingface_hub with HF_ENDPOINT set to it: repositories are made, files are announced (preupload), large
 ones are put (LFS), commits are made, trees are listed and files are read; and any request can be made to fail. Models
-are at owner/name and can be written; data sets are at datasets/owner/name and can be read.
+are at owner/name and Spaces at spaces/owner/name, and can be written; data sets are at datasets/owner/name and can
+be read.
 """
 
 import base64
@@ -169,16 +170,17 @@ class _Problem(Exception):
         self.status, self.code, self.more = status, code, more
 
 
-REPO = r"(?P<repo>(datasets/)?[^/]+/[^/]+)"
+REPO = r"(?P<repo>((datasets|spaces)/)?[^/]+/[^/]+)"
+WRITTEN = r"(models/)?(?P<repo>(spaces/)?[^/]+/[^/]+)"
 ROUTES: list[tuple[str, re.Pattern, str]] = [
     (method, re.compile(pattern), name)
     for method, pattern, name in [
         ("GET", r"/api/whoami-v2", "whoami"),
         ("POST", r"/api/repos/create", "create"),
         ("POST", r"/api/validate-yaml", "validate"),
-        ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/branch/(?P<rev>.+)", "branch"),
-        ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/preupload/(?P<rev>.+)", "preupload"),
-        ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/commit/(?P<rev>.+)", "commit"),
+        ("POST", rf"/api/{WRITTEN}/branch/(?P<rev>.+)", "branch"),
+        ("POST", rf"/api/{WRITTEN}/preupload/(?P<rev>.+)", "preupload"),
+        ("POST", rf"/api/{WRITTEN}/commit/(?P<rev>.+)", "commit"),
         ("GET", rf"/api/(models/)?{REPO}/tree/(?P<rev>[^/]+)(/(?P<folder>.+))?", "tree"),
         ("POST", rf"/api/(models/)?{REPO}/paths-info/(?P<rev>[^/]+)", "paths"),
         ("GET", rf"/api/(models/)?{REPO}(/revision/(?P<rev>.+))?", "info"),
@@ -292,6 +294,7 @@ class _Handler(BaseHTTPRequestHandler):
     def create(self, body):
         self.writer()
         repo = f"{body.get('organization') or 'user'}/{body['name']}"
+        repo = f"spaces/{repo}" if body.get("type") == "space" else repo
         url = {"url": f"{self.hub.url}/{repo}", "name": repo}
         if repo in self.hub.repositories:
             raise _Problem(409, "You already created this model repo", **url)
@@ -382,7 +385,7 @@ class _Handler(BaseHTTPRequestHandler):
         commit = self.find_commit(repo, rev or "main")
         siblings = [{"rfilename": name} for name in commit.files]
         private = self.hub.repositories[repo].private
-        repo = repo.removeprefix("datasets/")
+        repo = repo.removeprefix("datasets/").removeprefix("spaces/")
         return {"id": repo, "modelId": repo, "private": private, "sha": commit.oid, "siblings": siblings}, {}
 
     def tree(self, body, repo, rev, folder):
