@@ -32,8 +32,6 @@ SOLVERS = [
 ]
 SCALED = (PLAIN, INTERVAL, RESCALED, THRESHOLD, CFG_PLUS_PLUS, AUTO)
 """Kinds of guidance with a guidance_scale."""
-IMAGE_BUTTONS = ["download", "fullscreen"]
-"""Of a picture; gradio's third one would send it to a public site."""
 FIRST = 5
 """Classes chosen at the start, of a model with many."""
 MANY = 12
@@ -49,7 +47,7 @@ def shown_image(caption: str, elem_id: str) -> gr.Image:
         format="png",
         interactive=False,
         elem_id=elem_id,
-        buttons=IMAGE_BUTTONS,
+        buttons=["download", "fullscreen"],  # and not "share", which would send it to a public site
     )
 
 

@@ -12,7 +12,7 @@ SHIPPED, SHIPPED_CLASSIFIER = ("cars_32", "cars_32_unconditional"), "cars_32_cla
 class AppOptions:
     """Show models in a browser: draw, watch, compare, and see what noise schedules do."""
 
-    model: Names = field(default_factory=lambda: list(SHIPPED))
+    model: Names = field(default_factory=lambda: Names(SHIPPED))
     """Output folders of runs, Hub repositories or names of shipped models, comma-separated. Nothing else can be opened
     in the app."""
     classifier: str | None = None

@@ -4,6 +4,7 @@ import shlex
 from dataclasses import dataclass, fields
 
 from cardiff.config.schedules_by_name import OURS, PUBLISHED
+from cardiff.config.types import Floats
 from cardiff.errors import UserError
 from cardiff.layout import IS_CHECKOUT
 from cardiff.sampling.options import SampleOptions
@@ -102,11 +103,11 @@ def _guide(options: SampleOptions, settings: Settings, limits: Limits) -> None:
     if kind == CLASSIFIER:
         if limits.classifier is None:
             raise UserError("Guidance by a classifier needs one: start the app with --classifier FOLDER.")
-        options.classifier, options.classifier_scale = limits.classifier, [settings.classifier_scale]
+        options.classifier, options.classifier_scale = limits.classifier, Floats([settings.classifier_scale])
         return
     if kind == NONE:
         return
-    options.guidance_scale = [settings.guidance_scale]
+    options.guidance_scale = Floats([settings.guidance_scale])
     if kind == INTERVAL:
         options.guidance_interval = [settings.low, settings.high]
     elif kind == RESCALED:

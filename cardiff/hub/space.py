@@ -62,9 +62,9 @@ def write_space(folder: Path, repository: str, options: PublishOptions) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     app = SOURCE.read_text(encoding="utf-8")
-    for constant, value in (("MODEL", repository), ("REVISION", options.hub_revision)):
-        app, count = re.subn(rf"^{constant} = .*$", lambda _, v=value, c=constant: f"{c} = {v!r}", app, flags=re.M)
-        assert count == 1
+    for line, value in (('MODEL = "OWNER/NAME"', repository), ("REVISION = None", options.hub_revision)):
+        assert app.count(f"\n{line}\n") == 1
+        app = app.replace(line, f"{line.partition(' ')[0]} = {value!r}")
     (folder / "app.py").write_text(app, encoding="utf-8")
     shutil.copyfile(Path(pipeline_file.__file__), folder / "pipeline_class_conditional.py")
     (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in requirements()), encoding="utf-8")
