@@ -10,6 +10,7 @@ changes the latter; and a parameter cannot be called like an attribute of a sche
 is.
 """
 
+import html
 import inspect
 import sys
 from typing import Any
@@ -26,6 +27,8 @@ MAX_LOG_SNR_ERROR = 0.05
 
 1 − β rounds to a multiple of 2⁻²⁴, which moves a log-SNR of 12 by up to 0.005, of 14 by 0.04 and of 15 by 0.08.
 """
+LONGEST_SHOWN = 80
+"""Characters of an argument's value that a notebook shows."""
 
 
 class NoiseSchedule(DDPMScheduler):
@@ -77,6 +80,21 @@ class NoiseSchedule(DDPMScheduler):
     def to_stock(self) -> DDPMScheduler:
         """The same scheduler as a plain DDPMScheduler, which any diffusers loads without this project."""
         return DDPMScheduler.from_config({k: self.config[k] for k in stock_arguments() if k in self.config})
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the arguments and the range of log-SNR, but none of the T betas."""
+        ends = self.alphas_cumprod[[0, -1]].double()
+        first, last = (ends.log() - (1 - ends).log()).tolist()
+        rows = []
+        for name in list(inspect.signature(type(self).__init__).parameters)[1:]:
+            if name != "trained_betas":
+                text = str(self.config[name])
+                text = text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 1]}…"
+                rows.append(f"<tr><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>")
+        return (
+            f"<b>{html.escape(type(self).__name__)}</b>: log-SNR falls from {first:.2f} to {last:.2f} in "
+            f"{len(self.alphas_cumprod):,} steps<table>{''.join(rows)}</table>"
+        )
 
 
 def stock_arguments() -> list[str]:

@@ -7,6 +7,7 @@ A run is four sections: `data` and `train` (sections.py), `unet` or in its place
 from __future__ import annotations
 
 import argparse
+import html
 import json
 import sys
 from collections.abc import Sequence
@@ -82,6 +83,16 @@ class RunConfig:
         sections = asdict(self)
         sections[self.network_name] = sections["network"]
         return {name: sections[name] for name in ("data", self.network_name, "scheduler", "train")}
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what is trained, where and for how long, and the four sections when unfolded."""
+        steps = f"{self.train.max_steps:,} steps" if self.train.max_steps else f"{self.train.epochs:g} epochs"
+        head = (
+            f"{self.kind} run in {self.output_dir}: {self.data.resolution}×{self.data.resolution} images, schedule "
+            f"{self.scheduler['name']}, {steps}, batches of {self.train.batch_size}"
+        )
+        text = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        return f"<details><summary>{html.escape(head)}</summary><pre>{html.escape(text)}</pre></details>"
 
     def on_resume(self, key: str) -> OnResume:
         """What a resumed run does if an option such as `train.seed` differs from the checkpoint's.

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import html
 import json
 import logging
 import os
@@ -54,6 +55,18 @@ class ImageStore:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: how many images there are, of which size, and how many of each class."""
+        channels, height, width = self.images.shape[1:]
+        head = f"{len(self):,} images of {height}×{width} pixels, channels: {channels}"
+        if self.labels is None:
+            return f"<b>{head}</b>"
+        counts = np.bincount(self.labels[self.labels >= 0], minlength=len(self.class_names))
+        rows = "".join(
+            f"<tr><th>{html.escape(name)}</th><td>{count:,}</td></tr>" for name, count in zip(self.class_names, counts)
+        )
+        return f"<b>{head}</b><table>{rows}</table>"
 
     def __reduce__(self) -> tuple:
         # Pickling a memmap would copy every image into each worker process that is not forked.
