@@ -4,7 +4,8 @@
     python publish.py --model runs/digits --metrics runs/digits_report --variants fp16 --output preview
     python publish.py --model user/digits --space user/digits-demo
 
-The second command uploads nothing and shows what would be uploaded. The third makes a Space for the published model. The token comes from `hf auth login` or HF_TOKEN.
+The second command uploads nothing and shows what would be uploaded. The third makes a Space, in which visitors draw
+from the published model. The token comes from `hf auth login` or HF_TOKEN.
 """
 
 from collections.abc import Sequence
