@@ -121,7 +121,8 @@ def train_on(start: Path, output_dir: Path, steps: int, learning_rate: float, *o
 
     given = ["--config", str(shipped_config("cars_32_conditional")), "--output_dir", str(output_dir)]
     given += ["--train.max_steps", str(steps), "--train.learning_rate", str(learning_rate)]
-    given += ["--train.lr_warmup_steps", "0", "--train.checkpoint_every", "125", "--train.sample_every", "0", *options]
+    given += ["--train.lr_warmup_steps", "0", "--train.checkpoint_every", "125", "--train.sample_every", "0"]
+    given += ["--train.timestep_sampling", "uniform", *options]  # as the early model was trained
     trainer = build(parse_run(given, kind="conditional", description=__doc__))
     if trainer.global_step == 0:
         model = trainer.accelerator.unwrap_model(trainer.model)

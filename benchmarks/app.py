@@ -22,9 +22,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 from gradio_client import Client
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -139,30 +141,33 @@ def visitors(minutes: float) -> dict:
 
 
 def screenshots(output: Path) -> None:
-    """Each tab on a desktop, and one on a phone and in the dark."""
+    """Each tab, in 256 colours."""
     from playwright.sync_api import sync_playwright
 
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
     with app() as (address, _), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
 
-        def shot(name: str, tab: str, go: str | None, picture: str, width: int = 1200, dark: bool = False) -> None:
-            page = browser.new_page(viewport={"width": width, "height": 844})
-            page.goto(address + ("/?__theme=dark" if dark else ""))
-            page.get_by_role("tab", name=tab).click()
+        def shot(name: str, go: str | None, picture: str) -> None:
+            page = browser.new_page(viewport={"width": 1200, "height": 844})
+            page.goto(address)
+            page.get_by_role("tab", name=name.capitalize()).click()
             if go is not None:
                 page.click(go)
             page.wait_for_selector(f"{picture} img", timeout=120_000)
+            if name == "watch":  # half of the way
+                page.locator("#watch-step input[type=range]").focus()
+                for _ in range(STEPS // 2):
+                    page.keyboard.press("ArrowLeft")
             page.wait_for_timeout(2000)
-            page.screenshot(path=output / f"{name}.png", full_page=True)
+            shown = Image.open(BytesIO(page.screenshot(full_page=True))).convert("RGB")
+            shown.quantize(256, dither=Image.Dither.NONE).save(output / f"{name}.png", optimize=True)
             page.close()
 
-        shot("draw", "Draw", "#draw-go", "#draw-picture")
-        shot("watch", "Watch", "#watch-go", "#watch-frame")
-        shot("compare", "Compare", "#compare-go", "#compare-picture")
-        shot("noise", "Noise", None, "#noise-curves")
-        shot("phone", "Draw", "#draw-go", "#draw-picture", width=390)
-        shot("dark", "Noise", None, "#noise-curves", dark=True)
+        shot("draw", "#draw-go", "#draw-picture")
+        shot("watch", "#watch-go", "#watch-frame")
+        shot("compare", "#compare-go", "#compare-picture")
+        shot("noise", None, "#noise-curves")
         browser.close()
 
 

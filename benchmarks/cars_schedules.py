@@ -29,6 +29,8 @@ CONFIG = ROOT / "configs/cars_32_conditional.yaml"
 BASE = "sigmoid"
 SCHEDULES = (BASE, "cosine", "linear", "spectral")
 LOSSES = {"min_snr": "min-SNR weights", "schedule_invariant": "schedule divided out"}
+STEPS = 6250
+"""Of 16 pictures each, 100,000 in all."""
 CELLS = {"own 10": (10, False), "own 25": (25, False), "10 at sigmoid": (10, True)}
 """Steps of DPM-Solver++, and whether they are at the levels of BASE."""
 
@@ -42,17 +44,22 @@ def section(schedule: str) -> dict[str, object]:
     return {"scheduler.name": schedule, **{f"scheduler.{key}": json.dumps(value) for key, value in arguments.items()}}
 
 
-def train_and_measure(loss: str, seed: int, runs: Path, reports: Path, images: int) -> None:
+def train_and_measure(loss: str, seed: int, runs: Path, reports: Path, images: int, precision: str) -> None:
     """All networks of a loss and a seed."""
     for schedule in SCHEDULES:
-        # The network that benchmarks/step_bench.py has trained is one of these.
-        known = loss == "min_snr" and schedule == BASE
-        folder = runs / (f"cars_{seed}" if known else f"cars_{schedule}_{loss}_{seed}")
-        settings = {**SMALL, **section(schedule), "train.loss_weighting": loss, "train.seed": seed}
+        folder = runs / f"{schedule}_{loss}_{seed}"
+        settings = {
+            **SMALL,
+            "train.max_steps": STEPS,
+            **section(schedule),
+            "train.loss_weighting": loss,
+            "train.seed": seed,
+        }
         trained("cars_32_conditional.yaml", folder, settings)
         for cell, (steps, shared) in CELLS.items():
             given = {"model": str(folder), "guidance_scale": [1.0], "steps": steps, "num_images": images}
             given |= {"network": "mobilenet", "metrics": "fid,kid,prdc", "keep_images": False}
+            given |= {"precision": precision}
             given |= {"timesteps_from": str(CONFIG)} if shared else {}
             report = measure(reports / f"{folder.name}_{cell}".replace(" ", "_"), given)
             write_text(
@@ -93,7 +100,7 @@ def markdown(rows: list[dict]) -> str:
 
 def main() -> None:
     parts = {f"{loss}_{seed}": (loss, seed) for loss in LOSSES for seed in SEEDS}
-    options = parse(__doc__, [*parts, "table"], Path("runs/step_bench"), Path("runs/cars_schedules"))
+    options = parse(__doc__, [*parts, "table"], Path("runs/cars_schedules"), Path("runs/cars_schedules/reports"))
     options.reports.mkdir(parents=True, exist_ok=True)
     if options.part == "table":
         rows = [json.loads(file.read_text()) for file in sorted(options.reports.glob("*.json"))]
@@ -102,7 +109,7 @@ def main() -> None:
         write_text(options.output / "cars_schedules.jsonl", text)
         write_text(options.output / "cars_schedules.md", markdown(rows))
     else:
-        train_and_measure(*parts[options.part], options.runs, options.reports, options.images)
+        train_and_measure(*parts[options.part], options.runs, options.reports, options.images, options.precision)
 
 
 if __name__ == "__main__":

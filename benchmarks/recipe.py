@@ -317,6 +317,7 @@ TRIALS: dict[str, dict] = {
     "32-64-96-128 bf16 linear schedule": {**BF16, "scheduler.name": "linear"},
     "32-64-96-128 bf16 by loss": {**BF16, "train.timestep_sampling": "loss"},
     "32-64-96-128 bf16 by information": {**BF16, "train.timestep_sampling": "information"},
+    "32-64-96-128 bf16 cosine by loss": {**BF16, "scheduler.name": "cosine", "train.timestep_sampling": "loss"},
     "32-64-96-128 bf16 linear schedule by loss": {
         **{**BF16, "scheduler.name": "linear"},
         "train.timestep_sampling": "loss",
