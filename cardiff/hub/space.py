@@ -18,7 +18,8 @@ from cardiff.outputs import check_folder
 
 NEEDED = ("torch", "diffusers", "huggingface_hub", "accelerate", "safetensors", "numpy", "gradio")
 """What the app of a Space imports, itself or through diffusers."""
-SOURCE = Path(__file__).with_name("space_app.py")
+SOURCE = Path(__file__).with_name("space_app.txt")
+"""A program, but no module of this package: it runs beside the pipeline's file, and without this package."""
 
 
 def publish_space(options: PublishOptions) -> str:
