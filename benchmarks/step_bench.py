@@ -1,16 +1,16 @@
 """Where should a sampler's few steps lie? Methods of choosing them, on the same trained networks and the same noise.
 
-    for set in digits cars cifar10 shipped; do
+    for set in digits digits_invariant cars cifar10 shipped; do
       OMP_NUM_THREADS=1 python benchmarks/step_bench.py $set --output docs/forward_process
     done
 
-digits: three networks of configs/digits_16_conditional.yaml, one a seed, and three more with the schedule divided
-out of the loss. cars and cifar10: three networks of 0.7 million parameters each, 3,000 steps of 16 at 32x32;
-cifar10 needs the images as parquet files in data/local/cifar10. All are trained if they are not there, each in two to
-ten minutes on one core. shipped: models/cars_32, with three seeds of its noise. Each method gives n noise levels, of
-which a network's nearest timesteps are visited. Every cell is a report in --reports; what is there is not measured
-again. The results are written to steps_of_SET.json, tables to steps_of_SET.md and a figure to steps_of_SET.png. All
-but the digits need the weights of MobileNetV2: docs/evaluation.md.
+digits: three networks of configs/digits_16_conditional.yaml, one a seed. digits_invariant: three more, with the
+schedule divided out of the loss. cars and cifar10: three networks of 0.7 million parameters each, 3,000 steps of 16
+at 32x32; cifar10 needs the images as parquet files in data/local/cifar10. All are trained if they are not there, each
+in two to ten minutes on one core. shipped: models/cars_32, with three seeds of its noise. Each method gives n noise
+levels, of which a network's nearest timesteps are visited. Every cell is a report in --reports; what is there is not
+measured again. The results are written to steps_of_SET.json, tables to steps_of_SET.md and a figure to
+steps_of_SET.png. All but the digits need the weights of MobileNetV2: docs/evaluation.md.
 """
 
 import json
@@ -52,6 +52,8 @@ SEEDS = (0, 1, 2)
 OWN, FITTED = "the network's own", "fitted to the network"
 MOST_FITTED = 10
 """Steps for which levels are fitted: the work grows with their square."""
+INVARIANT = "schedule-invariant loss"
+"""Group of networks for which none are fitted."""
 SMALL = {  # the recipe of configs/cars_32_conditional.yaml with a network of 0.7 million parameters
     "unet.block_out_channels": "[16,32,64]",
     "unet.down_block_types": "[DownBlock2D,DownBlock2D,AttnDownBlock2D]",
@@ -129,19 +131,28 @@ def trained(config: str, folder: Path, settings: dict[str, Any]) -> Path:
 
 
 def digits(runs: Path) -> tuple[list[Replicate], dict[str, Any]]:
-    """Three networks of the digits for each of two losses, and how they are measured."""
+    """Three networks of the digits, and how they are measured."""
+    steps = (4, 5, 8, 10, 20)
+    return digits_of(runs, "uniform", "plain loss", {"dpm": steps, "euler": steps, "ddpm": (10, 20)})
+
+
+def digits_invariant(runs: Path) -> tuple[list[Replicate], dict[str, Any]]:
+    """Three networks of the digits with the schedule divided out of the loss."""
+    return digits_of(runs, "schedule_invariant", INVARIANT, {"dpm": (10,), "euler": (10,), "ddpm": (10,)})
+
+
+def digits_of(
+    runs: Path, loss: str, group: str, steps: dict[str, tuple[int, ...]]
+) -> tuple[list[Replicate], dict[str, Any]]:
+    """A network of the digits for each seed, with a `train.loss_weighting`."""
     classifier = runs / "digits_classifier"
     config = ROOT / "configs/digits_16_classifier.yaml"
     train_classifier.main(["--config", str(config), "--output_dir", str(classifier), "--train.trackers", "[]"])
     models = []
-    for loss, steps in (("uniform", (4, 5, 8, 10, 20)), ("schedule_invariant", (10,))):
-        for seed in SEEDS:
-            settings = {"train.seed": seed, "train.loss_weighting": loss}
-            folder = trained("digits_16_conditional.yaml", runs / f"digits_{loss}_{seed}", settings)
-            group = {"uniform": "plain loss", "schedule_invariant": "schedule-invariant loss"}[loss]
-            models.append(
-                Replicate(group, folder, steps={"dpm": steps, "euler": steps, "ddpm": (10, 20)[: len(steps)]})
-            )
+    for seed in SEEDS:
+        settings = {"train.seed": seed, "train.loss_weighting": loss}
+        folder = trained("digits_16_conditional.yaml", runs / f"digits_{loss}_{seed}", settings)
+        models.append(Replicate(group, folder, steps=steps))
     return models, {"network": str(classifier)}
 
 
@@ -172,7 +183,7 @@ def shipped(runs: Path) -> tuple[list[Replicate], dict[str, Any]]:
     return models, {"network": "mobilenet", "reference": str(ROOT / "configs/cars_32_conditional.yaml")}
 
 
-SETS = {"digits": digits, "cars": cars, "cifar10": cifar10, "shipped": shipped}
+SETS = {"digits": digits, "digits_invariant": digits_invariant, "cars": cars, "cifar10": cifar10, "shipped": shipped}
 
 
 def main() -> None:
@@ -186,7 +197,7 @@ def main() -> None:
         for solver, numbers in replicate.steps.items():
             for method, levels in methods(replicate.folder, spectrum, images, solver).items():
                 for n in numbers:
-                    if method == FITTED and n > MOST_FITTED:
+                    if method == FITTED and (n > MOST_FITTED or replicate.group == INVARIANT):
                         continue
                     cell = f"{options.part} {replicate.folder.name} {solver} {method} {n}"
                     file = options.reports / f"{slug(cell)}.yaml"
@@ -284,7 +295,9 @@ def draw(rows: list[dict], path: Path) -> None:
             means = [distances(mine, method, n).mean() for n in numbers]
             style = {"color": "black", "linewidth": 2.5} if method == OWN else {"linewidth": 1.4}
             axes.plot(numbers, means, "o-", label=method, **style)
-        axes.set(title=solver, xlabel="steps", xscale="log", yscale="log")
+        own = [distances(mine, OWN, n).mean() for n in sorted({row["steps"] for row in mine})]
+        # What is much worse than the network's own levels leaves the picture at the top.
+        axes.set(title=solver, xlabel="steps", xscale="log", ylim=(0.8 * min(own), 1.25 * max(own)))
         ticks = sorted({row["steps"] for row in mine})
         axes.set_xticks(ticks, [str(n) for n in ticks])
         axes.minorticks_off()
