@@ -13,14 +13,16 @@ import torch
 import yaml
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from diffusers.training_utils import EMAModel
+from scipy.stats import ttest_1samp
 
-from benchmarks import reliability, schedule_front, schedule_pilot, schedule_steps, step_designs
+from benchmarks import reliability, schedule_front, schedule_pilot, schedule_steps, step_bench, step_designs
 from cardiff.analysis.analyze import load_images
 from cardiff.analysis.catalogue import choose_schedules
 from cardiff.analysis.measures import DataMeasures, measure_data, measure_schedule, merged
 from cardiff.analysis.optimum import point_of
 from cardiff.analysis.ranking import Row
 from cardiff.analysis.spectra import fit_gaussian, octave_arguments
+from cardiff.analysis.spectral_design import designed_levels
 from cardiff.analysis.tables import table_columns
 from cardiff.config.schedules_by_name import alphas_cumprod_of, section_of
 from cardiff.config.sections import DataConfig
@@ -521,6 +523,29 @@ def test_the_designed_levels(name, config):
     for design, solver, steps in some:
         cell = shown[design][columns[f"{solver.upper()} {steps}"]]
         assert cell == " · ".join(step_designs.cells(spectrum, solver, design, steps)), (design, solver, steps)
+
+
+@pytest.mark.parametrize(("name", "config"), [("digits", "digits_16_conditional"), ("cars", "cars_32_conditional")])
+def test_the_bench_of_steps(name, config):
+    """The table is that of the results, and levels of two methods are computed again."""
+    rows = json.loads((FORWARD / f"steps_of_{name}.json").read_text())["rows"]
+    assert step_bench.markdown(rows) == read(f"steps_of_{name}.md")
+    _, spectrum = step_bench.measured(ROOT / f"configs/{config}.yaml")
+    for solver, theory in (("DDIM", "ddim"), ("DDPM", "ddpm")):
+        for method, last in (("Benita et al., W2", -10.1), ("W2, last level free", None)):
+            levels = designed_levels(spectrum, theory, 10, "w2", last)
+            found = [r["log_snr"] for r in rows if (r["solver"], r["method"], r["steps"]) == (solver, method, 10)]
+            assert len(found) >= 3
+            for given in found:
+                assert given == pytest.approx(levels, abs=0.02)
+
+
+def test_an_interval_of_the_bench_is_students():
+    own, found = np.array([10.0, 11.0, 12.0]), np.array([9.0, 10.5, 10.0])
+    mean, half = step_bench.gain(found, own)
+    change = 100 * (found / own - 1)
+    interval = ttest_1samp(change, 0).confidence_interval(0.95)
+    assert (mean - half, mean + half) == pytest.approx((interval.low, interval.high))
 
 
 def test_the_benchmarks_tables_are_those_of_their_results(digits):
