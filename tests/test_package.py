@@ -180,7 +180,8 @@ def busy_folder(tmp_path):
 def test_the_wheel_has_one_name_and_everything(wheel):
     (name,) = (path.name for path in wheel.iterdir() if not path.name.endswith(".dist-info"))
     assert name == "cardiff"
-    expected = {f.relative_to(ROOT).as_posix() for f in ROOT.glob("cardiff/**/*.py")} | {"cardiff/py.typed"}
+    expected = {f.relative_to(ROOT).as_posix() for f in ROOT.glob("cardiff/**/*.py")}
+    expected |= {"cardiff/py.typed", "cardiff/hub/space_app.txt"}
     expected |= {
         f"cardiff/{f.relative_to(ROOT).as_posix()}" for name in TOP_FOLDERS for f in ROOT.glob(f"{name}/*.py")
     }
