@@ -34,7 +34,7 @@ from cardiff.sampling.options import SampleOptions
 from cardiff.sampling.sample import run
 
 ROOT = Path(__file__).parent.parent
-VISITORS, ROUNDS = 20, 5
+VISITORS, ROUNDS = 20, 3
 STEPS, COLUMNS = 20, 4
 HOW = ["classifier-free", 2.0, -1.0, 2.0, 0.7, 0.995, None, 1.0, "dpm"]
 
