@@ -1,6 +1,6 @@
 """The tab Compare: the same noise under two settings, side by side, and how they differ."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,12 @@ import gradio as gr
 import numpy as np
 
 from cardiff.app.controls import How, What, settings_of, shown_command, shown_image
-from cardiff.app.settings import PLAIN, command_line
-from cardiff.app.site import NETWORKS, PICTURE, Site, drawn, note, steps_of
-from cardiff.app.work import Work
+from cardiff.app.settings import PLAIN, Settings, command_line
+from cardiff.app.site import PICTURE, Site, note
+from cardiff.distributed import this_process
 from cardiff.errors import UserError
 from cardiff.sampling.draw import Plan
-from cardiff.sampling.grid import Grid
+from cardiff.sampling.grid import Grid, grid_of
 
 SCALES = (1.0, 4.0)
 """Guidance of the two sides at the start."""
@@ -39,43 +39,19 @@ def add_compare_tab(site: Site) -> None:
 
     shared, own = list(what.components), list(sides[0].components)
 
-    def compare(request: gr.Request, *values: Any) -> Iterator[list[Any]]:
-        settings = settings_of_sides(shared, own, values)
-        plans: list[Plan] = []
+    def plans_of(*values: Any) -> list[Plan]:
+        return [site.plan(side) for side in settings_of_sides(shared, own, values)]
 
-        def total() -> int:
-            plans.extend(site.plan(side) for side in settings)
-            return sum(map(steps_of, plans))
-
-        def work(counter: Work) -> list[Grid]:
-            return [drawn(plan, counter) for plan in plans]
-
-        grids = yield from site.run(request.session_hash, "compare", total, work, shown=2)
-        if grids is None:
-            return
-        file = site.file(request.session_hash, "compare", PICTURE)
-        size = save_comparison(grids, file)
-        text = f"They differ by {size:.1f} of 255 grey levels on average (root mean square)."
-        yield [note(text), str(file), "\n".join(command_line(plan.options) for plan in plans)]
+    def make(plans: list[Plan], folder: Path) -> list[Any]:
+        size = save_comparison([grid_of(plan, this_process()) for plan in plans], folder / PICTURE)
+        text = note(f"They differ by {size:.1f} of 255 grey levels on average (root mean square).")
+        return [text, str(folder / PICTURE), "\n".join(command_line(plan.options) for plan in plans)]
 
     controls = [*what.components.values(), *sides[0].components.values(), *sides[1].components.values()]
-    go.click(
-        compare,
-        controls,
-        [message, picture, commands],
-        concurrency_id=NETWORKS,
-        concurrency_limit=1,
-        show_progress_on=message,
-        api_name="compare",
-    )
-
-    def halt(request: gr.Request) -> None:
-        site.visitors.stop(request.session_hash, "compare")
-
-    stop.click(halt, None, None, queue=False, api_visibility="private")
+    site.draws("compare", go, stop, controls, [message, picture, commands], plans_of, make)
 
 
-def settings_of_sides(shared: Sequence[str], own: Sequence[str], values: Sequence[Any]) -> list:
+def settings_of_sides(shared: Sequence[str], own: Sequence[str], values: Sequence[Any]) -> list[Settings]:
     """The settings of both sides, from the values of the shared controls, then those of A and those of B."""
     first, rest = values[: len(shared)], values[len(shared) :]
     halves = rest[: len(own)], rest[len(own) :]

@@ -1,16 +1,17 @@
 """The tab Draw: a labelled grid, and the command that makes exactly the same."""
 
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from cardiff.app.controls import How, What, settings_of, shown_command, shown_image
 from cardiff.app.settings import PLAIN, command_line
-from cardiff.app.site import NETWORKS, PICTURE, Site, drawn, manifest, note, rows_of, steps_of
-from cardiff.app.work import Work
+from cardiff.app.site import PICTURE, Site, manifest, note, rows_of
+from cardiff.distributed import this_process
+from cardiff.files import write_text
 from cardiff.sampling.draw import Plan
-from cardiff.sampling.grid import Grid
+from cardiff.sampling.grid import grid_of
 
 
 def add_draw_tab(site: Site) -> None:
@@ -31,37 +32,17 @@ def add_draw_tab(site: Site) -> None:
 
     controls = {**what.components, **how.components}
 
-    def draw(request: gr.Request, *values: Any) -> Iterator[list[Any]]:
-        plans: list[Plan] = []
+    def plans_of(*values: Any) -> list[Plan]:
+        return [site.plan(settings_of(list(controls), values))]
 
-        def total() -> int:
-            plans.append(site.plan(settings_of(list(controls), values)))
-            return steps_of(plans[0])
-
-        def work(counter: Work) -> Grid:
-            return drawn(plans[0], counter)
-
-        grid = yield from site.run(request.session_hash, "draw", total, work, shown=4)
-        if grid is None:
-            return
-        file = site.file(request.session_hash, "draw", PICTURE)
+    def make(plans: list[Plan], folder: Path) -> list[Any]:
+        (plan,) = plans
+        grid = grid_of(plan, this_process())
+        file, listing = folder / PICTURE, folder / "manifest.jsonl"
         grid.save(file)
-        listing = file.with_name("manifest.jsonl")
-        listing.write_text(manifest(plans[0], grid), encoding="utf-8")
-        text = note(f"{grid.blocks.shape[1]} images, {len(plans[0].pipeline.scheduler.timesteps)} steps.")
-        yield [text, str(file), command_line(plans[0].options), [str(file), str(listing)], list(rows_of(grid))]
+        write_text(listing, manifest(plan, grid))
+        text = note(f"{grid.blocks.shape[1]} images, {len(plan.pipeline.scheduler.timesteps)} steps.")
+        return [text, str(file), command_line(plan.options), [str(file), str(listing)], list(rows_of(grid))]
 
-    go.click(
-        draw,
-        list(controls.values()),
-        [message, picture, command, files, table],
-        concurrency_id=NETWORKS,
-        concurrency_limit=1,
-        show_progress_on=message,
-        api_name="draw",
-    )
-
-    def halt(request: gr.Request) -> None:
-        site.visitors.stop(request.session_hash, "draw")
-
-    stop.click(halt, None, None, queue=False, api_visibility="private")
+    outputs = [message, picture, command, files, table]
+    site.draws("draw", go, stop, list(controls.values()), outputs, plans_of, make)

@@ -17,7 +17,7 @@ from cardiff.app.noise import (
     table_of_measures,
     yaml_of_knots,
 )
-from cardiff.app.site import Site, alert
+from cardiff.app.site import Site, alert, sentence_of
 from cardiff.errors import UserError
 
 START = ["linear", "cosine", "spectral"]
@@ -90,14 +90,14 @@ def add_noise_tab(site: Site) -> None:
             data, own = picture_set(title), read_knots(drawn)
             tables = {name: data.log_snr(name, own) for name in [*names[:MOST], OWN]}
             picture = data.picture(int(number or 0), upload)
-            file = site.file(request.session_hash, "noise", "strip.png")
-            save_strip(data, picture, tables, float(t or 0), int(seed or 0), file)
-            figure = file.with_name("curves.png")
+            folder = site.folder_of(request.session_hash, "noise")
+            strip_file, figure = folder / "strip.png", folder / "curves.png"
+            save_strip(data, picture, tables, float(t or 0), int(seed or 0), strip_file)
             draw_curves(data, tables, float(t or 0)).save(figure)
             headers, rows = table_of_measures(data, tables)
-        except UserError as error:
-            return [alert(str(error)), gr.skip(), gr.skip(), gr.skip(), gr.skip()]
-        return ["", str(file), str(figure), {"headers": headers, "data": rows}, yaml_of_knots(own)]
+        except Exception as error:
+            return [alert(sentence_of(error)), gr.skip(), gr.skip(), gr.skip(), gr.skip()]
+        return ["", str(strip_file), str(figure), {"headers": headers, "data": rows}, yaml_of_knots(own)]
 
     inputs = [pictures, number, upload, schedules, t, seed, knots]
     outputs = [message, strip, curves, table, yaml]

@@ -5,21 +5,20 @@ import json
 import shutil
 import traceback
 import uuid
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from cardiff.app.settings import Limits, Settings, command_line, options_of
-from cardiff.app.work import Cancelled, Visitors, Work, progress_of
-from cardiff.distributed import this_process
-from cardiff.errors import UserError
+from cardiff.app.work import Cancelled, Visitors, progress_of
+from cardiff.errors import UserError, disk_sentence
 from cardiff.sampling.draw import Plan, make_plan
-from cardiff.sampling.grid import Grid, grid_of, layout_of
+from cardiff.sampling.grid import Grid, layout_of
 
-T = TypeVar("T")
 NETWORKS = "networks"
 """Name of the queue of all that evaluates networks: one visitor at a time, in the order of coming."""
 PICTURE = "picture.png"
@@ -54,46 +53,73 @@ class Site:
             options = replace(options, grid=None, animation=animation)
         return make_plan(options, progress=lambda count: None)
 
-    def file(self, session: str | None, tab: str, name: str) -> Path:
-        """A new place for a file of a visitor's tab; the files that the tab had before are removed."""
+    def folder_of(self, session: str | None, tab: str) -> Path:
+        """A new folder for the files of a visitor's tab; those that the tab had before are removed."""
         shelf = self.folder / (session or "anyone") / tab
         shutil.rmtree(shelf, ignore_errors=True)
-        place = shelf / uuid.uuid4().hex / name
-        place.parent.mkdir(parents=True)
-        return place
+        folder = shelf / uuid.uuid4().hex
+        folder.mkdir(parents=True)
+        return folder
 
-    def run(
-        self, session: str | None, tab: str, total: Callable[[], int], function: Callable[[Work], T], shown: int
-    ) -> Generator[list[Any], None, T | None]:
-        """Do some work of a visitor; yield updates of a message and `shown` other outputs meanwhile.
+    def draws(
+        self,
+        tab: str,
+        go: gr.Button,
+        stop: gr.Button,
+        inputs: Sequence[Component],
+        outputs: Sequence[Component],
+        plans_of: Callable[..., list[Plan]],
+        make: Callable[[list[Plan], Path], list[Any]],
+    ) -> None:
+        """Let a button draw and another one stop it.
 
-        A sentence says what was wrong; None is returned then.
+        The first output is a message: progress meanwhile, and then a sentence, which says what was wrong if something
+        was; the other outputs then stay as they are.
 
         Args:
-            session: The visitor.
-            tab: Where.
-            total: Units of work, known once the options have been checked.
-            function: The work, which calls `advance` of what it is given for each unit.
-            shown: Outputs besides the message, which stay as they are.
+            tab: Name of the tab, and of the function for programs.
+            go: Draws.
+            stop: Ends that after the present solver step.
+            inputs: Whose values are given to `plans_of`.
+            outputs: The message and the others.
+            plans_of: Checks the values, and says what to draw.
+            make: Draws, writes files into the folder, and returns the values of all outputs.
         """
-        others = [gr.skip()] * shown
-        try:
-            work = self.visitors.start(session, tab, total())
-            steps = progress_of(work, lambda: function(work))
-            while True:
-                try:
-                    share = next(steps)
-                except StopIteration as end:
-                    return end.value
-                yield [progress(share), *others]
-        except Cancelled:
-            yield [note("Stopped."), *others]
-        except UserError as error:
-            yield [alert(str(error)), *others]
-        except Exception:
-            traceback.print_exc()  # for whoever runs the app; a visitor is told no more
-            yield [alert("Something went wrong in Cardiff; the terminal of the app shows what."), *others]
-        return None
+        others = [gr.skip()] * (len(outputs) - 1)
+
+        def handle(request: gr.Request, *values: Any) -> Iterator[list[Any]]:
+            try:
+                plans = plans_of(*values)
+                work = self.visitors.start(request.session_hash, tab, sum(map(steps_of, plans)))
+                for plan in plans:
+                    plan.on_step = lambda *_: work.advance()
+                steps = progress_of(work, lambda: make(plans, self.folder_of(request.session_hash, tab)))
+                while True:
+                    try:
+                        share = next(steps)
+                    except StopIteration as end:
+                        yield end.value
+                        return
+                    yield [progress(share), *others]
+            except Cancelled:
+                yield [note("Stopped."), *others]
+            except Exception as error:
+                yield [alert(sentence_of(error)), *others]
+
+        go.click(
+            handle,
+            list(inputs),
+            list(outputs),
+            concurrency_id=NETWORKS,
+            concurrency_limit=1,
+            show_progress_on=outputs[0],
+            api_name=tab,
+        )
+
+        def halt(request: gr.Request) -> None:
+            self.visitors.stop(request.session_hash, tab)
+
+        stop.click(halt, None, None, queue=False, api_visibility="private")
 
     def leave(self, request: gr.Request) -> None:
         """Stop a visitor's work and remove their files."""
@@ -108,10 +134,15 @@ def steps_of(plan: Plan) -> int:
     return len(plan.pipeline.scheduler.timesteps) * batches * len(plan.guidance.variants)
 
 
-def drawn(plan: Plan, work: Work) -> Grid:
-    """The grid of a plan, counted step by step."""
-    plan.on_step = lambda *_: work.advance()
-    return grid_of(plan, this_process())
+def sentence_of(error: Exception) -> str:
+    """What a visitor is told of an error; a bug keeps its traceback for whoever runs the app."""
+    if isinstance(error, UserError):
+        return str(error)
+    disk = disk_sentence(error)
+    if disk is not None:
+        return f"The picture could not be written: {disk}"
+    traceback.print_exception(error)
+    return "Something went wrong in Cardiff; the terminal of the app shows what."
 
 
 def manifest(plan: Plan, grid: Grid) -> str:

@@ -1,14 +1,13 @@
 """The tab Watch: the reverse process of a few images, step by step, and as an animation."""
 
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from cardiff.app.controls import How, What, settings_of, shown_command, shown_image
 from cardiff.app.settings import PLAIN, command_line
-from cardiff.app.site import NETWORKS, Site, note, steps_of
-from cardiff.app.work import Work
+from cardiff.app.site import Site, note
 from cardiff.distributed import this_process
 from cardiff.errors import UserError
 from cardiff.sampling.animation import frame, save
@@ -39,37 +38,23 @@ def add_watch_tab(site: Site) -> None:
 
     controls = {**what.components, **how.components}
 
-    def watch(request: gr.Request, ending: str, *values: Any) -> Iterator[list[Any]]:
-        plans: list[Plan] = []
+    def plans_of(ending: str, *values: Any) -> list[Plan]:
+        if ending not in ENDINGS:
+            raise UserError(f"There are no animations as {ending!r}: choose from {', '.join(ENDINGS)}.")
+        return [site.plan(settings_of(list(controls), values), animation=f"steps.{ending}")]
 
-        def total() -> int:
-            if ending not in ENDINGS:
-                raise UserError(f"There are no animations as {ending!r}: choose from {', '.join(ENDINGS)}.")
-            plans.append(site.plan(settings_of(list(controls), values), animation=f"steps.{ending}"))
-            return steps_of(plans[0])
-
-        def work(counter: Work) -> Trajectory:
-            plans[0].on_step = lambda *_: counter.advance()
-            return record(plans[0], this_process())
-
-        found = yield from site.run(request.session_hash, "watch", total, work, shown=5)
-        if found is None:
-            return
-        path = site.file(request.session_hash, "watch", f"steps.{ending}")
+    def make(plans: list[Plan], folder: Path) -> list[Any]:
+        (plan,) = plans
+        found = record(plan, this_process())
+        assert plan.options.animation is not None
+        path = folder / plan.options.animation
         save(found, path)
         slider = gr.Slider(maximum=found.steps, value=found.steps)
         text = note(f"{found.steps} steps. Move the slider, or choose it and use the arrow keys.")
-        yield [text, found, frame(found, found.steps), slider, command_line(plans[0].options), str(path)]
+        return [text, found, frame(found, found.steps), slider, command_line(plan.options), str(path)]
 
-    go.click(
-        watch,
-        [ending, *controls.values()],
-        [message, trajectory, picture, step, command, file],
-        concurrency_id=NETWORKS,
-        concurrency_limit=1,
-        show_progress_on=message,
-        api_name="watch",
-    )
+    outputs = [message, trajectory, picture, step, command, file]
+    site.draws("watch", go, stop, [ending, *controls.values()], outputs, plans_of, make)
 
     def show(found: Trajectory | None, step: int) -> Any:
         return gr.skip() if found is None else frame(found, min(max(int(step), 0), found.steps))
@@ -83,8 +68,3 @@ def add_watch_tab(site: Site) -> None:
         concurrency_limit=4,
         api_visibility="private",
     )
-
-    def halt(request: gr.Request) -> None:
-        site.visitors.stop(request.session_hash, "watch")
-
-    stop.click(halt, None, None, queue=False, api_visibility="private")

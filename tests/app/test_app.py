@@ -1,5 +1,6 @@
 """The app over its own interface, as a browser uses it."""
 
+import errno
 import json
 import shlex
 import threading
@@ -14,6 +15,7 @@ from PIL import Image
 import sample
 from cardiff.app.compare_tab import save_comparison
 from cardiff.app.settings import KINDS, NONE, OWN_STEPS, PLAIN, PROGRAM
+from cardiff.app.site import sentence_of
 from cardiff.errors import UserError
 from cardiff.sampling.grid import Grid
 
@@ -194,3 +196,21 @@ def test_a_visitor_can_stop(site, models):
 
 def test_every_kind_of_guidance_is_offered():
     assert len(set(KINDS)) == 8
+
+
+def test_a_full_disk_is_a_sentence_and_a_bug_is_none(capsys):
+    full = sentence_of(OSError(errno.ENOSPC, "No space left on device", "picture.png"))
+    assert full.startswith("The picture could not be written: picture.png: No space left on device")
+    assert "Traceback" not in capsys.readouterr().err
+    assert "terminal" in sentence_of(KeyError("secret")) and "secret" not in sentence_of(KeyError("secret"))
+    assert "KeyError: 'secret'" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_does_not_end_the_app(client, models, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "picture.png")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Grid, "save", full)
+        assert "No space left" in client.predict(*what(models), *how(), api_name="/draw")[0]
+    assert client.predict(*what(models), *how(), api_name="/draw")[2]
