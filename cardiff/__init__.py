@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from cardiff.config.schedule import make_schedule as make_schedule
     from cardiff.config.sections import DataConfig as DataConfig
     from cardiff.data.store import open_store as open_store
+    from cardiff.display import show as show
     from cardiff.errors import UserError as UserError
     from cardiff.evaluation.evaluate import run as evaluate  # noqa: F401
     from cardiff.evaluation.options import EvaluateOptions as EvaluateOptions
@@ -87,6 +88,7 @@ API = {
     "save_labelled_grid": "plotting.save_labelled_grid",
     "EvaluateOptions": "evaluation.options.EvaluateOptions",
     "evaluate": "evaluation.evaluate.run",
+    "show": "display.show",
     "PublishOptions": "hub.options.PublishOptions",
     "publish": "hub.publish.publish",
     "UserError": "errors.UserError",

@@ -43,7 +43,7 @@ def shows(cell: dict) -> bool:
         return True
     running = [node for node in body if not isinstance(node, ast.FunctionDef)]
     calls = [node for part in running for node in ast.walk(part) if isinstance(node, ast.Call)]
-    showing = {"print", "plt.show", "show", "strip", "Image", "Markdown"}
+    showing = {"print", "plt.show", "show", "cardiff.show", "strip", "Image", "Markdown"}
     return any(ast.unparse(call.func) in showing for call in calls)
 
 

@@ -1,10 +1,11 @@
 """Types of options: precisions, and lists.
 
 A list is 0,1,2 or [0,1,2] or a single value on the command line, and a list in a YAML file. A dataclass declares its
-field as one of these; in Python any list is accepted.
+field as one of these; in Python, one that inherits WithLists takes the same forms.
 """
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, Literal
 
 from jsonargparse.typing import register_type
@@ -65,12 +66,33 @@ def _name(item: Any) -> str:
 
 
 def _register(kind: type[list], convert: Callable[[Any], Any], what: str) -> None:
+    def read(value: Any) -> list:
+        return _read(kind, convert, what, value)
+
+    _READERS[kind] = read
     register_type(
         kind,
         serializer=list,
-        deserializer=lambda value: _read(kind, convert, what, value),
+        deserializer=read,
         deserializer_exceptions=(),  # a UserError says what is wrong
     )
+
+
+class WithLists:
+    """Base of dataclasses of options: a field of one of these types can be given as on the command line."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if field.type in _READERS and value is not None:
+                try:
+                    setattr(self, field.name, _READERS[field.type](value))
+                except UserError as error:
+                    raise UserError(f"{field.name} {error}") from None
+
+
+_READERS: dict[Any, Callable[[Any], list]] = {}
+"""Of each type, how a value becomes a list."""
 
 
 _register(Floats, float, "a number, or several with commas: 0,1.5,2")

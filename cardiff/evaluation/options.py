@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from cardiff.config.limits import check_limits, limited
-from cardiff.config.types import Floats, Ints, Names
+from cardiff.config.types import Floats, Ints, Names, WithLists
 from cardiff.outputs import check_file, check_folder
 from cardiff.sampling.options import DrawOptions
 
@@ -12,7 +12,7 @@ STATISTICS = ".safetensors"
 
 
 @dataclass(kw_only=True)
-class ProtocolOptions:
+class ProtocolOptions(WithLists):
     """What images are measured against, and how."""
 
     output: str

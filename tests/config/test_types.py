@@ -6,11 +6,14 @@ import pytest
 
 from cardiff.cli import parse_options
 from cardiff.config.limits import limited
-from cardiff.config.types import Floats, Ints, Names
+from cardiff.config.types import Floats, Ints, Names, WithLists
+from cardiff.errors import UserError
+from cardiff.evaluation.options import CompareOptions, EvaluateOptions
+from cardiff.sampling.options import SampleOptions
 
 
 @dataclass
-class Lists:
+class Lists(WithLists):
     """Some lists."""
 
     scales: Floats = limited([1.0])
@@ -45,6 +48,18 @@ def test_whole_numbers_and_names(tmp_path):
     assert parse_options(Lists, ["--steps", "2,4", "--solvers", "dpm, ddim"], "test") == expected
     assert parse_options(Lists, ["--steps", "[2,4]", "--solvers", "[dpm,ddim]"], "test") == expected
     assert parse_options(Lists, ["--steps", "4"], "test") == Lists(steps=[4])
+
+
+def test_python_takes_the_same_forms():
+    """A single value too: its iteration would fail with a TypeError far away."""
+    assert Lists(scales=2, steps=4, solvers="dpm,ddim") == Lists([2.0], [4], ["dpm", "ddim"])
+    assert SampleOptions(guidance_scale=1.5, classifier_scale=(0, 2)).classifier_scale == [0.0, 2.0]
+    evaluated = EvaluateOptions(model="m", output="o", guidance_scale=1.5, seeds=3)
+    assert (evaluated.guidance_scale, evaluated.seeds, evaluated.steps, evaluated.solver) == ([1.5], [3], 25, "dpm")
+    compared = CompareOptions(runs=["r"], output="o", solver="ddim", steps=5)
+    assert (compared.solver, compared.steps) == (["ddim"], [5])
+    with pytest.raises(UserError, match="^guidance_scale is 'much', but must be a number, or several with commas"):
+        SampleOptions(guidance_scale="much")
 
 
 def test_the_defaults_are_not_shared():
