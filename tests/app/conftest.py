@@ -12,13 +12,20 @@ from cardiff.schedulers import CosineScheduler
 from tests.support.tiny_models import tiny_pipeline, tiny_unet
 
 
+MAKES = ("Aston Martin V8 Vantage", "Bentley Continental Supersports Conv.", "Ram C/V Cargo Van", "AM General Hummer")
+BODIES = ("Convertible", "Coupe", "SUV Crew Cab", "Minivan", "Sedan", "Hatchback", "Extended Cab")
+CARS = [f"{make} {body} {year}" for make in MAKES for body in BODIES for year in range(2006, 2013)]
+"""196 names as those of Stanford Cars: long, with spaces, a slash and a point."""
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """A model of the classes ant, bee and "cat, black", and one without classes."""
+    """A model of the classes ant, bee and "cat, black", one without classes, and one of 196 cars."""
     folder = tmp_path_factory.mktemp("app")
     save_pipeline(tiny_pipeline(channels=3), folder / "labelled")
     save_pipeline(DDPMPipeline(tiny_unet(None), CosineScheduler().to_stock()), folder / "plain")
-    return [str(folder / "labelled"), str(folder / "plain")]
+    save_pipeline(tiny_pipeline(id2label=dict(enumerate(CARS)), channels=3), folder / "cars")
+    return [str(folder / "labelled"), str(folder / "plain"), str(folder / "cars")]
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from PIL import Image
 
 import sample
 from cardiff.app.settings import PROGRAM
+from tests.app.conftest import CARS
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.browser
@@ -101,6 +102,34 @@ def test_another_model_has_other_classes(page):
     page.get_by_role("option", name="none").click()
     page.click("#draw-go")
     assert src(page, "#draw-picture")
+
+
+@pytest.mark.parametrize("page", SIZES, indirect=True)
+def test_one_of_196_classes_is_found_by_typing(page, tmp_path, monkeypatch):
+    """Its name has spaces and a slash; the command draws the same picture."""
+    page.get_by_label("Model", exact=True).first.click()
+    page.get_by_role("option", name="cars").click()
+    page.wait_for_function(f"document.body.innerText.includes({CARS[0]!r})")
+    classes = page.get_by_label("Classes", exact=True).locator("visible=true").first
+    for _ in range(5):  # those that are chosen at the start
+        classes.focus()
+        page.keyboard.press("Backspace")
+    classes.fill("c/v cargo van minivan 2009")
+    options = page.get_by_role("option").locator("visible=true")
+    page.wait_for_function("document.querySelectorAll('[role=option]').length == 1")  # of no other list either
+    assert [text.strip() for text in options.all_inner_texts()] == ["Ram C/V Cargo Van Minivan 2009"]
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    page.get_by_label("Steps").first.fill("3")
+    page.keyboard.press("Tab")
+    page.click("#draw-go")
+    shown = pixels(page, "#draw-picture", tmp_path)
+    command = page.locator("#draw-command .cm-content").inner_text().replace("\n", "")
+    assert "--labels '\"Ram C/V Cargo Van Minivan 2009\"' --num_images 4 " in command
+    monkeypatch.chdir(tmp_path)
+    sample.main(shlex.split(command.removeprefix(PROGRAM)))
+    assert np.array_equal(shown, np.asarray(Image.open(tmp_path / "picture.png")))
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
 
 
 def test_the_steps_are_watched(page):
