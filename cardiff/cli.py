@@ -26,6 +26,7 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 Options = TypeVar("Options")
 EXTRAS = {
+    "av": "video",
     "datasets": "train",
     "gradio": "app",
     "pyarrow": "train",

@@ -221,7 +221,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "unet"
-    _callback_tensor_inputs = ["latents", "model_output"]
+    _callback_tensor_inputs = ["latents", "model_output", "solver_input"]
 
     def __init__(
         self,
@@ -355,7 +355,9 @@ class ClassConditionalPipeline(DiffusionPipeline):
             return_dict: Return a ClassConditionalOutput instead of a tuple.
             callback_on_step_end: Called as (pipeline, step, timestep, tensors) after each step; may return
                 {"latents": …} to replace x_t.
-            callback_on_step_end_tensor_inputs: Which of "latents" and "model_output" the callback is given.
+            callback_on_step_end_tensor_inputs: Which tensors the callback is given: "latents", x_t after the step, and
+                what the scheduler stepped with, "model_output" and "solver_input": the guided prediction and the x_t
+                that it is for, in the solver's own scale.
             num_images_per_label: Images of each label, one after another.
             latents: Noise of unit variance to start from, (B, C, H, W), instead of what `generator` would draw. It is
                 multiplied by the scheduler's `init_noise_sigma`.
@@ -434,7 +436,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 # Step: x_t -> x_{t-1}.
                 latents = self._solver_step(i, t, model_output, solver_input, gradient, step_kwargs, noises)
                 if callback_on_step_end is not None:
-                    tensors = {"latents": latents, "model_output": model_output}
+                    tensors = {"latents": latents, "model_output": model_output, "solver_input": solver_input}
                     tensors = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
                     latents = (callback_on_step_end(self, i, t, tensors) or {}).get("latents", latents)
 

@@ -102,7 +102,7 @@ def test_shipped_data_are_found_from_anywhere(name, tmp_path, monkeypatch):
 def test_every_extra_is_named_where_it_is_missing():
     modules = {"scikit-learn": "sklearn", "torch-fidelity": "torch_fidelity"}
     listed = {}
-    for extra in ("train", "evaluate", "analysis", "app"):
+    for extra in ("train", "evaluate", "analysis", "app", "video"):
         for line in setup_cfg()["options.extras_require"][extra].split():
             name = re.match(r"[\w-]+", line)[0]
             if name != "cardiff":

@@ -12,9 +12,10 @@ from cardiff.distributed import this_process
 from cardiff.errors import UserError
 from cardiff.sampling.animation import frame, save
 from cardiff.sampling.draw import Plan
+from cardiff.sampling.film import CAN_FILM
 from cardiff.sampling.trajectory import MOST_IMAGES, Trajectory, record
 
-ENDINGS = ("webp", "gif", "png")
+ENDINGS = ("webp", "gif", "png", *(["mp4"] if CAN_FILM else []))
 
 
 def add_watch_tab(site: Site) -> None:

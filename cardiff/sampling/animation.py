@@ -16,6 +16,7 @@ from cardiff.files import write_file
 from cardiff.markup import FONT, drawable
 from cardiff.plotting import BLUE, GREY, LIGHT_GREY, ORANGE, PAPER, TEXT, new_figure, wrapped
 from cardiff.sampling.draw import Plan
+from cardiff.sampling.film import FILM, film_of
 from cardiff.sampling.trajectory import Trajectory, record
 
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -24,8 +25,8 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {"disposal": 0}),
     ".apng": ("PNG", {"disposal": 0}),
 }
-"""By the ending of a file: Pillow's name of the format, and its options."""
-ENDINGS = list(FORMATS)
+"""By the ending of a file: Pillow's name of the format, and its options. Films are in film.py."""
+ENDINGS = [*FORMATS, FILM]
 STEPS_TIME, SHORTEST, LONGEST = 5000, 40, 400
 """Milliseconds of all steps together, and of one at least and at most."""
 FIRST, LAST = 1000, 3000
@@ -48,14 +49,22 @@ def draw_animation(plan: Plan, path: Path, state: PartialState) -> Path:
 
 
 def save(trajectory: Trajectory, path: Path) -> None:
-    """Write an animation that repeats: pure noise first, the finished images last, both held longer.
+    """Write an animation that repeats, or a film: pure noise first, the finished images last, both held longer.
 
     Args:
         trajectory: Of each step a frame.
         path: File to write, in the format of its extension, one of ENDINGS.
+
+    Raises:
+        ModuleNotFoundError: PyAV is missing, which writes films.
     """
+    frames = (frame(trajectory, step) for step in range(trajectory.steps + 1))
+    if path.suffix.lower() == FILM:
+        film = film_of(frames, durations(trajectory.steps))
+        write_file(path, lambda file: file.write_bytes(film))
+        return
     kind, options = FORMATS[path.suffix.lower()]
-    pictures = (Image.fromarray(frame(trajectory, step)) for step in range(trajectory.steps + 1))
+    pictures = map(Image.fromarray, frames)
     first, *others = map(_with_palette, pictures) if kind == "GIF" else pictures
     options = {**options, "save_all": True, "append_images": others, "duration": durations(trajectory.steps)}
     write_file(path, lambda file: first.save(file, kind, loop=0, **options))

@@ -90,7 +90,7 @@ def draw(
     hook: dict[str, Any] = {}
     if on_step is not None:
         hook["callback_on_step_end"] = lambda _, step, timestep, tensors: on_step(step, int(timestep), tensors)
-        hook["callback_on_step_end_tensor_inputs"] = ("latents", "model_output")
+        hook["callback_on_step_end_tensor_inputs"] = ("latents", "model_output", "solver_input")
     with float32_products(tf32=False), fixed_shapes(pipeline.device):
         for first in range(0, len(indices), batch_size):
             batch = slice(first, first + batch_size)

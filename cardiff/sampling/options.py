@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from cardiff.config.limits import limited
-from cardiff.config.types import Floats, Precision
+from cardiff.config.types import Floats, Precision, WithLists
 
 
 @dataclass(kw_only=True)
-class GuidanceOptions:
+class GuidanceOptions(WithLists):
     """How samples are guided to their class."""
 
     guidance_scale: Floats = limited([1.0])
@@ -66,8 +66,8 @@ class SampleOptions(DrawOptions):
     grid: str | None = None
     """Write a labelled grid to this PNG file instead: a row for each class, a block for each guidance scale."""
     animation: str | None = None
-    """Write an animation of the steps to this GIF, WebP or PNG (APNG) file instead: x_t and the estimated x̂₀ of up to
-    16 images for each scale, by default one of each class."""
+    """Write an animation of the steps to this GIF, WebP, PNG (APNG) or MP4 file instead: x_t and the estimated x̂₀ of
+    up to 16 images for each scale, by default one of each class."""
     labels: str | list[int] | None = None
     """Classes by name or index, separated by commas and drawn in turn: seven,0,3. "a, b" in double quotes is a name,
     index:3 an index, 0.5*three+0.5*eight a mixture of classes; @FILE is a text file with a label on each line. All

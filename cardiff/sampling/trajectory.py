@@ -24,7 +24,8 @@ class Trajectory:
 
     x̂₀ is the clean image that the solver is given to step with: `levels.clean_image` of x_t and the guided output of
     the network, after rescaling, dynamic thresholding and the gradient of a classifier (which, with DDPM, shifts the
-    mean of the step and not x̂₀). Solvers that clip x̂₀ do it at [−1, 1], beyond which nothing can be shown either.
+    mean of the step and not x̂₀). Solvers that clip x̂₀ do it at [−1, 1], beyond which nothing can be shown either. With
+    CFG++ too, x_t is what the network sees, although the step goes on with another noise than the one in it.
     """
 
     grid: Grid
@@ -78,7 +79,7 @@ def record(plan: Plan, state: PartialState) -> Trajectory:
         state: Of the processes, which share the images.
 
     Raises:
-        UserError: These are too many images, or CFG++ is asked for.
+        UserError: These are too many images.
     """
     plan = _of_few(plan)
     pipeline = plan.pipeline
@@ -97,11 +98,6 @@ def _of_few(plan: Plan) -> Plan:
     Raises:
         UserError: As of `record`.
     """
-    if "cfg_plus_plus" in plan.guidance.arguments:
-        raise UserError(
-            "An animation cannot show the steps of CFG++, which renoises with another prediction than that of x̂₀: "
-            "leave --cfg_plus_plus out."
-        )
     options, labels = plan.options, plan.labels
     if labels is not None:
         labels = labels if options.labels is not None else labels[:MOST_IMAGES]
@@ -140,7 +136,8 @@ class _Recorder:
         dtype = torch.promote_types(unet.dtype, torch.float32)
         generators = [image_generator(plan.options.seed, index) for index in indices]
         noise = randn_tensor(shape, generators, self.pipeline.device, dtype) if indices else torch.empty(shape)
-        self.start = scheduler.scale_model_input(noise * scheduler.init_noise_sigma, scheduler.timesteps[0])
+        self.start = noise * scheduler.init_noise_sigma
+        self.first_scale = self._scale_of(0)
 
     def __call__(self, step: int, timestep: int, tensors: dict[str, torch.Tensor]) -> None:
         if self.then is not None:
@@ -149,19 +146,23 @@ class _Recorder:
         if step == 0:
             first = self.drawn % len(self.start)
             self.drawn += len(latents)
-            self.x = self.start[first : first + len(latents)]
-            self.noisy.append([viewable(self.x, self.log_snr[0])])
+            self.scale = self.first_scale
+            start = self.start[first : first + len(latents)]
+            self.noisy.append([viewable(start * self.scale, self.log_snr[0])])
             self.clean.append([])
-        scheduler = self.pipeline.scheduler
-        clean = clean_image(
-            self.x, tensors["model_output"], self.log_snr[step], scheduler.config.prediction_type
-        )  # (B, C, H, W)
-        self.clean[-1].append(_pictures(clean))
+        kind = self.pipeline.scheduler.config.prediction_type
+        x = tensors["solver_input"] * self.scale  # (B, C, H, W)
+        self.clean[-1].append(_pictures(clean_image(x, tensors["model_output"], self.log_snr[step], kind)))
         if step + 1 < len(self.timesteps):
-            self.x = scheduler.scale_model_input(latents, scheduler.timesteps[step + 1])
-            self.noisy[-1].append(viewable(self.x, self.log_snr[step + 1]))
+            self.scale = self._scale_of(step + 1)
+            self.noisy[-1].append(viewable(latents * self.scale, self.log_snr[step + 1]))
         else:
             self.noisy[-1].append(_pictures(latents))
+
+    def _scale_of(self, step: int) -> torch.Tensor:
+        """x_t over what the solver keeps of it, before this step, which must be the solver's next."""
+        scheduler = self.pipeline.scheduler
+        return scheduler.scale_model_input(torch.ones((), device=self.start.device), scheduler.timesteps[step])
 
 
 def _gathered(mine: list[int], batches: list[list[np.ndarray]]) -> np.ndarray:

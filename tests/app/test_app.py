@@ -14,7 +14,7 @@ from PIL import Image
 
 import sample
 from cardiff.app.compare_tab import save_comparison
-from cardiff.app.settings import KINDS, NONE, OWN_STEPS, PLAIN, PROGRAM
+from cardiff.app.settings import CFG_PLUS_PLUS, KINDS, NONE, OWN_STEPS, PLAIN, PROGRAM
 from cardiff.app.site import sentence_of
 from cardiff.errors import UserError
 from cardiff.sampling.grid import Grid
@@ -57,15 +57,16 @@ def test_the_command_makes_the_same_bytes(choice, settings, client, models, tmp_
     assert {entry["command"] for entry in entries} == {command}
 
 
-@pytest.mark.parametrize("ending", ["webp", "gif"])
-def test_the_command_makes_the_same_animation(ending, client, models, tmp_path, monkeypatch):
-    given = *what(models, columns=1), *how(kind=PLAIN)
+@pytest.mark.parametrize(("ending", "kind"), [("webp", PLAIN), ("gif", CFG_PLUS_PLUS), ("mp4", PLAIN)])
+def test_the_command_makes_the_same_animation(ending, kind, client, models, tmp_path, monkeypatch):
+    given = *what(models, columns=1), *how(kind=kind, scale=0.6)
     message, picture, slider, command, file = client.predict(ending, *given, api_name="/watch")
     monkeypatch.chdir(tmp_path)
     sample.main(shlex.split(command.removeprefix(PROGRAM)))
     assert (tmp_path / f"steps.{ending}").read_bytes() == Path(file).read_bytes()
-    with Image.open(file) as animation:
-        assert animation.n_frames == 4  # and the noise
+    if ending != "mp4":
+        with Image.open(file) as animation:
+            assert animation.n_frames == 4  # and the noise
     assert "3 steps" in message and Image.open(picture).size[0] > 300
     assert slider["maximum"] == slider["value"] == 3
 

@@ -352,10 +352,13 @@ def test_guided_gaussians(w):
 
 
 def test_callback_sees_and_replaces():
-    pipeline, calls = tiny_pipeline(), []
+    pipeline, calls, reached = tiny_pipeline(), [], []
 
     def callback(given, step, timestep, tensors):
         assert given is pipeline and tensors["model_output"].shape == (2, 1, 8, 8)
+        if calls:  # the step before has ended where this one began
+            torch.testing.assert_close(tensors["solver_input"], reached[-1], rtol=0, atol=0)
+        reached.append(tensors["latents"])
         calls.append((step, int(timestep), sorted(tensors)))
         return {"latents": torch.full_like(tensors["latents"], 0.5)} if step == 3 else None
 
@@ -365,9 +368,9 @@ def test_callback_sees_and_replaces():
         num_inference_steps=4,
         output_type="pt",
         callback_on_step_end=callback,
-        callback_on_step_end_tensor_inputs=["latents", "model_output"],
+        callback_on_step_end_tensor_inputs=["latents", "model_output", "solver_input"],
     ).images
-    assert calls == [(i, t, ["latents", "model_output"]) for i, t in enumerate((999, 749, 499, 249))]
+    assert calls == [(i, t, ["latents", "model_output", "solver_input"]) for i, t in enumerate((999, 749, 499, 249))]
     torch.testing.assert_close(images, torch.full((2, 1, 8, 8), 0.75), rtol=0, atol=0)
     with pytest.raises(ValueError, match="has \\['noise'\\]: choose from"):
         pipeline([0], callback_on_step_end_tensor_inputs=["noise"])

@@ -1,11 +1,15 @@
 """Frames, and the files that show them in turn."""
 
+import sys
+
+import av
 import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
+import sample
 from cardiff.plotting import ORANGE, PAPER
-from cardiff.sampling.animation import ENDINGS, FIRST, HIGHEST, LAST, WIDEST, _Stage, durations, frame, save
+from cardiff.sampling.animation import ENDINGS, FIRST, FORMATS, HIGHEST, LAST, WIDEST, _Stage, durations, frame, save
 from cardiff.sampling.grid import Grid
 from cardiff.sampling.options import SampleOptions
 from cardiff.sampling.sample import run
@@ -126,7 +130,7 @@ def test_durations():
     assert durations(1000) == [FIRST, *[40] * 999, LAST]
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", FORMATS)
 def test_a_file_has_a_frame_for_each_step(ending, tmp_path):
     """Lossless but for GIF, whose 256 colours include those of paper and marker."""
     trajectory, file = made_up(channels=1), tmp_path / "new" / f"film{ending.upper()}"
@@ -148,6 +152,39 @@ def test_a_file_has_a_frame_for_each_step(ending, tmp_path):
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
+def test_a_film_shows_each_step_for_its_time(tmp_path):
+    """H.264 in the colours that every player knows, close to the frames, and each time the same bytes."""
+    trajectory = made_up(size=2, channels=1, steps=7)
+    for name in "ab":
+        save(trajectory, tmp_path / f"{name}.mp4")
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    milliseconds = durations(7)
+    with av.open(tmp_path / "a.mp4") as film:
+        stream = film.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert float(stream.duration * stream.time_base) == pytest.approx(sum(milliseconds) / 1000, abs=0.05)
+        shown = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in film.decode(stream)]
+    begins = np.cumsum([0, *milliseconds]) / 1000
+    assert [time for time, _ in shown] == pytest.approx(begins)
+    for step, (_, found) in enumerate(shown):
+        expected = frame(trajectory, min(step, 7))
+        assert (found[len(expected) :] > 250).all() and (found[:, expected.shape[1] :] > 250).all()  # paper
+        found = found[: len(expected), : expected.shape[1]]
+        np.testing.assert_allclose(found.mean((0, 1)), expected.mean((0, 1)), atol=0.5)
+        assert np.abs(found - expected.astype(int)).mean() < 1.5
+
+
+def test_without_pyav_a_film_is_refused_before_anything_is_drawn(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "av", None)
+    drawn = []
+    monkeypatch.setattr("cardiff.sampling.sample.make_plan", drawn.append)
+    with pytest.raises(SystemExit) as end:
+        sample.main(["--model", str(model), "--animation", str(tmp_path / "film.MP4")])
+    assert end.value.code == 1 and not drawn
+    sentence = "this command needs av, which is not installed: pip install 'cardiff[video]'."
+    assert capsys.readouterr().err.strip().endswith(sentence)
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_file_that_cannot_be_written_leaves_the_old_one(ending, tmp_path, small_files):
     file = tmp_path / f"film{ending}"
@@ -164,7 +201,7 @@ def test_the_command(launch, model, unconditional, tmp_path):
     assert done.out.strip().endswith(f"Wrote {tmp_path / 'bee.gif'}")
     with Image.open(tmp_path / "bee.gif") as film:
         assert film.n_frames == STEPS + 1
-    refused = launch("sample.py", "--model", model, *options, tmp_path / "bee.mp4", check=False)
+    refused = launch("sample.py", "--model", model, *options, tmp_path / "bee.mov", check=False)
     assert refused.returncode != 0 and "Traceback" not in refused.err
     assert len(refused.err.strip().splitlines()) == 1 and "must end in .gif or .webp or .png or .apng" in refused.err
     assert run(SampleOptions(str(unconditional), animation=str(tmp_path / "grey.png"), steps=1)).exists()

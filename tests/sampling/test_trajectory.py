@@ -36,10 +36,13 @@ def options(model):
     return SampleOptions(str(model), animation="x.gif", labels="bee,ant", steps=STEPS, seed=3)
 
 
+@pytest.mark.parametrize("plus_plus", [False, True])
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_recording_changes_no_byte(solver, options, tmp_path):
+def test_recording_changes_no_byte(solver, plus_plus, options, tmp_path):
     """In batches that do not divide the images, at two scales; the last x_t and x̂₀ are the images."""
     chosen = replace(options, solver=solver, num_images=4, batch_size=3, guidance_scale=SCALES)
+    if plus_plus:
+        chosen = replace(chosen, cfg_plus_plus=True, guidance_scale=[0, 0.8])
     trajectory = recorded(chosen)
     grid = grid_of(make_plan(replace(chosen, animation=None, grid="x.png")), this_process())
     assert trajectory.images.shape == (2, 4, 8, 8, 3) and (trajectory.images[0] != trajectory.images[1]).any()
@@ -51,8 +54,8 @@ def test_recording_changes_no_byte(solver, options, tmp_path):
         np.testing.assert_array_equal(trajectory.noisy[0, scale], recorded(chosen, batch_size=4).noisy[0, 0])
     assert len(np.unique(trajectory.noisy[0, 0], axis=0)) == 4
     # Single images are those of the first scale, with their classes in turn.
-    folder = run(replace(chosen, animation=None, output=str(tmp_path), num_images=2, guidance_scale=SCALES[:1]))
-    alone = recorded(chosen, num_images=2, guidance_scale=SCALES[:1], batch_size=3)
+    folder = run(replace(chosen, animation=None, output=str(tmp_path), num_images=2, guidance_scale=[0]))
+    alone = recorded(chosen, num_images=2, guidance_scale=[0], batch_size=3)
     np.testing.assert_array_equal(alone.images[0], pixels(folder, 2))
 
 
@@ -77,6 +80,30 @@ def test_the_steps_are_those_of_a_loop_written_by_hand(solver, options):
         assert (x0.abs() < 1).float().mean() > 0.4  # what is clipped would show nothing
         np.testing.assert_allclose(trajectory.clean[i, 0], shown(x0), rtol=0, atol=1)
         x = result.prev_sample
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_steps_of_cfg_plus_plus(solver, options):
+    """x̂₀ = x̂₀(∅) + λ·(x̂₀(c) − x̂₀(∅)), and a step of DDIM or Euler with ε(∅): Chung et al., algorithm 2."""
+    trajectory = recorded(options, solver=solver, guidance_scale=[0.7], cfg_plus_plus=True)
+    pipeline = load_pipeline(options.model)
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"
+    signal = pipeline.scheduler.alphas_cumprod.double()
+    x = torch.cat([torch.randn(1, 3, 8, 8, generator=image_generator(3, i)) for i in range(2)])
+    labels, null = torch.tensor([1, 0]), torch.tensor([3, 3])
+    for i, t in enumerate(trajectory.timesteps):
+        a, sigma = signal[t] ** 0.5, (1 - signal[t]) ** 0.5
+        np.testing.assert_allclose(trajectory.noisy[i, 0], shown(x / (a**2 + 4 * sigma**2) ** 0.5), rtol=0, atol=1)
+        with torch.no_grad():
+            strong, weak = (pipeline.unet(x.float(), int(t), ids).sample for ids in (labels, null))
+        clean = a * x - sigma * (weak + 0.7 * (strong - weak))
+        np.testing.assert_allclose(trajectory.clean[i, 0], shown(clean), rtol=0, atol=1)
+        clean = clean.clamp(-1, 1) if solver in ("ddim", "ddpm") else clean
+        if solver not in ("ddim", "euler"):
+            break  # others combine several steps, or draw noise
+        s = trajectory.timesteps[i + 1] if i + 1 < len(trajectory.timesteps) else None
+        x = clean if s is None else signal[s] ** 0.5 * clean + (1 - signal[s]) ** 0.5 * (sigma * x + a * weak)
+    assert trajectory.noisy.shape[0] == STEPS + 1
 
 
 def shown(x):
@@ -151,8 +178,7 @@ def test_one_image_of_each_class_by_default(options, unconditional, tmp_path):
             "at most 16 images of each scale, but these options ask for 17",
         ),
         ({"labels": ",".join("012" * 6)}, "ask for 18: give fewer --labels or a smaller --num_images"),
-        ({"cfg_plus_plus": True}, "An animation cannot show the steps of CFG.*leave --cfg_plus_plus out"),
-        ({"animation": "x.mp4"}, r"--animation x.mp4 must end in .gif or .webp or .png or .apng: change the"),
+        ({"animation": "x.mov"}, r"--animation x.mov must end in .gif or .webp or .png or .apng or .mp4: change the"),
         ({"animation": None}, "Give either --output DIR .* --grid FILE .* --animation FILE"),
         ({"grid": "x.png"}, "Give either --output DIR .* --grid FILE .* --animation FILE"),
         ({"output": "x"}, "Give either --output DIR .* --grid FILE .* --animation FILE"),
