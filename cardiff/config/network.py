@@ -96,11 +96,40 @@ class UNetConfig(NetworkConfig):
     """Convolution after nearest-neighbour upsampling, or a ResNet block that upsamples."""
     add_attention: bool = True
     """Self-attention in the middle block."""
+    mid_block_type: Literal["UNetMidBlock2D"] | None = "UNetMidBlock2D"
+    """The middle block; null for none."""
+    mid_block_scale_factor: float = limited(1.0, above=0)
+    """What the sum of a branch and its input is divided by in the middle block."""
+    attn_norm_num_groups: int | None = limited(None, least=1)
+    """Groups of the GroupNorm before the attention of the middle block; null for norm_num_groups."""
+    norm_eps: float = limited(1e-5, above=0)
+    """ε of each GroupNorm."""
+    act_fn: Literal["silu", "swish", "mish", "gelu", "relu"] = "silu"
+    """Activation function."""
+    downsample_padding: int = limited(1, least=0, most=1)
+    """Padding of the strided convolutions; 0 pads below and to the right only, as in the code of DDPM."""
+    center_input_sample: bool = False
+    """Map the input from [0, 1] to [-1, 1] first."""
+    time_embedding_type: Literal["positional", "learned"] = "positional"
+    """Sines and cosines of the timestep, or a table, which needs num_train_timesteps."""
+    time_embedding_dim: int | None = limited(None, least=1)
+    """Length of the timestep's embedding; null for four times the first of block_out_channels."""
+    freq_shift: int = limited(0, least=0, most=1)
+    """Change of the divisor in the exponents of the frequencies of the sines; 1 in the code of DDPM."""
+    flip_sin_to_cos: bool = True
+    """Put the cosines before the sines; false in the code of DDPM."""
+    num_train_timesteps: int | None = limited(None, least=1)
+    """Rows of the table of a learned embedding."""
 
     def check(self, data: DataConfig) -> None:
         """Check any network's options, and the block types of the upsampling path."""
         super().check(data)
         self._check_blocks("up_block_types", self.up_block_types, UP_BLOCKS)
+        if (self.time_embedding_type == "learned") != (self.num_train_timesteps is not None):
+            raise UserError(
+                f"unet.time_embedding_type is {self.time_embedding_type} and unet.num_train_timesteps is "
+                f"{self.num_train_timesteps}: a learned embedding needs the number, and only it does."
+            )
 
     def attending(self) -> list[int]:
         """Channels of the blocks with self-attention in the downsampling path, the upsampling path and the middle."""

@@ -12,11 +12,12 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import yaml
 
-from cardiff.cli import CommandLine, config_file
+from cardiff.cli import CommandLine, config_file, say_note
 from cardiff.config.code import ALLOW_CODE, refuse_hidden_code
 from cardiff.config.data_set import fit_to_data_set
 from cardiff.config.files import ConfigFile, ConfigFileOption, FileParser, parse_with_files
@@ -32,6 +33,9 @@ from cardiff.config.sections import (
     TrainConfig,
 )
 from cardiff.errors import UserError
+
+if TYPE_CHECKING:
+    from cardiff.hub.source import Source
 
 Kind = Literal["unconditional", "conditional", "classifier"]
 
@@ -67,6 +71,10 @@ class RunConfig:
     hub: HubOptions = field(default_factory=HubOptions)
     resume_from: str | None = None
     """Folder or Hub repository whose newest checkpoint the run resumes from."""
+    init_from: str | None = None
+    """Model whose weights, network and noise levels the run starts from: a folder, a shipped model, a repository."""
+    init_revision: str | None = None
+    """Branch, tag or commit of that repository."""
 
     @property
     def network_name(self) -> str:
@@ -156,11 +164,15 @@ def parse_run(
     try:
         first = _first_look(argv)
         files = [ConfigFile.read(name) for name in first["config"] if name is not None]
+        source = _source(files, first)
         for file in files:
             refuse_hidden_code(file.content, file.name, argv)
             _check_kind(file, kind)
             for section in ("data", network_name, "scheduler", "train"):
                 file.section(section)
+        if source is not None:
+            source.refuse_kind(kind)
+            files.insert(0, ConfigFile(f"--init_from {source.name}", source.sections()))
         name, arguments = choose_schedule(files, first["scheduler.name"])
         files = [fit_to_schedule(file, arguments) for file in files]
         files, left = fit_to_data_set(files, first["data.path"], first["data.data_files"])
@@ -172,6 +184,13 @@ def parse_run(
         parser.add_argument(
             "--resume_from", type=str, help="Folder or Hub repository whose newest checkpoint to resume from."
         )
+        parser.add_argument(
+            "--init_from",
+            type=str,
+            help="Start from the weights of this model, and take over its network and noise levels: folder, Hub "
+            "repository, or the name of a shipped model.",
+        )
+        parser.add_argument("--init_revision", type=str, help="Branch, tag or commit of that repository.")
         parser.add_argument("--allow_code", type=bool, nargs="?", const=True, default=False, help=ALLOW_CODE)
         parser.add_options(HubOptions, flags=("push_to_hub", "hub_private"))
         parser.add_argument(
@@ -192,7 +211,13 @@ def parse_run(
             train=train_section(**parsed.train.as_dict()),
             hub=HubOptions(**{option.name: parsed[option.name] for option in fields(HubOptions)}),
             resume_from=parsed.resume_from,
+            init_from=None if source is None else parsed.init_from,
+            init_revision=None if source is None else parsed.init_revision,
         )
+        if source is not None:
+            source.refuse_contradictions(config)
+        elif parsed.init_from is None and parsed.init_revision is not None:
+            raise UserError("--init_revision is given without --init_from: name the model too, or leave both out.")
         config.check()
     except UserError as error:
         parser.error(str(error))
@@ -205,7 +230,7 @@ def _first_look(argv: Sequence[str]) -> dict[str, Any]:
     """The options that determine how the others are parsed; errors in them are reported later."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--config", action="append", default=[], nargs="?")
-    for name in ("scheduler.name", "data.path", "data.data_files"):
+    for name in ("output_dir", "init_from", "init_revision", "scheduler.name", "data.path", "data.data_files"):
         early.add_argument(f"--{name}", nargs="?")
     given = vars(early.parse_known_args(argv)[0])
     try:
@@ -213,6 +238,25 @@ def _first_look(argv: Sequence[str]) -> dict[str, Any]:
     except yaml.YAMLError:
         pass  # a pattern such as *.parquet
     return given
+
+
+def _source(files: Sequence[ConfigFile], first: dict[str, Any]) -> Source | None:
+    """The model that the run starts from, as the command line or else the last file names it; None for none."""
+    given = {}
+    for name in ("init_from", "init_revision"):
+        of_files = [file.content[name] for file in files if file.content.get(name) is not None]
+        given[name] = first[name] if first[name] is not None else next(reversed(of_files), None)
+    if given["init_from"] is None:
+        return None
+    from cardiff.hub.source import read_source  # imports torch, which --help need not wait for
+
+    try:
+        return read_source(str(given["init_from"]), given["init_revision"])
+    except UserError as error:
+        if not list(Path(first["output_dir"] or "", "checkpoints").glob("step-*")):
+            raise
+        say_note(f"{error} The run goes on from its own checkpoint.")
+        return None
 
 
 def _check_kind(file: ConfigFile, kind: Kind) -> None:

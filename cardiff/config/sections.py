@@ -156,6 +156,11 @@ class DiffusionTrainConfig(TrainConfig):
     """How often each timestep is trained on: equally often; more often where the loss is large, divided by how often,
     which leaves the objective as it is (arXiv 2102.09672); or in proportion to the information on the image that is
     lost there (arXiv 2602.18647). The last two follow the losses during training."""
+    timesteps_from: str | None = None
+    """Train as often at each noise level as another schedule would, at the nearest timesteps: its name, a YAML file
+    with a `scheduler`, or FILE.py:FUNCTION. The model's own timesteps and levels stay."""
+    gradient_checkpointing: bool = option(False, on_resume="ignore")
+    """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
     sample_every: int = option(5000, least=0, on_resume="ignore")
     """Steps between sample grids from the averaged weights, in addition to the one at the end. 0 for never."""
     sample_images: int = option(64, above=0, on_resume="ignore")
@@ -173,6 +178,16 @@ class DiffusionTrainConfig(TrainConfig):
     def check(self, data: DataConfig, num_train_timesteps: int) -> None:
         """Check any run's options, that evaluation is possible, and that there are no more steps than timesteps."""
         super().check(data, num_train_timesteps)
+        if self.timesteps_from is not None and self.timestep_sampling != "uniform":
+            raise UserError(
+                f"train.timesteps_from and train.timestep_sampling {self.timestep_sampling} both say how often each "
+                "timestep is trained on: leave one out."
+            )
+        if self.timesteps_from is not None and self.loss_weighting == "schedule_invariant":
+            raise UserError(
+                "train.timesteps_from says how often each noise level is trained on, and train.loss_weighting "
+                "schedule_invariant divides by that: leave one out."
+            )
         if self.evaluate_every and data.streaming:
             raise UserError(
                 "train.evaluate_every is not supported with data.streaming: set train.evaluate_every to 0, or "

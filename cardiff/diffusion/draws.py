@@ -6,6 +6,7 @@ share a batch, and resuming needs only the step number, and the density of times
 
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 
 from cardiff.diffusion.randomness import DRAWS, batch_noise, numpy_generator
@@ -48,12 +49,16 @@ class BatchDraws:
     """Probability of dropping a label."""
     density: TimestepDensity | None = None
     """Of the timesteps; None for an even one."""
+    visited: np.ndarray | None = None
+    """The timesteps of another schedule's levels, int (T′,), drawn evenly instead of all; None for all."""
 
     def __call__(self, step: int, image_shape: tuple[int, ...], device: torch.device) -> Draws:
         """The draws of a step for images of shape (C, H, W), on the device."""
         rng = numpy_generator(self.seed, DRAWS, step)
         share = slice(self.positions.start, self.positions.stop)
-        if self.density is None:
+        if self.visited is not None:
+            timesteps = self.visited[rng.integers(0, len(self.visited), self.batch_size)[share]]
+        elif self.density is None:
             timesteps = rng.integers(0, self.num_train_timesteps, self.batch_size)[share]
         else:
             timesteps = self.density.timesteps(rng.random(self.batch_size)[share])

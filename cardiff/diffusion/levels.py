@@ -66,6 +66,10 @@ def timesteps_at(scheduler: SchedulerMixin, log_snr: np.ndarray) -> list[int]:
     The network is conditioned on the timestep, so it can only be sampled at the levels that it was trained on; which
     of them are visited is free to choose.
     """
+    return sorted(set(nearest_timesteps(scheduler, log_snr).tolist()), reverse=True)
+
+
+def nearest_timesteps(scheduler: SchedulerMixin, log_snr: np.ndarray) -> np.ndarray:
+    """For each of these log-SNRs (n,) the trained timestep nearest to it; int (n,)."""
     trained = trained_log_snr(scheduler).numpy()  # decreasing in t
-    nearest = np.abs(trained - np.asarray(log_snr, dtype=np.float64)[:, None]).argmin(1)
-    return sorted(set(nearest.tolist()), reverse=True)
+    return np.abs(trained - np.asarray(log_snr, dtype=np.float64)[:, None]).argmin(1)

@@ -34,7 +34,7 @@ def write_card(
         folder: The model as it is uploaded, with run.json and samples.png if there are any.
         repo_id: Its repository, OWNER/NAME.
         revision: Branch, if it is not main.
-        license: Licence of the weights.
+        license: Licence of the weights; that of the model that they started from by default.
         metrics: Content of the metrics.json of evaluate.py for these weights.
         best: Content of evaluation.json, an evaluation of these weights during training.
 
@@ -68,7 +68,9 @@ def _metadata(card: Card) -> ModelCardData:
     path = card.data.get("path", "")
     named = path not in FORMATS and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path, re.ASCII)
     return ModelCardData(
-        license=card.license,
+        license=card.license or card.base_license,
+        base_model=card.base_repository,
+        **({"base_model_relation": "finetune"} if card.base_repository else {}),
         library_name="diffusers",
         pipeline_tag="unconditional-image-generation" if generates else "image-classification",
         tags=tags,

@@ -7,7 +7,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from safetensors import safe_open
 
 from cardiff.evaluation.reports.wording import name_with
-from cardiff.hub.provenance import RunRecord, public_name
+from cardiff.hub.provenance import BaseModel, RunRecord, public_name
 from cardiff.hub.serialization import classifier_weights_file, weights_file
 from cardiff.pipelines import NoisyClassifier
 
@@ -44,6 +44,21 @@ class Card:
         with safe_open(file, "pt") as tensors:
             stored = tensors.get_slice(next(iter(tensors.keys()))).get_dtype()
         return {"F16": "fp16", "BF16": "bf16"}.get(stored)
+
+    @property
+    def base(self) -> BaseModel | None:
+        """What the run started from; None for random weights."""
+        return self.run.get("base_model") if self.run else None
+
+    @property
+    def base_license(self) -> str | None:
+        """Licence of the model that the run started from, if that is known."""
+        return self.base.get("license") if self.base else None
+
+    @property
+    def base_repository(self) -> str | None:
+        """The repository of that model; None if it was a folder."""
+        return self.base["name"] if self.base and self.base.get("revision") else None
 
     @property
     def data(self) -> dict:

@@ -4,6 +4,7 @@ Names of classes come from data and are escaped, since a card is Markdown that o
 """
 
 import json
+import shlex
 
 import yaml
 
@@ -112,11 +113,14 @@ def _data(card: Card) -> list[str]:
     else:
         lines.append("The training data is not recorded.")
     images = card.data.get("license")
+    weights = escape(card.license) if card.license else "not stated"
+    if not card.license and card.base_license:
+        weights = f"{escape(card.base_license)}, that of the model that they started from"
     return [
         *lines,
         "",
         f"- Licence of the images: {escape(images) if images else 'not stated'}.",
-        f"- Licence of the weights: {escape(card.license) if card.license else 'not stated'}.",
+        f"- Licence of the weights: {weights}.",
     ]
 
 
@@ -161,6 +165,7 @@ def _training(card: Card) -> list[str]:
     time = "an unknown time" if seconds is None else _duration(seconds)
     versions = ", ".join(f"{package} {version}" for package, version in run.get("versions", {}).items())
     name = card.repo_id.split("/")[-1]
+    start = f" --init_from {shlex.quote(card.base['name'] or '')}" if card.base else ""
     averaged = (
         f"The weights are averages with a decay of up to {train['ema_decay']:g}." if "ema_decay" in train else ""
     )
@@ -170,9 +175,10 @@ def _training(card: Card) -> list[str]:
         f"{run['step']:,} optimizer steps of {train['batch_size']} images, {run['images_seen']:,} images in all, in "
         f"{time} on {run['processes']:d} × {escape(run['hardware'])}, precision {code(precision)}. {averaged} "
         f"{escape(versions)}.",
+        *_start(card),
         "",
         "```bash",
-        f"accelerate launch train_{run['kind']}.py --config config.yaml --output_dir runs/{name}",
+        f"accelerate launch train_{run['kind']}.py --config config.yaml --output_dir runs/{name}{start}",
         "```",
         "",
         "<details><summary>config.yaml (of a path, the last part)</summary>",
@@ -181,6 +187,16 @@ def _training(card: Card) -> list[str]:
         "",
         "</details>",
     ]
+
+
+def _start(card: Card) -> list[str]:
+    """What the weights were before the training, if they were not random."""
+    if not card.base:
+        return []
+    revision, license = card.base.get("revision"), card.base_license
+    which = f" (revision {code(revision)})" if revision else ""
+    terms = f"licence {escape(license)}" if license else "whose licence is not stated"
+    return ["", f"It started from the weights of {escape(card.base['name'] or 'a model')}{which}, {terms}."]
 
 
 def _duration(seconds: float) -> str:

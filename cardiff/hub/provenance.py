@@ -16,6 +16,10 @@ RUN_RECORD = "run.json"
 """Name of the file, beside the model."""
 
 
+BaseModel = dict[str, str | None]
+"""The model that a run started from: its name, revision, license and weights_sha256; None where unknown."""
+
+
 class RunRecord(TypedDict):
     """The content of run.json."""
 
@@ -32,6 +36,8 @@ class RunRecord(TypedDict):
     class_counts: list[int] | None
     config: dict[str, dict[str, Any]]
     """The sections of the configuration, without paths."""
+    base_model: NotRequired[BaseModel]
+    """What the run started from, unless that were random weights."""
     report: NotRequired[dict]
     """Of a classifier: its accuracy over the noise levels."""
 

@@ -14,6 +14,7 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 from accelerate import PartialState
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from tqdm.auto import tqdm
 
 from cardiff.config.limits import check_limits
@@ -219,8 +220,7 @@ def make_plan(options: SampleOptions, progress: Callable[[int], object] | None =
     if options.steps > total:
         raise UserError(f"--steps is {options.steps}, but the model has {total} timesteps: give 1 to {total}.")
     if options.timesteps_from is not None:
-        levels = log_snr_of(alphas_cumprod_of(section_of(options.timesteps_from, options.allow_code)))
-        timesteps = timesteps_at(pipeline.scheduler, visited_levels(levels, options.steps))
+        timesteps = timesteps_of(pipeline.scheduler, options.timesteps_from, options.steps, options.allow_code)
     with user_errors(ArgumentError):  # before anything is written
         pipeline.set_timesteps(options.steps, timesteps=timesteps)
     with one_first():
@@ -233,6 +233,22 @@ def make_plan(options: SampleOptions, progress: Callable[[int], object] | None =
             if isinstance(network, torch.nn.Module):
                 network.compile()  # in place and when it is first called
     return Plan(folder, pipeline, options, labels, guidance, timesteps, progress)
+
+
+def timesteps_of(scheduler: SchedulerMixin, schedule: str, steps: int, allow_code: bool = False) -> list[int]:
+    """The timesteps of a model that are nearest to the noise levels of another schedule in this number of steps.
+
+    Args:
+        scheduler: Of the model.
+        schedule: The other one: a name, a YAML file, or FILE.py:FUNCTION.
+        steps: Of the solver.
+        allow_code: Whether a YAML file may name a function.
+
+    Raises:
+        UserError: There is no such schedule, or it has fewer timesteps than steps.
+    """
+    levels = log_snr_of(alphas_cumprod_of(section_of(schedule, allow_code)))
+    return timesteps_at(scheduler, visited_levels(levels, steps))
 
 
 def settle_precision(options: DrawOptions) -> None:

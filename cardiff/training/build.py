@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator
@@ -12,9 +13,12 @@ from diffusers import DDPMScheduler, ModelMixin
 
 from cardiff.config.run import RunConfig
 from cardiff.config.schedule import make_schedule
+from cardiff.config.schedules_by_name import alphas_cumprod_of, section_of
 from cardiff.config.sections import ClassifierTrainConfig, DiffusionTrainConfig
 from cardiff.devices import training_precision
 from cardiff.diffusion.draws import BatchDraws
+from cardiff.diffusion.graft import graft
+from cardiff.diffusion.levels import log_snr_of, nearest_timesteps
 from cardiff.diffusion.loss import ClassificationLoss, DenoisingLoss, loss_weights, memory_format
 from cardiff.diffusion.networks import build_classifier, build_pipeline, build_unet, null_class
 from cardiff.diffusion.timestep_density import TimestepDensity
@@ -23,6 +27,7 @@ from cardiff.errors import UserError
 from cardiff.files import write_text
 from cardiff.hub.background import BackgroundPublisher
 from cardiff.hub.serialization import save_classifier, save_pipeline
+from cardiff.hub.source import read_source
 from cardiff.outputs import check_folder
 from cardiff.training.callbacks import AdaptTimesteps, Callback, Checkpoint, LossLog, Push
 from cardiff.training.classifier_report import ClassifierReport
@@ -49,6 +54,7 @@ def build(config: RunConfig) -> Trainer:
     model: ModelMixin
     loss: Loss
     density: TimestepDensity | None = None
+    visited: np.ndarray | None = None
     if not isinstance(train, DiffusionTrainConfig):
         model = build_classifier(config, scheduler, names)
         loss = ClassificationLoss(scheduler, form)
@@ -59,6 +65,14 @@ def build(config: RunConfig) -> Trainer:
             density = TimestepDensity(train.timestep_sampling, scheduler, weights)
             weights = density.loss_weights
         loss = DenoisingLoss(scheduler, weights, null_class(model), form)
+        if train.timesteps_from is not None:
+            other = section_of(train.timesteps_from, allow_code=True)
+            visited = nearest_timesteps(scheduler, log_snr_of(alphas_cumprod_of(other)))
+        if train.gradient_checkpointing:
+            model.enable_gradient_checkpointing()
+    source = None if config.init_from is None else read_source(config.init_from, config.init_revision)
+    if source is not None:
+        notes = graft(model, source, names)
     draws = BatchDraws(
         seed=train.seed,
         batch_size=train.batch_size,
@@ -67,13 +81,19 @@ def build(config: RunConfig) -> Trainer:
         horizontal_flip=config.data.horizontal_flip,
         label_dropout=getattr(train, "label_dropout", 0.0),
         density=density,
+        visited=visited,
     )
 
     # The trainer, resumed from the newest checkpoint.
     trainer = Trainer(config, accelerator, data, model, loss, draws, exporter(config, scheduler, names))
+    trainer.base_model = None if source is None else source.base
     callbacks = build_callbacks(config, trainer, scheduler)  # raises if a push could not succeed
     trainer.own_output_dir()
     resume(trainer)
+    if source is not None and trainer.global_step == 0:
+        accelerator.print(" ".join([f"Starting from {source.name}.", *notes]))
+    elif source is not None and trainer.base_model != source.base:
+        accelerator.print(f"--init_from {source.name} is not used: the run goes on, and did not start from it.")
     write_config(config, accelerator)
     trainer.start(callbacks)
     return trainer
@@ -142,7 +162,9 @@ def build_callbacks(config: RunConfig, trainer: Trainer, scheduler: DDPMSchedule
 def write_config(config: RunConfig, accelerator: Accelerator) -> None:
     """Write the complete configuration to config.yaml in the output folder."""
     if accelerator.is_main_process:
-        content = yaml.safe_dump({"kind": config.kind, **config.to_dict()}, sort_keys=False)
+        start = {"init_from": config.init_from, "init_revision": config.init_revision}
+        head = {"kind": config.kind, **{name: value for name, value in start.items() if value is not None}}
+        content = yaml.safe_dump({**head, **config.to_dict()}, sort_keys=False)
         write_text(Path(config.output_dir, "config.yaml"), content)
     wait_for_everyone()
 

@@ -248,6 +248,8 @@ def save_model(trainer: Trainer, model: ModelMixin, folder: Path) -> None:
         "class_counts": data.class_counts,
         "config": without_paths(config.to_dict()),
     }
+    if trainer.base_model is not None:
+        record["base_model"] = trainer.base_model
     write_record(folder, record)
 
 
@@ -265,6 +267,7 @@ def _state(trainer: Trainer) -> TrainingState:
         seconds=trainer.seconds_spent,
         data=trainer.data.digests,
         timesteps=None if density is None else density.state(lambda sums: trainer.accelerator.reduce(sums, "sum")),
+        base_model=trainer.base_model,
     )
 
 

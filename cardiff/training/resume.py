@@ -47,6 +47,8 @@ class TrainingState:
     """Digests of all images and of the validation images, from `identify`; None in older checkpoints."""
     timesteps: dict | None = None
     """Of `TimestepDensity`, if the timesteps follow the losses."""
+    base_model: dict | None = None
+    """What the run started from; None for random weights."""
 
     def save(self, folder: Path) -> None:
         """Write state.json to an existing folder."""
@@ -68,6 +70,7 @@ class TrainingState:
                 list(state.class_names),
                 dict(state.data or {}),
                 dict(state.timesteps or {}),
+                dict(state.base_model or {}),
             )
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{file} is not the state of a Cardiff training run ({error!r}).") from error
@@ -142,6 +145,7 @@ def resume(trainer: "Trainer") -> None:
     except (OSError, TypeError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} does not match its own model configuration ({reason}): remove it.") from error
+    trainer.base_model = state.base_model
     trainer.ema.optimization_step, trainer.seconds = state.ema_step, state.seconds
     if state.scaler is not None and accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(state.scaler)

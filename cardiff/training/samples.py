@@ -13,7 +13,7 @@ from cardiff.distributed import gather_dict
 from cardiff.evaluation.samples import keep_best, labels_as_in
 from cardiff.pipelines import ClassConditionalPipeline
 from cardiff.plotting import save_labelled_grid
-from cardiff.sampling.draw import draw
+from cardiff.sampling.draw import draw, timesteps_of
 from cardiff.sampling.solvers import make_solver
 from cardiff.training.callbacks import ModelCallback, save_model
 from cardiff.training.trainer import Trainer
@@ -41,6 +41,9 @@ def draw_averaged(
         dict(enumerate(trainer.data.class_names)),
     )
     accelerator, train = trainer.accelerator, _options(trainer)
+    timesteps = None
+    if train.timesteps_from is not None:
+        timesteps = timesteps_of(scheduler, train.timesteps_from, train.sample_steps, allow_code=True)
     mine = list(range(count))[accelerator.process_index :: accelerator.num_processes]
     hidden = not accelerator.is_main_process
     progress_bar = tqdm(total=len(mine), desc="sampling", unit="img", leave=False, disable=hidden)
@@ -53,6 +56,7 @@ def draw_averaged(
             guidance_scale=guidance_scale,
             steps=train.sample_steps,
             batch_size=trainer.pass_size,
+            timesteps=timesteps,
             progress=bar.update,
         )
     found = gather_dict(dict(zip(mine, images)))

@@ -23,7 +23,7 @@ from cardiff.diffusion.draws import BatchDraws, Draws
 from cardiff.diffusion.randomness import DROPOUT, derive_seed
 from cardiff.distributed import device_name, on_main
 from cardiff.errors import disk_sentence
-from cardiff.hub.provenance import without_paths
+from cardiff.hub.provenance import BaseModel, without_paths
 from cardiff.interrupt import Stopped
 from cardiff.outputs import FolderLock
 from cardiff.training.attention import attention_kernel
@@ -94,6 +94,8 @@ class Trainer:
         self.last_checkpoint: Path | None = None
         self.seconds: float | None = 0.0
         self.stopping = False
+        self.base_model: BaseModel | None = None
+        """What the run started from; None for random weights."""
         self.lock: FolderLock | None = None
         """Lock on the output folder, held by the main process until the end."""
         self.callbacks: Sequence[Callback] = ()

@@ -11,7 +11,6 @@ from cardiff.hub.serialization import save_pipeline
 from cardiff.schedulers import CosineScheduler
 from tests.support.tiny_models import tiny_pipeline, tiny_unet
 
-
 MAKES = ("Aston Martin V8 Vantage", "Bentley Continental Supersports Conv.", "Ram C/V Cargo Van", "AM General Hummer")
 BODIES = ("Convertible", "Coupe", "SUV Crew Cab", "Minivan", "Sedan", "Hatchback", "Extended Cab")
 CARS = [f"{make} {body} {year}" for make in MAKES for body in BODIES for year in range(2006, 2013)]

@@ -1,5 +1,6 @@
 """The card says what the folder and the reports say, and nothing that a class is called breaks it."""
 
+import html
 import json
 import re
 
@@ -99,6 +100,33 @@ def test_what_a_person_reads(folder):
     ):
         assert said in text, said
     assert "someone" not in text
+
+
+BASE = {"name": "google/ddpm-cifar10-32", "revision": "0123abc", "license": "apache-2.0", "weights_sha256": "00"}
+
+
+def test_what_it_started_from(folder):
+    """The Hub draws its family tree from base_model; the licence goes on unless another is given."""
+    write_record(folder, {**RUN, "base_model": BASE})
+    card = card_of(folder)
+    assert (card.data.base_model, card.data.license) == ("google/ddpm-cifar10-32", "apache-2.0")
+    assert card.data.to_dict()["base_model_relation"] == "finetune"
+    said = "It started from the weights of google/ddpm-cifar10-32 (revision `0123abc`), licence apache-2.0."
+    assert said in card.text
+    assert "Licence of the weights: apache-2.0, that of the model that they started from." in card.text
+    assert "--output_dir runs/cats --init_from google/ddpm-cifar10-32\n" in card.text
+    card = card_of(folder, license="mit")
+    assert card.data.license == "mit" and "Licence of the weights: mit." in card.text
+
+
+def test_what_it_started_from_may_be_a_folder_of_any_name(folder):
+    name = "my `model` *of* $cars$"
+    write_record(folder, {**RUN, "base_model": {**BASE, "name": name, "revision": None, "license": None}})
+    card = card_of(folder)
+    assert card.data.base_model is None and card.data.license is None
+    page = markdown.markdown(card.text, extensions=["tables", "fenced_code"])
+    assert f"It started from the weights of {name}, whose licence is not stated." in html.unescape(page)
+    assert page.count("<pre>") == 3
 
 
 def test_the_table_of_twelve_classes(tmp_path):
