@@ -164,7 +164,7 @@ def parse_run(
     try:
         first = _first_look(argv)
         files = [ConfigFile.read(name) for name in first["config"] if name is not None]
-        source = _source(files, first)
+        source, notes = _source(files, first), list[str]()
         for file in files:
             refuse_hidden_code(file.content, file.name, argv)
             _check_kind(file, kind)
@@ -172,6 +172,8 @@ def parse_run(
                 file.section(section)
         if source is not None:
             source.refuse_kind(kind)
+            fitted = [source.fit(file) for file in files]
+            files, notes = [file for file, _ in fitted], [note for _, of_file in fitted for note in of_file]
             files.insert(0, ConfigFile(f"--init_from {source.name}", source.sections()))
         name, arguments = choose_schedule(files, first["scheduler.name"])
         files = [fit_to_schedule(file, arguments) for file in files]
@@ -223,6 +225,8 @@ def parse_run(
         parser.error(str(error))
     for options in left:
         options.report(config.data)
+    for note in notes:
+        say_note(note)
     return config
 
 

@@ -19,6 +19,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from safetensors import SafetensorError, safe_open
 
+from cardiff.config.files import ConfigFile
 from cardiff.config.network import DOWN_BLOCKS, UP_BLOCKS, ClassifierConfig, NetworkConfig, UNetConfig
 from cardiff.config.run import Kind, RunConfig
 from cardiff.config.schedule import make_schedule
@@ -42,6 +43,8 @@ LORA = ("pytorch_lora_weights.safetensors", "adapter_config.json", "adapter_mode
 PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl")
 OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 """Names in weights written before diffusers 0.15, and what they are now."""
+OF_SAMPLING = ("variance_type", "clip_sample", "timestep_spacing")
+"""Arguments of a schedule that do not change its noise levels."""
 FREE = ("dropout",)
 """Options of a network that change no weight."""
 KEPT = ("fixed_small", "fixed_large")
@@ -95,6 +98,34 @@ class Source:
                 f"--init_from {self.name} is a model of the kind {self.kind}, with another network than a run of "
                 f"train_{kind}.py: start from a {wanted}."
             )
+
+    def fit(self, file: ConfigFile) -> tuple[ConfigFile, list[str]]:
+        """A configuration file without what the source decides, and sentences about what it says otherwise.
+
+        A file is written for a network of its own, so what it says of that is no contradiction but another subject.
+        """
+        notes = []
+        found = self.sections()
+        (network,) = found.keys() - {"data", "scheduler"}
+        decided = found[network].keys() - set(FREE)
+        given = {name: value for name, value in file.section(network).items() if name in decided}
+        other = [f"{network}.{name}" for name, value in given.items() if value != found[network][name]]
+        if other:
+            left = _left_out(other, file)
+            notes.append(f"{left}: the network is that of --init_from {self.name}.")
+        file = file.without(network, decided)
+        if self.scheduler is None:
+            return file, notes
+        section = file.section("scheduler")
+        decided = section.keys() - set(OF_SAMPLING)
+        other = [f"scheduler.{name}" for name in decided if section[name] != self.scheduler.get(name, section[name])]
+        if other:
+            hint = ""
+            if "scheduler.name" in other and self.kind != "classifier":
+                hint = f" (train.timesteps_from {section['name']} trains as often at each level as that schedule)"
+            left = _left_out(sorted(other), file)
+            notes.append(f"{left}: the noise levels are those of --init_from {self.name}{hint}.")
+        return file.without("scheduler", decided), notes
 
     def refuse_contradictions(self, config: RunConfig) -> None:
         """Refuse a run of another network, other noise levels or another prediction than those of the weights.
@@ -152,6 +183,11 @@ class Source:
                 f"--init_from {self.name}: {self.weights.name} is damaged ({reason}): copy or download it again."
             ) from error
         return found
+
+
+def _left_out(options: list[str], file: ConfigFile) -> str:
+    """The beginning of a sentence."""
+    return f"{', '.join(options)} of {file.name} {'is' if len(options) == 1 else 'are'} left out"
 
 
 def read_source(name: str, revision: str | None = None) -> Source:

@@ -117,9 +117,24 @@ def test_every_unet_field_reaches_the_unet():
         "downsample_type": "resnet",
         "upsample_type": "resnet",
         "add_attention": False,
+        "mid_block_type": None,
+        "mid_block_scale_factor": 2.0,
+        "attn_norm_num_groups": 2,
+        "norm_eps": 1e-6,
+        "act_fn": "mish",
+        "downsample_padding": 0,
+        "center_input_sample": True,
+        "time_embedding_type": "learned",
+        "time_embedding_dim": 24,
+        "freq_shift": 1,
+        "flip_sin_to_cos": False,
+        "num_train_timesteps": 1000,
     }
     assert values.keys() == {field.name for field in fields(UNetConfig)}
-    options = [f"--unet.{name}={json.dumps(v) if isinstance(v, list) else v}" for name, v in values.items()]
+    of_data = {"sample_size", "in_channels", "out_channels", "num_class_embeds"}
+    stock = set(inspect.signature(UNet2DModel).parameters) - of_data - {"class_embed_type"}
+    assert stock == values.keys()  # all that there is
+    options = [f"--unet.{name}={v if isinstance(v, str) else json.dumps(v)}" for name, v in values.items()]
     config = parse(*options, "--data.resolution", "8", "--data.channels", "1")
     unet = build_unet(config, 5)
     assert {name: unet.config[name] for name in values} == values

@@ -179,6 +179,24 @@ def test_what_contradicts_the_source_is_one_sentence(given, sentence, options, s
     assert not (tmp_path / "run").exists()
 
 
+def test_a_configuration_for_another_network_gives_all_but_the_network(options, source, capsys):
+    """What its file says of network and noise levels is left out, with a note; the command line still contradicts."""
+    file = ["--config", str(ROOT / "configs/cars_32_conditional.yaml")]
+    given = [*file, *options, "--init_from", str(source)]
+    config = parse_run(given, kind="conditional", description="")
+    assert config.network.block_out_channels == [8, 16] and config.scheduler["prediction_type"] == "v_prediction"
+    assert config.train.optimizer == "muon" and config.scheduler["name"] == "table"
+    notes = " ".join(capsys.readouterr().err.split())
+    assert "unet.block_out_channels" in notes and "are left out: the network is that of --init_from" in notes
+    assert "scheduler.name" in notes and "(train.timesteps_from sigmoid trains as often at each level as" in notes
+    with pytest.raises(SystemExit):
+        parse_run([*given, "--unet.layers_per_block", "3"], kind="conditional", description="")
+    assert "unet.layers_per_block is 3, but 1 in the network of" in capsys.readouterr().err
+    same = ["--init_from", "cars_32_unconditional", "--data.resolution", "32"]
+    parse_run([*file, *options, *same], kind="conditional", description="")
+    assert "left out" not in capsys.readouterr().err
+
+
 def test_dropout_and_what_only_sampling_needs_are_free(options, source):
     config = parse_run(
         [*options, "--init_from", str(source), "--unet.dropout", "0.1", "--scheduler.variance_type", "fixed_large"],
