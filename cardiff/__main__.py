@@ -22,6 +22,7 @@ COMMANDS = (
     "sample",
     "evaluate",
     "compare",
+    "average",
     "publish",
     "analyze-schedules",
     "app",

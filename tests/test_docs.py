@@ -31,6 +31,7 @@ from cardiff.diffusion.loss import loss_weights, prediction_target
 from cardiff.evaluation.compare.candidates import Setting
 from cardiff.evaluation.reports.wording import interval, number
 from cardiff.schedulers import SCHEDULES
+from cardiff.training.power_average import combination
 from tests.support.example_schedules import example
 
 ROOT = Path(__file__).parent.parent
@@ -591,3 +592,14 @@ def test_the_cells_of_a_comparison_are_its_figures(name):
             else:
                 assert cell == ""
     assert len(lines) == len(entries) + 1 and checked > 20
+
+
+def test_how_well_widths_are_reconstructed():
+    """The table of docs/averages.md, computed again."""
+    text = (ROOT / "docs/averages.md").read_text(encoding="utf-8")
+    widths = [float(cell) for cell in re.search(r"snapshots of both widths \|(.*)\|", text)[1].split("|")]
+    rows = [[float(cell) for cell in row.split("|")] for row in re.findall(r"^\| (\d+ \|[ 0-9.|]*) \|$", text, re.M)]
+    assert [row[0] for row in rows] == [10, 20, 40, 200]
+    for count, *cells in rows[:3]:
+        places = [(each, step * 2000 // int(count)) for each in (0.05, 0.1) for step in range(1, int(count) + 1)]
+        assert cells == [float(f"{combination(places, width, 2000)[1]:.2g}") for width in widths]

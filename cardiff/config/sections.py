@@ -107,6 +107,13 @@ class TrainConfig:
     """Gradients are clipped to this norm; .inf disables clipping."""
     ema_decay: float = limited(0.9999, least=0, most=1)
     """Maximum decay of the weight average; at step n it is at most (1+n)/(10+n), so short runs average less."""
+    ema_widths: list[float] = option([], above=0, most=0.28, on_resume="refuse")
+    """Also keep averages of these widths, in parts of the run's length, such as [0.05,0.10]: average.py makes any
+    width from their snapshots after training (arXiv 2312.02696). They do not change what is published."""
+    ema_snapshots: int = option(20, least=1, on_resume="ignore")
+    """Snapshots of these averages over the run, each of the size of the weights for each width."""
+    ema_snapshot_precision: Literal["float32", "fp16"] = option("float32", on_resume="ignore")
+    """Precision of the snapshots."""
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] | None = option("auto", on_resume="ignore")
     """Precision of the forward pass. auto: as accelerate is launched, or else bf16 where the hardware multiplies in it
     (NVIDIA GPUs from Ampere on, CPUs with AVX512-BF16 or AMX), and float32 elsewhere. null: accelerate's own."""
@@ -160,7 +167,7 @@ class DiffusionTrainConfig(TrainConfig):
     """Train as often at each noise level as another schedule would, at the nearest timesteps: its name, a YAML file
     with a `scheduler`, or FILE.py:FUNCTION. The model's own timesteps and levels stay."""
     gradient_checkpointing: bool = option(False, on_resume="ignore")
-    """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
+    """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
     sample_every: int = option(5000, least=0, on_resume="ignore")
     """Steps between sample grids from the averaged weights, in addition to the one at the end. 0 for never."""
     sample_images: int = option(64, above=0, on_resume="ignore")

@@ -3,7 +3,21 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from cardiff.config.limits import limited
 from cardiff.config.sections import HubTarget
+from cardiff.config.types import Floats, WithLists
+
+
+@dataclass(kw_only=True)
+class AverageOptions(WithLists):
+    """Make models with weight averages of any width from the snapshots of a run."""
+
+    model: str
+    """Output folder of a run that was trained with train.ema_widths."""
+    width: Floats = limited([0.05, 0.10, 0.15], above=0, most=0.28)
+    """Widths: the standard deviation of the average, in parts of the run's length."""
+    output: str | None = None
+    """Folder in which a folder for each width is written (default: averages/ of the run)."""
 
 
 @dataclass(kw_only=True)

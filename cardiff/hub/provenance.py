@@ -38,6 +38,8 @@ class RunRecord(TypedDict):
     """The sections of the configuration, without paths."""
     base_model: NotRequired[BaseModel]
     """What the run started from, unless that were random weights."""
+    average: NotRequired[dict]
+    """Of weights that average.py has made: width, step, and how much of the profile is missed."""
     report: NotRequired[dict]
     """Of a classifier: its accuracy over the noise levels."""
 

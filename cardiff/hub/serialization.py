@@ -96,7 +96,8 @@ def find_model(model: str, revision: str | None = None) -> Path:
     """The local folder of a model; from a Hub repository, only configurations and weights are downloaded.
 
     Args:
-        model: A folder, the bare name of a shipped model, or a Hub repository.
+        model: A folder, RUN@WIDTH for an average of a run's snapshots, the bare name of a shipped model, or a Hub
+            repository.
         revision: Branch, tag or commit of the repository.
 
     Raises:
@@ -104,6 +105,11 @@ def find_model(model: str, revision: str | None = None) -> Path:
     """
     if Path(model).is_dir():
         return Path(model)
+    run, _, width = model.rpartition("@")
+    if run and Path(run).is_dir():
+        from cardiff.hub.averages import average_of
+
+        return average_of(Path(run), width)
     return shipped_model(model) or download(model, MODEL_FILES, revision)
 
 

@@ -34,6 +34,7 @@ from cardiff.training.classifier_report import ClassifierReport
 from cardiff.training.data import open_training_data
 from cardiff.training.resume import resume
 from cardiff.training.samples import Evaluation, SampleGrid
+from cardiff.training.snapshots import AverageSnapshots
 from cardiff.training.trainer import Loss, Trainer
 
 
@@ -156,7 +157,7 @@ def build_callbacks(config: RunConfig, trainer: Trainer, scheduler: DDPMSchedule
         assert isinstance(train, DiffusionTrainConfig)
         shown = [SampleGrid(train.sample_every, scheduler), Evaluation(train.evaluate_every, scheduler)]
     adapt = [] if trainer.draws.density is None else [AdaptTimesteps(trainer.draws.density)]
-    return [log, *adapt, checkpoint, *shown, Push(checkpoint, publisher)]
+    return [log, *adapt, AverageSnapshots(trainer), checkpoint, *shown, Push(checkpoint, publisher)]
 
 
 def write_config(config: RunConfig, accelerator: Accelerator) -> None:

@@ -283,4 +283,5 @@ def _tensors(trainer: Trainer, keep: bool) -> dict[str, dict]:
     return {
         trainer.config.network_name: dict(gathered(parameters, keep)),
         "optimizer": dict(gathered(moments, keep)),
+        **({"averages": dict(gathered(trainer.named_averages(), keep))} if trainer.averages else {}),
     }

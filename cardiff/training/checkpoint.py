@@ -37,9 +37,13 @@ def step_of(checkpoint: Path) -> int:
 
 
 def run_of(model: Path) -> Path:
-    """The output folder of the run that a model belongs to: `model` is that folder, a checkpoint in it, or best/."""
+    """The output folder of the run that a model belongs to.
+
+    Args:
+        model: That folder, a checkpoint or an average in it, or best/.
+    """
     model = model.resolve()
-    if model.parent.name == "checkpoints":
+    if model.parent.name in ("checkpoints", "averages"):
         return model.parent.parent
     return model.parent if model.name == "best" else model
 

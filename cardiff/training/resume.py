@@ -229,6 +229,9 @@ def _load_tensors(trainer: "Trainer", path: Path) -> None:
         _copy(averages.items(), shadows)
         del averages
         _copy(checkpoints.read_tensors(path / "training" / f"{network}.safetensors"), parameters)
+        if trainer.averages:
+            own = dict(trainer.named_averages())
+            _copy(checkpoints.read_tensors(path / "training/averages.safetensors"), own)
         for name, value in checkpoints.read_tensors(path / "training/optimizer.safetensors"):
             parameter, key = name.split("/")
             if value.dim():

@@ -34,6 +34,7 @@ from cardiff.training.interrupt import StopRequest
 from cardiff.training.learning_rate import learning_rate_factor
 from cardiff.training.metrics import LossTotals, RunLog
 from cardiff.training.optimizers import build_optimizer
+from cardiff.training.power_average import PowerAverage
 from cardiff.training.sharding import gathered
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Trainer:
             # After `prepare`, so that gradients are exchanged while the backward pass goes on.
             self.model.compile(mode=self.compile_mode, dynamic=False)
         self.ema = WeightAverage(self.model.parameters(), decay=train.ema_decay)
+        self.averages = [PowerAverage(self.model.parameters(), width) for width in train.ema_widths]
         self.totals = LossTotals(self.device)
 
         # Progress: step 0 unless the run is resumed.
@@ -176,8 +178,10 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-        # Weight average.
+        # Weight averages.
         self.ema.step(self.model.parameters())
+        for average in self.averages:
+            average.step(self.model.parameters(), self.global_step + 1)
         self.totals.grad_norm = norm
         self.global_step += 1
         self.log.bar.update(1)
@@ -259,6 +263,15 @@ class Trainer:
     def named_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
         """The network's parameters by name; shards of them if the model is sharded."""
         return list(self.accelerator.unwrap_model(self.model).named_parameters())
+
+    def named_averages(self) -> list[tuple[str, torch.Tensor]]:
+        """The averages of train.ema_widths as WIDTH/NAME; shards of them if the model is sharded."""
+        names = [name for name, _ in self.named_parameters()]
+        return [
+            (f"{average.width:g}/{name}", tensor)
+            for average in self.averages
+            for name, tensor in zip(names, average.tensors, strict=True)
+        ]
 
     @property
     def pass_size(self) -> int:

@@ -121,6 +121,9 @@ def test_weights_of_another_network_are_refused(unconditional):
     network.conv_out = torch.nn.Conv2d(8, 1, 1)
     with pytest.raises(UserError, match="its weights are not those of the network .*conv_out.weight"):
         graft(network, source, [])
+    network.conv_out = torch.nn.Conv2d(8, 1, 3, bias=False)
+    with pytest.raises(UserError, match="its weights are not those of the network .*conv_out.bias"):
+        graft(network, source, [])
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path):
@@ -136,7 +139,9 @@ def test_half_precision_is_read(tmp_path, unconditional):
     unet, _ = unconditional
     unet.half().save_pretrained(tmp_path / "half", variant="fp16")
     network = tiny_unet(None, seed=1)
-    graft(network, read_source(str(tmp_path / "half")), [])
+    source = read_source(str(tmp_path / "half"))
+    assert {tensor.dtype for tensor in source.tensors().values()} == {torch.float32}  # what is folded is added in it
+    graft(network, source, [])
     for name, weight in network.state_dict().items():
         assert weight.dtype == torch.float32 and torch.equal(weight, unet.state_dict()[name].float())
 

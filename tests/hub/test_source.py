@@ -49,6 +49,9 @@ def stock(arguments, folder, flat=False, scheduler=None):
     torch.manual_seed(0)
     pipeline = DDPMPipeline(UNet2DModel(**arguments), scheduler or DDPMScheduler(variance_type="fixed_large"))
     pipeline.save_pretrained(folder)
+    # Old files name the arguments that there were at the time.
+    named = {"_class_name": "UNet2DModel", "_diffusers_version": "0.0.4", "in_channels": 3, "out_channels": 3}
+    (folder / "unet/config.json").write_text(json.dumps({**named, **arguments}))
     if flat:
         for part in ("unet", "scheduler"):
             for file in (folder / part).iterdir():
@@ -111,6 +114,17 @@ def test_of_a_run_the_schedule_keeps_its_name():
     assert (source.kind, len(source.class_names), source.class_names[1]) == ("conditional", 10, "beetle")
     assert source.sections()["data"] == {"channels": 3, "resolution": 32}
     assert source.base["name"] == "cars_32" and source.base["revision"] is None
+
+
+def test_the_names_of_classes_are_in_the_order_of_their_rows(tmp_path):
+    """In a file, "10" comes before "2"."""
+    save_pipeline(tiny_pipeline(id2label={i: f"car {i}" for i in range(12)}), tmp_path)
+    assert read_source(str(tmp_path)).class_names == [f"car {i}" for i in range(12)]
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    del index["id2label"]["3"]
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="id2label has 11 classes, so that the network must have 12 class embeddings"):
+        read_source(str(tmp_path))
 
 
 def test_a_bare_network(tmp_path):

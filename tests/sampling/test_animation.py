@@ -171,7 +171,7 @@ def test_a_film_shows_each_step_for_its_time(tmp_path):
         assert (found[len(expected) :] > 250).all() and (found[:, expected.shape[1] :] > 250).all()  # paper
         found = found[: len(expected), : expected.shape[1]]
         np.testing.assert_allclose(found.mean((0, 1)), expected.mean((0, 1)), atol=0.5)
-        assert np.abs(found - expected.astype(int)).mean() < 1.5
+        assert np.abs(found - expected.astype(int)).mean() < 0.5
 
 
 def test_without_pyav_a_film_is_refused_before_anything_is_drawn(model, tmp_path, monkeypatch, capsys):
