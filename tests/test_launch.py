@@ -75,6 +75,7 @@ def test_a_sharded_model_trains_saves_and_resumes_as_a_whole_one(whole_run, shar
     options[options.index("--train.max_steps") + 1] = "20"
     options += ["--train.lr_schedule", "constant_with_warmup"]  # the same with another max_steps
     options += ["--train.optimizer", "muon"]  # which needs whole matrices, and AdamW for the rest
+    options += ["--train.ema_widths", "[0.05,0.1]"]
     sharded = {"accelerate_config": "fsdp.yaml", "processes": 2}
     launch("tests/support/sharded_training.py", "train_conditional", *options, **sharded)
     assert (folder / "samples/step-00000020.png").exists()
@@ -87,6 +88,9 @@ def test_a_sharded_model_trains_saves_and_resumes_as_a_whole_one(whole_run, shar
     launch("train_conditional.py", *plain)
     np.testing.assert_allclose(losses(folder), losses(shared / "plain"), rtol=1e-4)
     one, two = (load_file(run / "unet/diffusion_pytorch_model.safetensors") for run in (shared / "plain", folder))
+    torch.testing.assert_close(two, one, rtol=0, atol=1e-3)
+    one, two = (load_file(run / "averages/step-00000042.safetensors") for run in (shared / "plain", folder))
+    assert len(one) == 2 * len(load_file(folder / "unet/diffusion_pytorch_model.safetensors"))
     torch.testing.assert_close(two, one, rtol=0, atol=1e-3)
 
 

@@ -8,8 +8,9 @@ from importlib.util import find_spec
 import numpy as np
 
 FILM = ".mp4"
-OPTIONS = {"crf": "14", "preset": "medium", "tune": "animation", "bf": "0"}
-"""Of x264; crf is the loss, and at 14 none is seen."""
+OPTIONS = {"crf": "14", "preset": "medium", "tune": "animation", "bf": "0", "rc-lookahead": "0"}
+"""Of x264; crf is the loss, and at 14 none is seen. Its lookahead reads memory that it has not written, so that with
+it the bytes would differ from time to time."""
 MILLISECOND = Fraction(1, 1000)
 """Unit of time in the file."""
 CAN_FILM = find_spec("av") is not None
@@ -37,7 +38,7 @@ def film_of(frames: Iterable[np.ndarray], durations: Sequence[int]) -> bytes:
         stream.codec_context.thread_count = 1  # the bytes depend on the number
         begins = np.cumsum([0, *durations]).tolist()
         for begin, frame in zip(begins, _with_end(frames), strict=True):
-            # x264 codes blocks of 16 pixels, and the bytes would depend on what lies in memory beyond the frame.
+            # x264 codes blocks of 16 pixels; what lies beyond the frame would be anything.
             frame = np.pad(frame, [(0, -frame.shape[0] % 16), (0, -frame.shape[1] % 16), (0, 0)], "edge")
             if begin == 0:
                 stream.height, stream.width = frame.shape[:2]
