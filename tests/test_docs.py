@@ -15,7 +15,15 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from diffusers.training_utils import EMAModel
 from scipy.stats import ttest_1samp
 
-from benchmarks import reliability, schedule_front, schedule_pilot, schedule_steps, step_bench, step_designs
+from benchmarks import (
+    cars_schedules,
+    reliability,
+    schedule_front,
+    schedule_pilot,
+    schedule_steps,
+    step_bench,
+    step_designs,
+)
 from cardiff.analysis.analyze import load_images
 from cardiff.analysis.catalogue import choose_schedules
 from cardiff.analysis.measures import DataMeasures, measure_data, measure_schedule, merged
@@ -561,6 +569,8 @@ def test_the_benchmarks_tables_are_those_of_their_results(digits):
     assert schedule_front.markdown(json.loads((FORWARD / "front.json").read_text())) == read("front.md")
     rows = json.loads((FORWARD / "steps_of_cifar10.json").read_text())["rows"]  # its images are not here
     assert step_bench.markdown(rows) == read("steps_of_cifar10.md")
+    rows = [json.loads(line) for line in read("cars_schedules.jsonl").splitlines()]
+    assert cars_schedules.markdown(rows) == read("cars_schedules.md")
     for name in ("steps", "steps_cifar10"):
         assert schedule_steps.markdown(json.loads((FORWARD / f"{name}.json").read_text())) == read(f"{name}.md")
     entries = [json.loads(line) for line in read("pilot.jsonl").splitlines()]

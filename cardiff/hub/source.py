@@ -367,7 +367,8 @@ def _section(name: str, place: Path, folder: Path) -> dict:
     if not (inspect.isclass(kind) and issubclass(kind, SchedulerMixin)):
         raise UserError(f"--init_from {name}: its scheduler is a {content.get('_class_name')}, which diffusers lacks.")
     arguments = read_arguments(kind, place / _SCHEDULER)
-    scheduler = kind.from_config(arguments)
+    made: Any = kind
+    scheduler = made.from_config(arguments)
     check_noise(scheduler)
     if arguments.get("variance_type") in ("learned", "learned_range"):
         raise UserError(f"--init_from {name}: its variances are learned; only fixed ones can be trained here.")

@@ -69,7 +69,7 @@ def test_options_are_refused_before_the_reference_is_looked_at(changes, world, o
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"guidance_scale": [1, 2]}, "--guidance_scale is [1, 2], but one value is measured at a time"),
+        ({"guidance_scale": [1, 2]}, "--guidance_scale is [1.0, 2.0], but one value is measured at a time"),
         ({"solver": "dmp"}, "There is no solver 'dmp'"),
         ({"steps": 1001}, "--steps is 1001, but the model has 1000 timesteps: give 1 to 1000"),
         ({"guidance_interval": "1"}, "--guidance_interval is 1"),

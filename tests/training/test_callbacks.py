@@ -93,7 +93,7 @@ def built(folder: Path, *options) -> Trainer:
 
 def test_the_events_of_a_step_come_in_one_order(tmp_path, digits_options, monkeypatch):
     trainer = built(tmp_path, *digits_options, "--train.max_steps", 1)
-    names, called = ["LossLog", "Checkpoint", "SampleGrid", "Evaluation", "Push"], []
+    names, called = ["LossLog", "AverageSnapshots", "Checkpoint", "SampleGrid", "Evaluation", "Push"], []
     assert [type(callback).__name__ for callback in trainer.callbacks] == names
     for name, callback in zip(names, trainer.callbacks):
         monkeypatch.setattr(callback, "due", lambda trainer: True)

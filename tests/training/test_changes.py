@@ -101,7 +101,7 @@ def test_what_a_resumed_run_may_change_is_declared_beside_the_fields(kind):
     of_network = {key for key in keys if key.split(".")[0] in (config.network_name, "scheduler")}
     refused = {key for key in keys if config.on_resume(key) == "refuse"}
     chosen = {"train.validation_fraction", "train.seed"} if kind == "classifier" else set()
-    assert refused == of_network | {"data.resolution", "data.channels", "train.optimizer"} | chosen
+    assert refused == of_network | {"data.resolution", "data.channels", "train.optimizer", "train.ema_widths"} | chosen
     assert config.on_resume("scheduler.of_before") == "refuse" and config.on_resume("train.of_before") == "report"
     ignored = {"data.num_workers", "data.license", "train.epochs", "train.max_steps", "train.keep_checkpoints_every"}
     reported = {"data.path", "data.horizontal_flip", "train.batch_size", "train.learning_rate", "train.ema_decay"}

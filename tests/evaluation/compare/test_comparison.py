@@ -225,7 +225,7 @@ def test_a_warning_names_the_run_and_the_setting(options, caplog, monkeypatch):
         ({"halving_rounds": 3}, "32 images are too few for 3 halving rounds in batches of 8"),
         ({"halving_rounds": -1}, "--halving_rounds is -1"),
         ({"steps": [2, 1001]}, "--steps is 1001, but the model has 1000 timesteps: give 1 to 1000"),
-        ({"classifier_scale": [1, 2]}, "--classifier_scale is [1, 2], but one value is measured at a time"),
+        ({"classifier_scale": [1, 2]}, "--classifier_scale is [1.0, 2.0], but one value is measured at a time"),
         ({"reference": None}, "No run has a config.yaml that names its training data: give --reference."),
     ],
 )
