@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import train_classifier
 import train_conditional
-from benchmarks.cars import ROOT, measure, parse
+from benchmarks.cars import ROOT, logarithmic, measure, parse, read_rows, write_results
 from benchmarks.finetuning import mean_and_half
 from benchmarks.step_bench import SEEDS
 from cardiff.files import write_text
@@ -93,10 +93,8 @@ def draw(rows: list[dict], path: Path) -> None:
         usual, half = mean_and_half(values(rows, steps, USUAL))
         axes.axhline(usual, color="grey", label="decay 0.99, warmed up")
         axes.axhspan(usual - half, usual + half, color="grey", alpha=0.2)
-        axes.set(title=f"{steps:,} steps", xlabel="width", xscale="log")
-        axes.set_xticks(WIDTHS, [f"{width:g}" for width in WIDTHS])
-        axes.minorticks_off()
-        axes.grid(alpha=0.3)
+        axes.set(title=f"{steps:,} steps", xlabel="width")
+        logarithmic(axes, WIDTHS)
         if place == 1:
             axes.set_ylabel("Fréchet distance")
             axes.legend(fontsize=8)
@@ -110,12 +108,7 @@ def main() -> None:
     if options.part != "table":
         train_and_measure(int(options.part), options.runs, options.reports, options.images, options.precision)
         return
-    rows = [json.loads(file.read_text()) for file in sorted(options.reports.glob("*.json"))]
-    options.output.mkdir(parents=True, exist_ok=True)
-    record = json.dumps({"images": options.images, "rows": rows}, indent=1)
-    write_text(options.output / "widths.json", record + "\n")
-    write_text(options.output / "widths.md", markdown(rows))
-    draw(rows, options.output / "widths.png")
+    write_results(options.output / "widths", options.images, read_rows(options.reports), markdown, draw)
 
 
 if __name__ == "__main__":

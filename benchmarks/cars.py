@@ -14,9 +14,11 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from matplotlib.axes import Axes
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -124,6 +126,41 @@ def measure(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
     if not (folder / "metrics.json").exists():
         run(EvaluateOptions(output=str(folder), **given))
     return json.loads((folder / "metrics.json").read_text())
+
+
+def write_results(
+    path: Path,
+    images: int,
+    rows: list[dict],
+    markdown: Callable[[list[dict]], str],
+    draw: Callable[[list[dict], Path], object],
+) -> None:
+    """Write what a study has found as PATH.json, its tables as PATH.md and its figure as PATH.png.
+
+    Args:
+        path: Without an ending.
+        images: Of each setting.
+        rows: A row for each setting.
+        markdown: Makes the tables of the rows.
+        draw: Draws the figure of the rows into a file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path.with_suffix(".json"), json.dumps({"images": images, "rows": rows}, indent=1) + "\n")
+    write_text(path.with_suffix(".md"), markdown(rows))
+    draw(rows, path.with_suffix(".png"))
+
+
+def read_rows(reports: Path) -> list[dict]:
+    """The rows that the parts of a study have left as JSON files."""
+    return [json.loads(file.read_text()) for file in sorted(reports.glob("*.json"))]
+
+
+def logarithmic(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic x axis with these values as its ticks."""
+    axes.set_xscale("log")
+    axes.set_xticks(values, [f"{value:,}" for value in values])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
 
 
 def parse(description: str | None, parts: Iterable[str], runs: Path, reports: Path) -> argparse.Namespace:

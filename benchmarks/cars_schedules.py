@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.cars import ROOT, measure, parse
+from benchmarks.cars import ROOT, measure, parse, read_rows
 from benchmarks.step_bench import SEEDS, SMALL, gain, trained
 from cardiff.analysis.spectra import fit_gaussian, octave_arguments
 from cardiff.config.files import data_section
@@ -103,7 +103,7 @@ def main() -> None:
     options = parse(__doc__, [*parts, "table"], Path("runs/cars_schedules"), Path("runs/cars_schedules/reports"))
     options.reports.mkdir(parents=True, exist_ok=True)
     if options.part == "table":
-        rows = [json.loads(file.read_text()) for file in sorted(options.reports.glob("*.json"))]
+        rows = read_rows(options.reports)
         options.output.mkdir(parents=True, exist_ok=True)
         text = "".join(f"{json.dumps(row)}\n" for row in rows)
         write_text(options.output / "cars_schedules.jsonl", text)

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import train_conditional
 import train_unconditional
-from benchmarks.cars import ROOT, measure, parse
+from benchmarks.cars import ROOT, logarithmic, measure, parse, read_rows, write_results
 from benchmarks.step_bench import SEEDS, SMALL
 from cardiff.files import write_text
 from cardiff.plotting import BLUE, ORANGE, new_figure, save_figure
@@ -123,10 +123,8 @@ def draw(rows: list[dict], path: Path) -> None:
             steps = sorted({row["steps"] for row in rows if row["start"] == start})
             found = np.array([mean_and_half(values(rows, start, n, name)) for n in steps])
             axes.errorbar(steps, found[:, 0], found[:, 1], fmt="o-", capsize=3, color=colour, label=text)
-        axes.set(xscale="log", xlabel="steps of 16 images", ylabel=label)
-        axes.set_xticks([*LENGTHS, WHOLE], [f"{n:,}" for n in (*LENGTHS, WHOLE)])
-        axes.minorticks_off()
-        axes.grid(alpha=0.3)
+        axes.set(xlabel="steps of 16 images", ylabel=label)
+        logarithmic(axes, [*LENGTHS, WHOLE])
         if place == 1:
             axes.legend(fontsize=8)
     save_figure(figure, path)
@@ -142,12 +140,7 @@ def main() -> None:
     elif options.part in parts:
         train_and_measure(*parts[options.part], options)
     else:
-        rows = [json.loads(file.read_text()) for file in sorted(options.reports.glob("*.json"))]
-        options.output.mkdir(parents=True, exist_ok=True)
-        record = json.dumps({"images": options.images, "rows": rows}, indent=1)
-        write_text(options.output / "classes.json", record + "\n")
-        write_text(options.output / "classes.md", markdown(rows))
-        draw(rows, options.output / "classes.png")
+        write_results(options.output / "classes", options.images, read_rows(options.reports), markdown, draw)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ measured again. The results are written to steps_of_SET.json, tables to steps_of
 steps_of_SET.png. All but the digits need the weights of MobileNetV2: docs/evaluation.md.
 """
 
-import json
 import re
 import sys
 from collections.abc import Callable
@@ -29,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import train_classifier
 import train_conditional
-from benchmarks.cars import MODELS, ROOT, measure, parse
+from benchmarks.cars import MODELS, ROOT, logarithmic, measure, parse, write_results
 from cardiff.analysis.fitted_steps import StepFit, fit_of
 from cardiff.analysis.local_error import LEVELS, measured_local_error, network_denoiser, schedule_of_local_error
 from cardiff.analysis.measures import merged
@@ -216,11 +215,7 @@ def main() -> None:
                     row |= {"log_snr": yaml.safe_load(file.read_text())["scheduler"]["log_snr"][1:]}
                     rows.append(row | {key: report["metrics"][key] for key in ("fid", "kid")})
                     print(cell, replicate.seed, f"{rows[-1]['fid']['value']:.4g}", flush=True)
-    options.output.mkdir(parents=True, exist_ok=True)
-    output = options.output / f"steps_of_{options.part}"
-    write_text(output.with_suffix(".json"), json.dumps({"images": options.images, "rows": rows}, indent=1) + "\n")
-    write_text(output.with_suffix(".md"), markdown(rows))
-    draw(rows, output.with_suffix(".png"))
+    write_results(options.output / f"steps_of_{options.part}", options.images, rows, markdown, draw)
 
 
 def measured(config: Path) -> tuple[np.ndarray, Spectrum]:
@@ -297,11 +292,8 @@ def draw(rows: list[dict], path: Path) -> None:
             axes.plot(numbers, means, "o-", label=method, **style)
         own = [distances(mine, OWN, n).mean() for n in sorted({row["steps"] for row in mine})]
         # What is much worse than the network's own levels leaves the picture at the top.
-        axes.set(title=solver, xlabel="steps", xscale="log", ylim=(0.8 * min(own), 1.25 * max(own)))
-        ticks = sorted({row["steps"] for row in mine})
-        axes.set_xticks(ticks, [str(n) for n in ticks])
-        axes.minorticks_off()
-        axes.grid(alpha=0.3)
+        axes.set(title=solver, xlabel="steps", ylim=(0.8 * min(own), 1.25 * max(own)))
+        logarithmic(axes, sorted({row["steps"] for row in mine}))
         if place == 1:
             axes.set_ylabel("Fréchet distance")
             axes.legend(fontsize=8)

@@ -252,7 +252,7 @@ def _source(files: Sequence[ConfigFile], first: dict[str, Any]) -> Source | None
         given[name] = first[name] if first[name] is not None else next(reversed(of_files), None)
     if given["init_from"] is None:
         return None
-    from cardiff.hub.source import read_source  # imports torch, which --help need not wait for
+    from cardiff.hub.read_source import read_source  # imports torch, which --help need not wait for
 
     try:
         return read_source(str(given["init_from"]), given["init_revision"])

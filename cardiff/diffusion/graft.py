@@ -12,8 +12,9 @@ import torch
 from diffusers import ModelMixin, UNet2DModel
 
 from cardiff.errors import UserError
-from cardiff.hub.source import Source, rows_of
+from cardiff.hub.source import Source
 
+Weights = dict[str, torch.Tensor]
 CLASSES, TIME_BIAS = "class_embedding.weight", "time_embedding.linear_2.bias"
 FIRST, LAST = "conv_in.weight", ("conv_out.weight", "conv_out.bias")
 HEAD = ("head.weight", "head.bias")
@@ -30,14 +31,11 @@ def graft(network: ModelMixin, source: Source, class_names: Sequence[str]) -> li
     Raises:
         UserError: The weights are damaged, or not those of the source's network.
     """
-    weights = source.tensors()
-    own = network.state_dict()
-    notes: list[str] = []
+    weights, own = source.tensors(), network.state_dict()
     if isinstance(network, UNet2DModel):
-        _fit_classes(weights, own, source, class_names, notes)
-        _fit_channels(weights, own, notes)
+        notes = [_fit_classes(weights, own, source.class_names, class_names), _fit_channels(weights, own)]
     else:
-        _fit_head(weights, own, source, class_names, notes)
+        notes = [_fit_head(weights, own, source.class_names, class_names)]
     problems = sorted(own.keys() ^ weights.keys()) or [
         name for name in sorted(own) if own[name].shape != weights[name].shape
     ]
@@ -48,35 +46,29 @@ def graft(network: ModelMixin, source: Source, class_names: Sequence[str]) -> li
             "another model."
         )
     network.load_state_dict(weights)
-    return notes
+    return [note for note in notes if note]
 
 
-def _fit_classes(
-    weights: dict[str, torch.Tensor],
-    own: dict[str, torch.Tensor],
-    source: Source,
-    class_names: Sequence[str],
-    notes: list[str],
-) -> None:
+def _fit_classes(weights: Weights, own: Weights, before: Sequence[str], after: Sequence[str]) -> str:
     """Rows of classes with the same name; the null row for other classes; zeros where the source has no classes."""
     table = weights.pop(CLASSES, None)
     if CLASSES not in own:
-        if table is not None:
-            weights[TIME_BIAS] = weights[TIME_BIAS] + table[-1]
-            notes.append("Its null class is what goes on; the other classes are dropped.")
-        return
+        if table is None:
+            return ""
+        weights[TIME_BIAS] = weights[TIME_BIAS] + table[-1]
+        return "Its null class is what goes on; the other classes are dropped."
     if table is None:
         weights[CLASSES] = torch.zeros_like(own[CLASSES])
-        notes.append(f"Each of the {len(class_names)} classes starts as the unconditional network.")
-        return
-    rows = rows_of(class_names, source.class_names)
-    weights[CLASSES] = table[rows]
-    kept = sum(name in source.class_names for name in class_names)
-    rest = "" if kept == len(class_names) else "; the others start from its null class"
-    notes.append(f"{kept} of {len(class_names)} classes keep the embedding of the same name{rest}.")
+        return f"Each of the {len(after)} classes starts as the unconditional network."
+    null = len(before)
+    places = {name: row for row, name in enumerate(before)}
+    weights[CLASSES] = table[[*(places.get(name, null) for name in after), null]]
+    kept = sum(name in places for name in after)
+    rest = "" if kept == len(after) else "; the others start from its null class"
+    return f"{kept} of {len(after)} classes keep the embedding of the same name{rest}."
 
 
-def _fit_channels(weights: dict[str, torch.Tensor], own: dict[str, torch.Tensor], notes: list[str]) -> None:
+def _fit_channels(weights: Weights, own: Weights) -> str:
     """The first and the last convolution for another number of channels.
 
     Grey to RGB: each channel has a third of the weight in, so that an image whose channels are equal is seen as its
@@ -85,7 +77,7 @@ def _fit_channels(weights: dict[str, torch.Tensor], own: dict[str, torch.Tensor]
     """
     before, after = weights[FIRST].shape[1], own[FIRST].shape[1]
     if before == after:
-        return
+        return ""
     if after > before:
         weights[FIRST] = weights[FIRST].repeat(1, after, 1, 1) / after
         for name in LAST:
@@ -94,21 +86,14 @@ def _fit_channels(weights: dict[str, torch.Tensor], own: dict[str, torch.Tensor]
         weights[FIRST] = weights[FIRST].sum(1, keepdim=True)
         for name in LAST:
             weights[name] = weights[name].mean(0, keepdim=True)
-    notes.append(f"The first and last convolution are fitted from {before} channels to {after}.")
+    return f"The first and last convolution are fitted from {before} channels to {after}."
 
 
-def _fit_head(
-    weights: dict[str, torch.Tensor],
-    own: dict[str, torch.Tensor],
-    source: Source,
-    class_names: Sequence[str],
-    notes: list[str],
-) -> None:
+def _fit_head(weights: Weights, own: Weights, before: Sequence[str], after: Sequence[str]) -> str:
     """Of a classifier the rows of classes with the same name; the others keep the random weights of a new one."""
-    places = {name: row for row, name in enumerate(source.class_names)}
-    kept = [name for name in class_names if name in places]
+    places = {name: row for row, name in enumerate(before)}
     for part in HEAD:
         if part in weights:
-            rows = [weights[part][places[n]] if n in places else own[part][i] for i, n in enumerate(class_names)]
+            rows = [weights[part][places[n]] if n in places else own[part][i] for i, n in enumerate(after)]
             weights[part] = torch.stack(rows)
-    notes.append(f"{len(kept)} of {len(class_names)} classes keep their row; the others start at random.")
+    return f"{sum(n in places for n in after)} of {len(after)} classes keep their row; the others start at random."

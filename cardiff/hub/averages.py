@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from diffusers import DDPMPipeline
 
 from cardiff.errors import UserError
 from cardiff.files import written_aside
@@ -68,9 +67,15 @@ def make_average(run: Path, width: float, folder: Path) -> tuple[Path, float]:
     Raises:
         UserError: The run has no snapshots, or none near enough to this width.
     """
-    from cardiff.hub.serialization import load_pipeline, save_pipeline
+    from cardiff.hub.serialization import export_model  # which takes RUN@WIDTH from here
 
-    snapshots = read_snapshots(run)
+    record = read_record(run)
+    if record is None:
+        raise UserError(f"{run} is not the output folder of a run: name one.")
+    # What is beyond the model's step was written just before the run was killed, or by another one.
+    snapshots = [(file, each, step) for file, each, step in read_snapshots(run) if step <= record["step"]]
+    if not snapshots:
+        raise UserError(f"{run} has no snapshot of averages up to step {record['step']}, of which its model is.")
     last = max(step for _, _, step in snapshots)
     try:
         factors, missed = combination([(each, step) for _, each, step in snapshots], width, last)
@@ -83,26 +88,25 @@ def make_average(run: Path, width: float, folder: Path) -> tuple[Path, float]:
             f"{missed / 2:.0%} of it would be of other steps. Ask for a width nearer to those, or train with more "
             "train.ema_snapshots."
         )
-    record = read_record(run)
     average = {"width": width, "step": last, "missed": missed}
     old = read_record(folder) if folder.is_dir() else None
     if old is not None and old.get("average") == average:
         return folder, missed
-    sums: dict[str, torch.Tensor] = {}
-    for factor, (file, each, _) in zip(factors.tolist(), snapshots):
-        for name, tensor in tensors_of(file, each):
-            sums[name] = sums[name].add_(tensor, alpha=factor) if name in sums else factor * tensor
-    pipeline = load_pipeline(run)
-    own = dict(pipeline.unet.named_parameters())
-    if own.keys() != sums.keys() or any(own[name].shape != sums[name].shape for name in own):
-        raise UserError(f"{run}: the snapshots in {FOLDER} are of another network than the model: remove them.")
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(sums[name])
-    unconditional = pipeline.unet.config.num_class_embeds is None
+
+    def fill(network: torch.nn.Module) -> None:
+        sums: dict[str, torch.Tensor] = {}
+        for factor, (file, each, _) in zip(factors.tolist(), snapshots):
+            for name, tensor in tensors_of(file, each):
+                sums[name] = sums[name].add_(tensor, alpha=factor) if name in sums else factor * tensor
+        own = dict(network.named_parameters())
+        if own.keys() != sums.keys() or any(own[name].shape != sums[name].shape for name in own):
+            raise UserError(f"{run}: the snapshots in {FOLDER} are of another network than the model: remove them.")
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(sums[name])
+
     with written_aside(folder) as aside:
-        save_pipeline(DDPMPipeline(pipeline.unet, pipeline.scheduler) if unconditional else pipeline, aside)
-        if record is not None:
-            write_record(aside, {**record, "step": last, "average": average})
+        export_model(run, aside, change=fill)
+        write_record(aside, {**record, "step": last, "average": average})
         write_checksums(aside)
     return folder, missed

@@ -3,7 +3,7 @@
 import copy
 import inspect
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -26,9 +26,9 @@ Network = TypeVar("Network", bound=ModelMixin)
 Scheduler = TypeVar("Scheduler", bound=SchedulerMixin)
 VARIANTS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 """Half-precision weights by their names in diffusers, from_pretrained(variant=…)."""
-_WEIGHTS = "diffusion_pytorch_model.safetensors"
-MODEL_FILES = ["model_index.json", "unet/config.json", f"unet/{_WEIGHTS}", "scheduler/scheduler_config.json"]
-MODEL_FILES += ["classifier/config.json", f"classifier/{_WEIGHTS}", RUN_RECORD, CHECKSUMS]
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+MODEL_FILES = ["model_index.json", "unet/config.json", f"unet/{WEIGHTS}", "scheduler/scheduler_config.json"]
+MODEL_FILES += ["classifier/config.json", f"classifier/{WEIGHTS}", RUN_RECORD, CHECKSUMS]
 """The files that are read of a model, by name: a pattern would also match names such as unet/../../x.json."""
 
 
@@ -51,7 +51,13 @@ def _forget_origin(file: Path) -> None:
     file.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def export_model(folder: Path, target: Path, variants: Sequence[str] = (), weights: str = "float32") -> None:
+def export_model(
+    folder: Path,
+    target: Path,
+    variants: Sequence[str] = (),
+    weights: str = "float32",
+    change: Callable[[ModelMixin], object] = lambda network: None,
+) -> None:
     """Load the model of a folder and save it to another, without any other files or source code of the first.
 
     Args:
@@ -60,6 +66,7 @@ def export_model(folder: Path, target: Path, variants: Sequence[str] = (), weigh
         variants: Half-precision weights to write beside the others: "fp16", "bf16".
         weights: Precision of the weights themselves, "float32", "fp16" or "bf16"; half of float32's size. Loading
             converts them to float32.
+        change: Is called with the network before it is saved.
 
     Raises:
         UserError: The folder holds no model of this project, or a damaged one, or a file of it lies elsewhere.
@@ -67,10 +74,12 @@ def export_model(folder: Path, target: Path, variants: Sequence[str] = (), weigh
     refuse_links([folder / name for name in MODEL_FILES], folder)
     if _classifier_config(folder).is_file() and not Path(folder, "model_index.json").is_file():
         network, scheduler = load_classifier(folder)
+        change(network)
         save_classifier(_rounded(network, weights), scheduler, target)
     else:
         pipeline = load_pipeline(folder)
         network = pipeline.unet
+        change(network)
         if network.config.num_class_embeds is None:
             pipeline = DDPMPipeline(network, pipeline.scheduler)
         pipeline.unet = _rounded(network, weights)
@@ -92,13 +101,14 @@ def _rounded(network: Network, weights: str) -> Network:
     return network if weights == "float32" else torch.nn.Module.to(copy.deepcopy(network), VARIANTS[weights])
 
 
-def find_model(model: str, revision: str | None = None) -> Path:
+def find_model(model: str, revision: str | None = None, names: Sequence[str] = MODEL_FILES) -> Path:
     """The local folder of a model; from a Hub repository, only configurations and weights are downloaded.
 
     Args:
         model: A folder, RUN@WIDTH for an average of a run's snapshots, the bare name of a shipped model, or a Hub
             repository.
         revision: Branch, tag or commit of the repository.
+        names: The files that are fetched of it, if it has them.
 
     Raises:
         UserError: `model` is neither a folder nor a readable repository.
@@ -110,7 +120,7 @@ def find_model(model: str, revision: str | None = None) -> Path:
         from cardiff.hub.averages import average_of
 
         return average_of(Path(run), width)
-    return shipped_model(model) or download(model, MODEL_FILES, revision)
+    return shipped_model(model) or download(model, list(names), revision)
 
 
 def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> ClassConditionalPipeline:
@@ -238,13 +248,13 @@ def load_network(network: type[Network], folder: Path, dtype: torch.dtype = torc
     Raises:
         UserError: The file is missing, or its weights are not those of the network.
     """
-    if not (folder / _WEIGHTS).is_file():
-        raise UserError(f"{folder.name}/{_WEIGHTS} is missing.")
+    if not (folder / WEIGHTS).is_file():
+        raise UserError(f"{folder.name}/{WEIGHTS} is missing.")
     for index in folder.glob("*.index.json"):
         raise UserError(
             f"{folder.name}/{index.name} splits the weights into several files; this project reads a single one."
         )
-    check_network(network, read_arguments(network, folder / "config.json"), folder / _WEIGHTS)
+    check_network(network, read_arguments(network, folder / "config.json"), folder / WEIGHTS)
     return network.from_pretrained(folder, use_safetensors=True, torch_dtype=dtype)
 
 
@@ -267,9 +277,9 @@ def variant_name(variant: str) -> str:
 
 def weights_file(folder: Path) -> Path:
     """The file of the UNet's weights in a pipeline's folder."""
-    return Path(folder, "unet", _WEIGHTS)
+    return Path(folder, "unet", WEIGHTS)
 
 
 def classifier_weights_file(folder: Path) -> Path:
     """The file of a classifier's weights in its folder."""
-    return Path(folder, "classifier", _WEIGHTS)
+    return Path(folder, "classifier", WEIGHTS)

@@ -26,8 +26,8 @@ from cardiff.distributed import TIMEOUT, on_main, this_process, wait_for_everyon
 from cardiff.errors import UserError
 from cardiff.files import write_text
 from cardiff.hub.background import BackgroundPublisher
+from cardiff.hub.read_source import read_source
 from cardiff.hub.serialization import save_classifier, save_pipeline
-from cardiff.hub.source import read_source
 from cardiff.outputs import check_folder
 from cardiff.training.callbacks import AdaptTimesteps, Callback, Checkpoint, LossLog, Push
 from cardiff.training.classifier_report import ClassifierReport

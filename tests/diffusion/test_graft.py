@@ -7,8 +7,8 @@ import torch
 
 from cardiff.diffusion.graft import graft
 from cardiff.errors import UserError
+from cardiff.hub.read_source import read_source
 from cardiff.hub.serialization import save_classifier, save_pipeline
-from cardiff.hub.source import read_source
 from cardiff.schedulers import CosineScheduler
 from tests.support.tiny_classifier import tiny_classifier
 from tests.support.tiny_models import NAMES, tiny_pipeline, tiny_unet

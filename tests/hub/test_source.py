@@ -10,8 +10,9 @@ from safetensors.torch import save_file
 
 from cardiff.config.schedule import make_schedule
 from cardiff.errors import UserError
+from cardiff.hub.read_source import read_source
 from cardiff.hub.serialization import save_classifier, save_pipeline
-from cardiff.hub.source import read_source
+from cardiff.layout import shipped_model
 from cardiff.schedulers import CosineScheduler, SigmoidScheduler
 from tests.support.tiny_classifier import tiny_classifier
 from tests.support.tiny_models import NAMES, tiny_pipeline, tiny_unet
@@ -114,6 +115,16 @@ def test_of_a_run_the_schedule_keeps_its_name():
     assert (source.kind, len(source.class_names), source.class_names[1]) == ("conditional", 10, "beetle")
     assert source.sections()["data"] == {"channels": 3, "resolution": 32}
     assert source.base["name"] == "cars_32" and source.base["revision"] is None
+
+
+def test_a_record_names_no_code(tmp_path, monkeypatch):
+    """Whoever wrote it: a function of a file would be run to compare its levels."""
+    stock(CIFAR10, tmp_path, scheduler=SigmoidScheduler().to_stock())
+    (tmp_path / "evil.py").write_text("raise SystemExit('run')")
+    record = json.loads((shipped_model("cars_32") / "run.json").read_text())
+    record["config"]["scheduler"]["name"] = f"{tmp_path}/evil.py:function"
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert read_source(str(tmp_path)).scheduler["name"] == "table"
 
 
 def test_the_names_of_classes_are_in_the_order_of_their_rows(tmp_path):

@@ -138,6 +138,15 @@ def test_another_number_of_channels_and_another_size(options, source, tmp_path, 
     assert "The first and last convolution are fitted from 1 channels to 3." in capsys.readouterr().out
 
 
+def test_an_average_of_a_run_is_a_source_too(options, source, tmp_path):
+    train_conditional.main([*options, "--init_from", str(source), "--train.ema_widths", "[0.05,0.1]"])
+    again = ["--init_from", f"{tmp_path / 'run'}@0.08", "--output_dir", str(tmp_path / "again")]
+    train_conditional.main([*options, *again, "--train.learning_rate", "1e-30"])
+    before, after = weights(tmp_path / "run/averages/width-0.08"), weights(tmp_path / "again")
+    for name in before:
+        torch.testing.assert_close(after[name], before[name], rtol=0, atol=1e-28)
+
+
 def test_a_bare_network_takes_the_schedule_of_the_run(options, tmp_path):
     tiny_unet(None).save_pretrained(tmp_path / "bare")
     given = ["--scheduler.name", "linear", "--init_from", str(tmp_path / "bare")]

@@ -7,14 +7,16 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import average
 import evaluate
+import train_classifier
 import train_conditional
 from cardiff.errors import UserError
-from cardiff.hub.serialization import find_model, load_pipeline
+from cardiff.hub.serialization import find_model, load_classifier, load_pipeline
 from cardiff.training.power_average import combination, shares
+from cardiff.training.trainer import Trainer
 from tests.conftest import ROOT
 
 STEPS = 24
@@ -24,25 +26,15 @@ STEPS = 24
 def run(tmp_path_factory):
     """A short run with a snapshot of both averages every two steps, and the weights of every step."""
     folder = tmp_path_factory.mktemp("averages")
-    seen = []
-    original = train_conditional.main
+    seen, step = [], Trainer.step
 
-    def spy(argv):
-        from cardiff.training import trainer as module
+    def stepped(trainer):
+        step(trainer)
+        seen.append({name: p.detach().double().clone() for name, p in trainer.named_parameters()})
 
-        step = module.Trainer.step
-
-        def stepped(self):
-            step(self)
-            seen.append({name: p.detach().double().clone() for name, p in self.named_parameters()})
-
-        module.Trainer.step = stepped
-        try:
-            return original(argv)
-        finally:
-            module.Trainer.step = step
-
-    spy(options(folder / "run"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "step", stepped)
+        train_conditional.main(options(folder / "run"))
     return folder / "run", seen
 
 
@@ -154,13 +146,48 @@ def test_other_widths_are_one_sentence(model, sentence, run):
 def test_a_width_that_the_snapshots_do_not_give_is_refused(run, tmp_path):
     last = f"averages/step-{STEPS:08d}.safetensors"
     (tmp_path / "averages").mkdir()
+    shutil.copy(run[0] / "run.json", tmp_path)
     shutil.copy(run[0] / last, tmp_path / last)
     with pytest.raises(UserError, match="cannot be made from 2 snapshots of the widths 0.05, 0.1: .* of other steps"):
         find_model(f"{tmp_path}@0.25")
 
 
+def test_snapshots_beyond_the_model_are_left_out(run, tmp_path):
+    """Written just before the run was killed, or by a longer one that was there before."""
+    shutil.copytree(run[0], tmp_path / "run", ignore=shutil.ignore_patterns("width-*"))
+    last = tmp_path / f"run/averages/step-{STEPS:08d}.safetensors"
+    tensors = {name: torch.full_like(tensor, 1e9) for name, tensor in load_file(last).items()}
+    save_file(tensors, last.with_name("step-00000099.safetensors"), {"step": "99"})
+    made = find_model(f"{tmp_path / 'run'}@0.08")
+    expected = load_file(find_model(f"{run[0]}@0.08") / "unet/diffusion_pytorch_model.safetensors")
+    found = load_file(made / "unet/diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    for file in last.parent.glob("step-000000[012]*"):
+        file.unlink()
+    with pytest.raises(UserError, match="has no snapshot of averages up to step 24, of which its model is"):
+        find_model(f"{tmp_path / 'run'}@0.05")
+
+
+def test_of_a_classifier(classifier_options, tmp_path):
+    short = ["--train.max_steps", "6", "--train.batch_size", "4", "--train.ema_widths", "[0.05,0.1]"]
+    train_classifier.main([*classifier_options, *short, "--output_dir", str(tmp_path / "run")])
+    classifier, _ = load_classifier(find_model(f"{tmp_path / 'run'}@0.1"))
+    kept = load_file(tmp_path / "run/averages/step-00000006.safetensors")
+    for name, parameter in classifier.named_parameters():
+        torch.testing.assert_close(parameter.data, kept[f"0.1/{name}"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_full_disk_is_a_warning(tmp_path, small_files, capsys):
+    """And training goes on; the model of the end is smaller than the limit of this test's files."""
+    with pytest.raises(SystemExit):
+        train_conditional.main(options(tmp_path / "run", 4))
+    assert "Warning: the snapshot of the averages of step 1 could not be written" in capsys.readouterr().out
+    assert not list((tmp_path / "run/averages").iterdir())
+
+
 def test_a_damaged_snapshot_is_one_sentence(run, tmp_path):
     (tmp_path / "averages").mkdir()
+    shutil.copy(run[0] / "run.json", tmp_path)
     (tmp_path / "averages/step-00000002.safetensors").write_bytes(b"damaged")
     with pytest.raises(UserError, match="step-00000002.safetensors is damaged .*: remove it"):
         find_model(f"{tmp_path}@0.1")
