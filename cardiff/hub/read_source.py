@@ -17,7 +17,7 @@ from cardiff.config.network import DOWN_BLOCKS, UP_BLOCKS
 from cardiff.config.run import Kind
 from cardiff.errors import UserError
 from cardiff.hub.provenance import read_record
-from cardiff.hub.serialization import VARIANTS, WEIGHTS, find_model, variant_name
+from cardiff.hub.serialization import VARIANTS, WEIGHTS, find_files, variant_name
 from cardiff.hub.source import Source, same_levels
 from cardiff.hub.trust import check_noise, read_arguments
 from cardiff.integrity import check_model, read_json
@@ -67,7 +67,7 @@ def _find(name: str, revision: str | None) -> Path:
             f"--init_from {name} is a file, but must be the folder of a model with its config.json, or a Hub "
             "repository: a single file does not say which network it is for."
         )
-    return find_model(name, revision, FILES)
+    return find_files(name, revision, FILES)
 
 
 def _read(name: str, folder: Path) -> Source:

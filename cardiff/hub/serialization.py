@@ -101,18 +101,22 @@ def _rounded(network: Network, weights: str) -> Network:
     return network if weights == "float32" else torch.nn.Module.to(copy.deepcopy(network), VARIANTS[weights])
 
 
-def find_model(model: str, revision: str | None = None, names: Sequence[str] = MODEL_FILES) -> Path:
+def find_model(model: str, revision: str | None = None) -> Path:
     """The local folder of a model; from a Hub repository, only configurations and weights are downloaded.
 
     Args:
         model: A folder, RUN@WIDTH for an average of a run's snapshots, the bare name of a shipped model, or a Hub
             repository.
         revision: Branch, tag or commit of the repository.
-        names: The files that are fetched of it, if it has them.
 
     Raises:
         UserError: `model` is neither a folder nor a readable repository.
     """
+    return find_files(model, revision, MODEL_FILES)
+
+
+def find_files(model: str, revision: str | None, names: list[str]) -> Path:
+    """As `find_model`, but these files are fetched of a repository, if it has them."""
     if Path(model).is_dir():
         return Path(model)
     run, _, width = model.rpartition("@")
@@ -120,7 +124,7 @@ def find_model(model: str, revision: str | None = None, names: Sequence[str] = M
         from cardiff.hub.averages import average_of
 
         return average_of(Path(run), width)
-    return shipped_model(model) or download(model, list(names), revision)
+    return shipped_model(model) or download(model, names, revision)
 
 
 def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> ClassConditionalPipeline:
