@@ -55,7 +55,9 @@ def test_the_estimate_is_the_picture_without_noise_and_the_mean_in_noise(digits)
     lost = noised(picture, -20.0, digits.model, 0)[1].astype(int)
     mean = np.round((digits.model.mean.transpose(1, 2, 0) + 1) * 127.5)
     assert np.abs(lost - mean).max() <= 2
-    # In between it is nearer to the picture than the noisy one is.
+    # In between it is made of the noisy picture, and nearer to the clean one than that is.
+    seen, others = (noised(picture, -1.0, digits.model, seed)[1].astype(int) for seed in (0, 1))
+    assert np.abs(seen - others).max() > 20
     noisy, estimate = (to_float(x.transpose(2, 0, 1)) for x in noised(picture, 0.0, digits.model, 0))
     assert np.square(estimate - to_float(picture)).mean() < 0.5 * np.square(noisy - to_float(picture)).mean()
 

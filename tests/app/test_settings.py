@@ -62,6 +62,13 @@ def test_the_command_line_gives_the_same_options(changes):
     assert parsed(command_line(options)) == options
 
 
+def test_all_classes_beside_a_mixture_are_named():
+    """Without a mixture, no name means all of them."""
+    assert options_of(replace(SETTINGS, labels=NAMES), LIMITS, "x.png").labels is None
+    both = options_of(replace(SETTINGS, labels=NAMES, mixture="0.5*ant+0.5*bee"), LIMITS, "x.png")
+    assert both.labels == 'ant,bee,"cat, black",0.5*ant+0.5*bee' and both.num_images == 8
+
+
 def test_what_each_kind_of_guidance_sets():
     def given(**changes):
         options = options_of(replace(SETTINGS, guidance_scale=3.0, classifier_scale=4.0, **changes), LIMITS, "x.png")
@@ -100,6 +107,11 @@ def test_a_name_of_any_characters_is_read_as_that_class(name):
     pipeline = tiny_pipeline(id2label={0: "other", 1: name, 2: "third"})
     assert read_labels(f"other,{quoted(name)},third", pipeline) == [0, 1, 2]
     assert read_labels(quoted(name), pipeline) == [1]
+
+
+def test_a_name_that_is_a_number_is_quoted():
+    """A bare 3 is the index of a class wherever no class has that name."""
+    assert [quoted(name) for name in ("3", "007", "3 doors", "three")] == ['"3"', '"007"', "3 doors", "three"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from cardiff.training import power_average
 from cardiff.training.power_average import PowerAverage, combination, exponent_of, shares
 
 KEPT = (0.05, 0.10)
@@ -71,6 +72,15 @@ def test_any_width_is_made_from_snapshots(width):
         assert np.abs(made - expected).max() <= 1e-6 * 7 + 1e-2 * miss + 2e-4 * moved.max()
         assert (np.abs(made - expected) <= miss * moved + 1e-6 * np.abs(expected)).all()  # Hölder's inequality
     assert miss < 0.02
+
+
+def test_long_runs_are_taken_in_chunks(monkeypatch):
+    kept = [(each, step) for each in KEPT for step in range(100, 1001, 100)]
+    whole, missed = combination(kept, 0.07, 1000)
+    monkeypatch.setattr(power_average, "CHUNK", 64)
+    factors, of_chunks = combination(kept, 0.07, 1000)
+    np.testing.assert_allclose(factors, whole, rtol=1e-6, atol=1e-9)
+    assert of_chunks == pytest.approx(missed, rel=1e-6)
 
 
 def test_what_was_kept_is_given_back():

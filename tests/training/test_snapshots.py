@@ -91,6 +91,8 @@ def test_resuming_changes_no_bit(run, tmp_path):
     folder, _ = run
     for steps in (10, STEPS):
         train_conditional.main(options(tmp_path / "run", steps, **{"train.ema_snapshots": 5 if steps == 10 else 12}))
+        made = find_model(f"{tmp_path / 'run'}@0.08")  # anew, since the run has gone on
+        assert json.loads((made / "run.json").read_text())["average"]["step"] == steps
     last = f"averages/step-{STEPS:08d}.safetensors"
     one, other = load_file(folder / last), load_file(tmp_path / "run" / last)
     assert all(torch.equal(one[name], other[name]) for name in one)
